@@ -1,0 +1,109 @@
+"""Mail addresses: parsed strictly, matched two ways, never rewritten.
+
+The one rule: the text that was checked is the text that goes on the wire (`Address.text`). Keys are made
+for matching only. Consent matches narrowly (`key`), suppression broadly (`broad_key`), requirements §1.7.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import idna
+
+from gateway.errors import Malformed
+
+LOCAL_PART_LIMIT = 64
+DOMAIN_LIMIT = 255
+PATH_LIMIT = 254
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
+_DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
+_LDH_DOMAIN = re.compile(r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+")
+_LITERAL = re.compile(r"\[(?:\d{1,3}(?:\.\d{1,3}){3}|IPv6:[0-9A-Fa-f:.]{2,45})\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One mailbox. `text` is what was given, octet for octet; the keys are for look-ups only."""
+
+    text: str
+    local: str
+    domain: str
+    key: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Parse a mailbox as RFC 5321 §4.1.2 and RFC 6531 §3.3 spell it, without brackets, routes or comments.
+
+        Raises `Malformed` with one sentence that may be shown to the peer.
+        """
+        return _parse(text)
+
+    @property
+    def broad_key(self) -> str:
+        """The key that suppression also looks under: Unicode case-folded (SUP-02)."""
+        local, _, domain = self.key.rpartition("@")
+        return f"{unicodedata.normalize('NFC', local.casefold())}@{domain}"
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """True where the envelope needs RFC 6531, because the local-part or the domain is not ASCII."""
+        return not self.text.isascii()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def domain_key(domain: str) -> str:
+    """Return a domain as lower-case A-labels (IDNA 2008, UTS 46 non-transitional), without a trailing dot.
+
+    The `idna` codec of the standard library is not used: it maps `straße.de` to another domain (I18N-05).
+    """
+    bare = domain.rstrip(".")
+    if bare.isascii():
+        return bare.lower()
+    try:
+        return idna.encode(bare, uts46=True, transitional=False).decode("ascii").lower()
+    except idna.IDNAError as error:
+        raise Malformed("the domain is not a valid internationalised name") from error
+
+
+@lru_cache(maxsize=65536)
+def _parse(text: str) -> Address:
+    local, at, domain = text.rpartition("@")
+    if not at or not local or not domain:
+        raise Malformed("an address needs a local-part, an @ and a domain")
+    plain = _unquoted(local)
+    if len(local.encode("utf-8", "surrogatepass")) > LOCAL_PART_LIMIT:
+        raise Malformed(f"the local-part is longer than {LOCAL_PART_LIMIT} octets")
+    key = f"{_ascii_lower(unicodedata.normalize('NFC', plain))}@{_checked_domain(domain)}"
+    return Address(text=text, local=local, domain=domain, key=key)
+
+
+def _unquoted(local: str) -> str:
+    if _DOT_STRING.fullmatch(local):
+        return local
+    quoted = _QUOTED.fullmatch(local)
+    if not quoted:
+        raise Malformed("the local-part has a character that RFC 5321 does not allow there")
+    return re.sub(r"\\(.)", r"\1", quoted.group(1))
+
+
+def _checked_domain(domain: str) -> str:
+    if _LITERAL.fullmatch(domain):
+        return domain.lower()
+    key = domain_key(domain[:-1] if domain.endswith(".") else domain)
+    if len(domain.encode("utf-8", "surrogatepass")) > DOMAIN_LIMIT or not _LDH_DOMAIN.fullmatch(key):
+        raise Malformed("the domain is not a valid host name with at least one dot")
+    return key
+
+
+def _ascii_lower(text: str) -> str:
+    return text.translate(_LOWER)
+
+
+_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

@@ -1,0 +1,272 @@
+"""The nouns that every room shares: envelope, submission, stream, and the four result words.
+
+Values only: frozen, without I/O. A result that contradicts itself cannot be built. The words are those of
+docs/glossary.md and mean here exactly what they mean there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, StrEnum
+
+from gateway.address import Address
+
+
+class MessageClass(StrEnum):
+    """Why a message exists (requirements §1.2, a closed set)."""
+
+    PROMOTIONAL = "promotional"
+    CONFIRMATION = "confirmation"
+    PRODUCT = "product"
+    ACCOUNT = "account"
+    REQUESTED = "requested"
+    POLICY_NOTICE = "policy-notice"
+    BREACH_NOTICE = "breach-notice"
+    SYSTEM = "system"
+
+
+class Scope(StrEnum):
+    """How much a suppression covers."""
+
+    TOPIC = "topic"
+    PARTNER = "partner"
+    ALL_MARKETING = "all-marketing"
+    ADDRESS = "address"
+
+
+class Reason(StrEnum):
+    """The stable slug of a refusal; it stands first in the reply's text."""
+
+    NO_CONSENT = "no-consent"
+    UNPROVEN = "unproven"
+    UNSUBSCRIBED = "unsubscribed"
+    OBJECTED = "objected"
+    COMPLAINED = "complained"
+    BOUNCED = "bounced"
+    ERASED = "erased"
+    EXPIRED = "expired"
+    MINOR = "minor"
+    NOT_CUSTOMER = "not-customer"
+    CLASS_MISMATCH = "class-mismatch"
+    UNKNOWN_TOPIC = "unknown-topic"
+    CONTENT = "content"
+    UNSUPPORTED_HEADER = "unsupported-header"
+    PAUSED = "paused"
+
+
+class Action(Enum):
+    """What a verdict tells the shell to do."""
+
+    SEND = "send"
+    REFUSE = "refuse"
+    HOLD = "hold"
+    DEFER = "defer"
+
+
+class Outcome(StrEnum):
+    """Where one recipient of one message stands; never "delivered" (RFC 3464 §2.3.3: relayed)."""
+
+    QUEUED = "queued"
+    RELAYED = "relayed"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    SUPPRESSED = "suppressed"
+
+    @property
+    def is_settled(self) -> bool:
+        return self not in (Outcome.QUEUED, Outcome.DEFERRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One SMTP answer, either direction: code, enhanced status (RFC 3463; "" for none), one line of text.
+
+    Raises `ValueError` where code and enhanced status contradict each other (RFC 2034 §4).
+    """
+
+    code: int
+    enhanced: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.code <= 599:
+            raise ValueError(f"{self.code} is not an SMTP reply code")
+        if self.enhanced and self.enhanced[0] != str(self.code)[0]:
+            raise ValueError(f"{self.code} {self.enhanced} contradicts itself")
+
+    @property
+    def is_positive(self) -> bool:
+        return self.code < 400
+
+    @property
+    def is_transient(self) -> bool:
+        return 400 <= self.code < 500
+
+    @property
+    def is_permanent(self) -> bool:
+        return self.code >= 500
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What we decided for one recipient: what to do, why, on which evidence, by which rules."""
+
+    action: Action
+    reason: Reason | None = None
+    sentence: str = ""
+    evidence: tuple[int, ...] = ()
+    rules: str = ""
+
+    @property
+    def may_send(self) -> bool:
+        return self.action is Action.SEND
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a person can opt in to and out of. Its number in links is the store's (`Store.topic_numbers`)."""
+
+    slug: str
+    name: str
+    partner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A configured kind of mail: its class, its topics (slugs) and the From addresses it may use."""
+
+    name: str
+    message_class: MessageClass
+    topics: tuple[str, ...] = ()
+    senders: tuple[str, ...] = ()
+    return_paths: tuple[str, ...] = ()
+    smarthost: str = "default"
+
+    @property
+    def is_promotional(self) -> bool:
+        return self.message_class is MessageClass.PROMOTIONAL
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who submits: a marketing tool or an application, with the streams it may use."""
+
+    name: str
+    streams: tuple[str, ...]
+    contact: str = ""
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT: the address as it was given, and its ESMTP parameters ("NOTIFY=NEVER", …)."""
+
+    address: Address
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """RFC 5321 §2.3.1: the reverse path ("" is the null sender), the recipients, MAIL's parameters."""
+
+    reverse_path: str
+    recipients: tuple[Recipient, ...]
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a submission came from, for `Received:` (RFC 5321 §4.4) and the log. `tls` as in "TLSv1.3"."""
+
+    helo: str
+    ip: str
+    protocol: str
+    tls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message handed in by a login: envelope, bytes (CRLF lines), who, from where, when."""
+
+    envelope: Envelope
+    message: bytes
+    login: Login
+    peer: Peer
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """When a deferred copy is tried again, and when we give up (RFC 5321 §4.5.4.1)."""
+
+    steps: tuple[timedelta, ...]
+    give_up_after: timedelta
+
+    def due(self, attempts: int, received_at: datetime, now: datetime) -> datetime | None:
+        """Return when the next attempt is due after `attempts` failed ones, or None to give up."""
+        if now - received_at >= self.give_up_after:
+            return None
+        return now + self.steps[min(max(attempts, 1), len(self.steps)) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What one recipient is relayed: the envelope of that one transaction, and the bytes in segments."""
+
+    reverse_path: str
+    recipients: tuple[Recipient, ...]
+    segments: tuple[bytes, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.segments))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """Versioned secrets: key id (1 to 255) → key. The highest id makes new values; all verify old ones."""
+
+    keys: Mapping[int, bytes] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.keys or any(not 1 <= kid <= 255 for kid in self.keys):
+            raise ValueError("a key ring needs at least one key, with ids from 1 to 255")
+
+    @property
+    def newest(self) -> int:
+        return max(self.keys)
+
+    def newest_first(self) -> list[tuple[int, bytes]]:
+        return sorted(self.keys.items(), reverse=True)
+
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Who promises: the sender that footers, proof and the record of processing name."""
+
+    name: str
+    postal_address: str
+    contact: str
+    privacy_policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Smarthost:
+    """A next hop: its addresses in order of preference, how to log in, how hard to push, when to retry."""
+
+    name: str
+    urls: tuple[str, ...]
+    username: str = ""
+    password: str = field(default="", repr=False)
+    processor: str = ""
+    connections: int = 20
+    messages_per_connection: int = 100
+    schedule: RetrySchedule = RetrySchedule((timedelta(minutes=1),), timedelta(days=5))
