@@ -22,7 +22,9 @@ PATH_LIMIT = 254
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
 _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
-_LDH_DOMAIN = re.compile(r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+")
+_LDH_DOMAIN = re.compile(
+    r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
+)
 _LITERAL = re.compile(r"\[(?:\d{1,3}(?:\.\d{1,3}){3}|IPv6:[0-9A-Fa-f:.]{2,45})\]")
 
 
@@ -46,6 +48,8 @@ class Address:
     @property
     def broad_key(self) -> str:
         """The key that suppression also looks under: Unicode case-folded (SUP-02)."""
+        if self.key.isascii():
+            return self.key
         local, _, domain = self.key.rpartition("@")
         return f"{unicodedata.normalize('NFC', local.casefold())}@{domain}"
 

@@ -120,12 +120,13 @@ class Standing:
         step = _STEPS.get(event.type)
         return step(self, event) if step else self
 
-    def makes_news(self, event: Event) -> bool:
-        """False where recording the event would say again what already stands (UNS-24)."""
+    def told_before(self, event: NewEvent | Event) -> int | None:
+        """Return the event that says already what this one would: the same "no" is recorded once (UNS-24)."""
         if event.type not in _SUPPRESSING:
-            return True
-        told = _suppression_of(event)
-        return not any((one.scope, one.topic, one.reason) == (told.scope, told.topic, told.reason) for one in self.suppressions)
+            return None
+        scope, topic, reason = _extent(event)
+        standing = (one for one in self.suppressions if (one.scope, one.topic, one.reason) == (scope, topic, reason))
+        return next((one.event for one in standing), None)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -166,23 +167,24 @@ _SUPPRESSING: dict[EventType, tuple[Scope, Reason]] = {
 }
 
 
-def _suppression_of(event: Event) -> Suppression:
+def _extent(event: NewEvent | Event) -> tuple[Scope, str, Reason]:
     default, reason = _SUPPRESSING[event.type]
     scope = event.scope or default
-    return Suppression(event.seq, scope, event.topic if scope is Scope.TOPIC else "", reason, event.at)
+    return scope, event.topic if scope is Scope.TOPIC else "", reason
 
 
 def _suppress(standing: Standing, event: Event) -> Standing:
-    if not standing.makes_news(event):
+    if standing.told_before(event):
         return standing
-    return replace(standing, suppressions=(*standing.suppressions, _suppression_of(event)))
+    scope, topic, reason = _extent(event)
+    return replace(
+        standing, suppressions=(*standing.suppressions, Suppression(event.seq, scope, topic, reason, event.at))
+    )
 
 
 def _permit(standing: Standing, event: Event) -> Standing:
     basis = "confirmed" if event.type is EventType.OPT_IN_CONFIRMED else "express"
-    return replace(
-        standing, permissions={**standing.permissions, event.topic: Permission(event.seq, basis, event.at)}
-    )
+    return replace(standing, permissions={**standing.permissions, event.topic: Permission(event.seq, basis, event.at)})
 
 
 def _confirm(standing: Standing, event: Event) -> Standing:

@@ -138,6 +138,14 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
+class Purpose:
+    """Why a message is sent: its class and, for promotion, its topic."""
+
+    message_class: MessageClass
+    topic: Topic | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """A configured kind of mail: its class, its topics (slugs) and the From addresses it may use."""
 
@@ -245,7 +253,6 @@ class KeyRing:
 
     def newest_first(self) -> list[tuple[int, bytes]]:
         return sorted(self.keys.items(), reverse=True)
-
 
 
 @dataclass(frozen=True, slots=True)

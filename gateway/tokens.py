@@ -109,7 +109,9 @@ class UnsubscribeTokens:
 
 
 def _signer(key: bytes, salt: bytes, octets: int) -> Signer:
-    return Signer(key, salt=salt, sep=".", key_derivation="hmac", digest_method=hashlib.sha256, algorithm=_Truncated(octets))
+    return Signer(
+        key, salt=salt, sep=".", key_derivation="hmac", digest_method=hashlib.sha256, algorithm=_Truncated(octets)
+    )
 
 
 def _decoded(decode: Callable[[str], bytes], text: str) -> bytes:

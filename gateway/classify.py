@@ -1,0 +1,140 @@
+"""Which class, stream and topic does a message have, and on what evidence?
+
+The message may choose among what its login has (CLS-01): by `Assent-Stream` and `Assent-Topic`, or else by its
+From. No match, or more than one, means the strictest choice. A control header can make the treatment stricter,
+never looser, and what the login does not have is refused. Unknown means promotional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from gateway.address import Address
+from gateway.errors import Malformed
+from gateway.headers import HeaderBlock, mailboxes
+from gateway.model import MessageClass, Purpose, Reason, Stream, Topic
+
+STRICTEST_FIRST = (
+    MessageClass.PROMOTIONAL,
+    MessageClass.CONFIRMATION,
+    MessageClass.PRODUCT,
+    MessageClass.ACCOUNT,
+    MessageClass.REQUESTED,
+    MessageClass.POLICY_NOTICE,
+    MessageClass.BREACH_NOTICE,
+    MessageClass.SYSTEM,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a message turned out to be. Every purpose must allow a recipient: more than one means it left that open."""
+
+    stream: Stream
+    message_class: MessageClass
+    purposes: tuple[Purpose, ...]
+
+    @property
+    def topic(self) -> Topic | None:
+        """The one topic of the message; None where it has none, or left it open."""
+        return self.purposes[0].topic if len(self.purposes) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The login does not have what the message claims: the slug, the enhanced status, one sentence."""
+
+    reason: Reason
+    enhanced: str
+    sentence: str
+
+
+def purposes_of(streams: Sequence[Stream], topics: Mapping[str, Topic]) -> tuple[Purpose, ...]:
+    """Return everything that a login's next message may turn out to be, for the decision at RCPT."""
+    return tuple(purpose for stream in streams for purpose in _purposes(stream, stream.message_class, topics))
+
+
+def classify(block: HeaderBlock, streams: Sequence[Stream], topics: Mapping[str, Topic]) -> Choice | Mismatch:
+    """Choose among a login's streams and topics by what the message says of itself."""
+    authors = _authors(block)
+    if isinstance(authors, Mismatch):
+        return authors
+    usable = [stream for stream in streams if all(_may_use(stream, author) for author in authors)]
+    if not usable:
+        return _mismatch("5.7.1", "the From address is not one that this login may use")
+    named = _control(block, "assent-stream")
+    if named:
+        usable = [stream for stream in usable if stream.name == named]
+        if not usable:
+            return _mismatch("5.7.0", "the login does not have this stream for this From address")
+    return _narrowed(block, usable, topics)
+
+
+def _narrowed(block: HeaderBlock, usable: list[Stream], topics: Mapping[str, Topic]) -> Choice | Mismatch:
+    declared = _declared_class(block)
+    if isinstance(declared, Mismatch):
+        return declared
+    topic = _control(block, "assent-topic")
+    if topic and not any(topic in stream.topics for stream in usable):
+        return Mismatch(Reason.UNKNOWN_TOPIC, "5.7.0", "the login does not have this topic for this From address")
+    if topic:
+        usable = [stream for stream in usable if topic in stream.topics]
+    stream = min(usable, key=lambda one: (declared is not one.message_class, _strictness(one.message_class)))
+    message_class = declared or stream.message_class
+    if _strictness(message_class) > _strictness(stream.message_class):
+        return _mismatch("5.7.0", "the login does not have this class for this From address")
+    purposes = _purposes(stream, message_class, topics)
+    if topic:
+        purposes = tuple(one for one in purposes if one.topic is None or one.topic.slug == topic)
+    return Choice(stream, message_class, purposes)
+
+
+def _purposes(stream: Stream, message_class: MessageClass, topics: Mapping[str, Topic]) -> tuple[Purpose, ...]:
+    if message_class is not MessageClass.PROMOTIONAL:
+        return (Purpose(message_class),)
+    return tuple(Purpose(message_class, topics[slug]) for slug in stream.topics) or (Purpose(message_class),)
+
+
+def _authors(block: HeaderBlock) -> list[Address] | Mismatch:
+    field = block.first("from")
+    if field is None:
+        return _mismatch("5.7.1", "the message has no From address")
+    try:
+        return mailboxes(field.value) or _mismatch("5.7.1", "the message has no From address")
+    except Malformed:
+        return _mismatch("5.7.1", "the From address cannot be read")
+
+
+def _may_use(stream: Stream, author: Address) -> bool:
+    return matches_any(author, stream.senders)
+
+
+def matches_any(address: Address, patterns: Sequence[str]) -> bool:
+    """True where an address is one of a stream's `from` or `return_paths` patterns (`*@news.example.com`)."""
+    return any(fnmatchcase(address.key, pattern.lower()) for pattern in patterns)
+
+
+def _declared_class(block: HeaderBlock) -> MessageClass | None | Mismatch:
+    declared = _control(block, "assent-class")
+    if not declared:
+        return None
+    try:
+        return MessageClass(declared)
+    except ValueError:
+        return _mismatch("5.7.0", "there is no such class")
+
+
+def _control(block: HeaderBlock, name: str) -> str:
+    """Return a control header's value; where it stands more than once and differs, one that nothing matches."""
+    values = {field.value.decode("utf-8", "replace").strip().lower() for field in block.all(name)}
+    return values.pop() if len(values) == 1 else "\0" * bool(values)
+
+
+def _strictness(message_class: MessageClass) -> int:
+    return STRICTEST_FIRST.index(message_class)
+
+
+def _mismatch(enhanced: str, sentence: str) -> Mismatch:
+    return Mismatch(Reason.CLASS_MISMATCH, enhanced, sentence)

@@ -1,0 +1,124 @@
+"""The ledger's arithmetic: commitments, leaf hashes, Merkle roots and signed segment heads.
+
+What it promises: an edited, missing or reordered line changes a root, and a root cannot change without the head
+that names it. Personal fields are hashed through a salted commitment only, so that erasing them
+leaves every hash as it was. The formats are for ever (docs/decisions/0004-ledger-and-segments.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway.consent import Event
+
+NO_SEGMENT = "0" * 64
+"""What the first segment of a chain names as its predecessor."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHead:
+    """What a sealed run of lines amounts to. `chain` is "ledger" or "decisions"; hashes are lower-case hex."""
+
+    chain: str
+    number: int
+    first: int
+    last: int
+    count: int
+    root: str
+    previous: str
+    sealed_at: str
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.signed_bytes()).hexdigest()
+
+    def signed_bytes(self) -> bytes:
+        """The octets that the Ed25519 signature covers."""
+        return b"assent.segment.v1\0" + canonical_json(asdict(self))
+
+
+def canonical_json(value: Mapping[str, Any]) -> bytes:
+    """Return the one spelling of a value that is hashed: sorted keys, no white space, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def commitment(salt: bytes, personal: Mapping[str, Any]) -> bytes:
+    """Return the salted digest that stands for the personal fields of an event."""
+    return hashlib.sha256(b"assent.commitment.v1\0" + salt + canonical_json(personal)).digest()
+
+
+def event_leaf(event: Event, committed: bytes) -> bytes:
+    """Return an event's own hash: over its public fields and the commitment to the personal ones."""
+    return leaf(
+        canonical_json(
+            {
+                "v": 1,
+                "seq": event.seq,
+                "type": event.type,
+                "who": event.address_id.hex(),
+                "at": timestamp(event.at),
+                "recorded_at": timestamp(event.recorded_at),
+                "topic": event.topic,
+                "scope": event.scope,
+                "facts": dict(event.facts),
+                "commitment": committed.hex(),
+            }
+        )
+    )
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a time as it is hashed and stored: RFC 3339 in UTC with microseconds."""
+    return moment.isoformat(timespec="microseconds")
+
+
+def leaf(line: bytes) -> bytes:
+    """Return a line's leaf hash (RFC 9162 §2.1.1: leaves and nodes cannot be taken for each other)."""
+    return hashlib.sha256(b"\0" + line).digest()
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """Return the root of RFC 9162 §2.1.1's tree over the leaves, in their order; at least one leaf."""
+    level = list(leaves)
+    while len(level) > 1:
+        paired = [_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        level = paired + level[len(paired) * 2 :]
+    return level[0]
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def seal(
+    chain: str, leaves: Sequence[bytes], first: int, last: int, predecessor: SegmentHead | None, now: datetime
+) -> SegmentHead:
+    """Make the head of the next segment of a chain, over the leaves of the lines `first` to `last`."""
+    return SegmentHead(
+        chain=chain,
+        number=predecessor.number + 1 if predecessor else 1,
+        first=first,
+        last=last,
+        count=len(leaves),
+        root=merkle_root(leaves).hex(),
+        previous=predecessor.digest() if predecessor else NO_SEGMENT,
+        sealed_at=timestamp(now),
+    )
+
+
+def break_in_chain(heads: Sequence[SegmentHead]) -> str | None:
+    """Return where a chain of heads, in order and from its first, does not hold together; None if it does."""
+    previous, number, last = NO_SEGMENT, 0, 0
+    for head in heads:
+        if head.number != number + 1:
+            return f"{head.chain} segment {number + 1} is missing"
+        if head.previous != previous:
+            return f"{head.chain} segment {head.number} does not follow segment {number}"
+        if head.first != last + 1:
+            return f"{head.chain} segment {head.number} begins at line {head.first}, not at {last + 1}"
+        previous, number, last = head.digest(), head.number, head.last
+    return None

@@ -1,0 +1,211 @@
+"""The store's interface: domain verbs, not SQL. What it keeps is on disk before a verb returns.
+
+The seam for another back end is here: `Store` is what every room sees, and each back end writes its own SQL behind
+it. A verb that cannot be carried out raises `StoreUnavailable` and has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from gateway.address import Address
+from gateway.consent import Event, NewEvent, Standing
+from gateway.errors import ConfigError
+from gateway.model import Login, MessageClass, Outcome, Peer, Recipient
+
+Now = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the store knows of one address: how decision lines call it, its id if it is a person's, its standing."""
+
+    who: str
+    address_id: bytes | None
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledRecipient:
+    """One recipient of a spooled message; `n` counts from 0 in the order of the RCPT commands."""
+
+    n: int
+    recipient: Recipient
+    who: str
+    decision: str
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledMessage:
+    """A message that we answer for: the submitted octets once, and what was decided about it at the door."""
+
+    id: int
+    login: str
+    stream: str
+    message_class: MessageClass
+    topic: str
+    reverse_path: str
+    options: tuple[str, ...]
+    peer: Peer
+    received_at: datetime
+    recipient_count: int
+    message: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A copy that this worker alone may relay now."""
+
+    message: SpooledMessage
+    addressee: SpooledRecipient
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one attempt ended. `due` is when to try again, for `DEFERRED` only; `line` is the decision line."""
+
+    message_id: int
+    n: int
+    outcome: Outcome
+    reply: str
+    line: bytes
+    due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A recipient that failed for good, as the report to the submitter names it."""
+
+    recipient: Recipient
+    outcome: Outcome
+    reply: str
+    decision: str
+
+
+ReportMaker = Callable[[SpooledMessage, Sequence[Failure]], tuple[SpooledMessage, SpooledRecipient] | None]
+"""Makes the message that tells a submitter what failed; None where nobody is to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRecord:
+    """A login as the store keeps it. `secret` is its password's hash, "" where it has none."""
+
+    login: Login
+    secret: str = field(repr=False)
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A registered notice: the wording, place and control under which people opt in, and its period."""
+
+    name: str
+    topic: str
+    text: str
+    url: str
+    control: str
+    valid_from: datetime
+    valid_until: datetime | None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRecipient:
+    """One line of `queue list`."""
+
+    message_id: int
+    n: int
+    address: str
+    stream: str
+    login: str
+    outcome: Outcome
+    attempts: int
+    due: datetime
+    reply: str
+    received_at: datetime
+
+
+class People(Protocol):
+    """People, their history, and what operators keep beside them."""
+
+    async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
+        """Return what stands for each address now, in order: one look-up each."""
+
+    async def record(self, events: Sequence[NewEvent]) -> list[Event]:
+        """Append events to the ledger, all or none; what would say nothing new returns its earlier line (UNS-24)."""
+
+    async def history(self, address_id: bytes) -> list[Event]:
+        """Return a person's events in the order in which they were recorded."""
+
+    async def address_of(self, address_id: bytes) -> Address | None:
+        """Return a person's address; None once it has been erased, or if there is no such person."""
+
+    def topic_slug(self, number: int) -> str | None:
+        """Return the topic that has this number in links, also one that the configuration no longer names."""
+
+    def topic_number(self, slug: str) -> int:
+        """Return the topic's number in links."""
+
+    async def login(self, name: str) -> LoginRecord | None:
+        """Return a login, disabled or not."""
+
+    async def logins(self) -> list[LoginRecord]:
+        """Return every login, by name."""
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the files."""
+
+
+class Spool(Protocol):
+    """The messages that we answer for."""
+
+    async def keep(
+        self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], lines: Sequence[bytes]
+    ) -> None:
+        """Keep a message until every recipient is settled.
+
+        All or nothing: on return the octets, the recipients and the decision lines are on disk together; if
+        it raises `StoreUnavailable`, nothing is. Only then may the listener say 250. The message is claimed by
+        the worker that spooled it.
+        """
+
+    def note(self, lines: Sequence[bytes]) -> None:
+        """Keep decision lines of refusals with the next commit, within a second; a crash may lose them."""
+
+    async def claim(self, limit: int) -> list[Claimed]:
+        """Claim copies that are due and nobody's, or a dead worker's: breach notices first, promotion last."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write down how attempts ended; a message whose last recipient is settled goes, its failures reported."""
+
+    async def take_over(self) -> int:
+        """Take the copies of workers that have died back into the queue; return how many."""
+
+    async def close(self) -> None:
+        """Write down what was noted and let go of the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Everything that the rooms ask of the store: who may be sent what, and what we answer for."""
+
+    people: People
+    spool: Spool
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of every file."""
+        await self.spool.close()
+        await self.people.close()
+
+
+def open_path(url: str) -> Path:
+    """Return the file of a `sqlite:` URL; raises `ConfigError` for what this version cannot open."""
+    scheme, _, path = url.partition(":")
+    if scheme != "sqlite" or not path:
+        raise ConfigError([f"database = {url!r}: this version keeps its store in SQLite; write sqlite:PATH"])
+    return Path(path)

@@ -1,0 +1,81 @@
+"""The secrets under the data folder: made once, readable by their owner only, never overwritten.
+
+A key ring is a text file, one `ID HEX` a line: a new key is a new line with the next id, and an old line is never
+removed, since links and erased addresses must verify for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.errors import ConfigError
+from gateway.model import KeyRing
+
+ADDRESS_RING = "addresses.keys"
+TOKEN_RING = "tokens.keys"
+LEDGER_KEY = "ledger.pem"
+
+
+def make_keys(folder: Path) -> list[Path]:
+    """Make whatever is missing of the store's secrets; return the files that were made."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    contents = {
+        ADDRESS_RING: lambda: f"1 {secrets.token_hex(32)}\n".encode("ascii"),
+        TOKEN_RING: lambda: f"1 {secrets.token_hex(32)}\n".encode("ascii"),
+        LEDGER_KEY: _new_ledger_key,
+    }
+    missing = [name for name in contents if not (folder / name).exists()]
+    for name in missing:
+        write_secret(folder / name, contents[name]())
+    return [folder / name for name in missing]
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read, and see it on disk before returning."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_ring(path: Path) -> KeyRing:
+    """Read a key ring; raises `ConfigError` with a remedy where it is missing, loose or unreadable."""
+    try:
+        lines = [line.split() for line in _read_secret(path).decode("ascii").splitlines() if line.strip()]
+        return KeyRing({int(kid): bytes.fromhex(key) for kid, key in lines})
+    except ValueError as error:
+        raise ConfigError(
+            [f"{path}: not a key ring, one `ID HEX` a line ({error}); restore it from a backup"]
+        ) from error
+
+
+def read_ledger_key(path: Path) -> Ed25519PrivateKey:
+    """Read the key that signs segment heads; raises `ConfigError`."""
+    try:
+        key = serialization.load_pem_private_key(_read_secret(path), password=None)
+    except ValueError as error:
+        raise ConfigError([f"{path}: not a PEM private key ({error}); restore it from a backup"]) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError([f"{path}: the ledger is signed with Ed25519; restore the key from a backup"])
+    return key
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError([f"{path}: others can read this secret; run chmod 600 {path}"])
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}; run assent init, or restore it from a backup"]) from error
+
+
+def _new_ledger_key() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -1,0 +1,274 @@
+"""People, the ledger, logins and notices: `assent.db`.
+
+The rule that must not be broken: an event, its person's standing and the person's keys change in one
+transaction, so that what a decision reads is always what the ledger amounts to. Sealing and checking
+the ledger is `segments`' part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gateway.address import Address
+from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing
+from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
+from gateway.model import KeyRing, Login, Scope
+from gateway.store import Facts, LoginRecord, Notice, Now
+from gateway.store.writer import Connection, Writer, connect
+from gateway.tokens import FIRST_TOPIC
+
+_COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
+_EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
+_STANDING = (
+    "SELECT p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ? AND k.digest = ?"
+)
+_NARROW = _STANDING.format("address_keys")
+_BROAD = _STANDING.format("broad_keys")
+
+
+class SqlitePeople:
+    """The verbs of `assent.db`; reads cost one look-up and see every commit, writes are grouped."""
+
+    def __init__(self, path: Path, ring: KeyRing, now: Now) -> None:
+        self._writer = Writer(path)
+        self._reader = connect(path, read_only=True)
+        self._ring = ring.newest_first()
+        self._now = now
+        self._numbers: dict[str, int] = {}
+        self._slugs: dict[int, str] = {}
+        self._read_topics()
+
+    async def close(self) -> None:
+        await self._writer.close()
+        self._reader.close()
+
+    # people
+
+    async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
+        return [_facts(self._reader, self._ring, address) for address in addresses]
+
+    async def address_of(self, address_id: bytes) -> Address | None:
+        row = self._reader.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
+        return Address.parse(row[0]) if row and row[0] else None
+
+    async def history(self, address_id: bytes) -> list[Event]:
+        rows = self._reader.execute(f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq", (address_id,))
+        return [event_of(row) for row in rows]
+
+    async def record(self, events: Sequence[NewEvent]) -> list[Event]:
+        now = self._now()
+        return await self._writer.do(lambda connection: [_append(connection, self._ring, one, now) for one in events])
+
+    async def suppressed(self) -> list[tuple[Address | None, Standing]]:
+        """Return everyone who has a suppression, with None for an erased address."""
+        rows = self._reader.execute(
+            "SELECT address, standing FROM people WHERE json_array_length(standing, '$.suppressions') > 0"
+        )
+        return [(Address.parse(a) if a else None, Standing.from_json(json.loads(s))) for a, s in rows]
+
+    # topics
+
+    def topic_slug(self, number: int) -> str | None:
+        if number not in self._slugs:
+            self._read_topics()
+        return self._slugs.get(number)
+
+    def topic_number(self, slug: str) -> int:
+        return self._numbers[slug]
+
+    async def number_topics(self, slugs: Sequence[str]) -> None:
+        """Give each topic that has none a number in links; a number is never reused."""
+
+        def add(connection: Connection) -> None:
+            (last,) = connection.execute("SELECT max(number) FROM topics").fetchone()
+            first = max(FIRST_TOPIC, (last or 0) + 1)
+            new = [slug for slug in slugs if slug not in self._numbers]
+            connection.executemany("INSERT OR IGNORE INTO topics VALUES (?, ?)", enumerate(new, first))
+
+        if any(slug not in self._numbers for slug in slugs):
+            await self._writer.do(add)
+            self._read_topics()
+
+    def _read_topics(self) -> None:
+        rows = self._reader.execute("SELECT number, slug FROM topics").fetchall()
+        self._slugs = dict(rows)
+        self._numbers = {slug: number for number, slug in rows}
+
+    # logins
+
+    async def login(self, name: str) -> LoginRecord | None:
+        row = self._reader.execute(f"{_LOGINS} WHERE name = ?", (name,)).fetchone()
+        return _login_of(row) if row else None
+
+    async def logins(self) -> list[LoginRecord]:
+        return [_login_of(row) for row in self._reader.execute(f"{_LOGINS} ORDER BY name")]
+
+    async def put_login(self, record: LoginRecord) -> None:
+        """Add a login or change the one of that name."""
+        login = record.login
+        row = (login.name, record.secret, json.dumps(login.streams), login.contact, json.dumps(login.networks))
+        await self._writer.do(
+            lambda connection: connection.execute(
+                "INSERT INTO logins (name, secret, streams, contact, networks, created_at, disabled)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET secret = excluded.secret,"
+                " streams = excluded.streams, contact = excluded.contact, networks = excluded.networks,"
+                " disabled = excluded.disabled",
+                (*row, timestamp(self._now()), record.disabled),
+            )
+        )
+
+    # notices
+
+    async def notices(self) -> list[Notice]:
+        rows = self._reader.execute(
+            "SELECT name, topic, text, url, control, valid_from, valid_until, number FROM notices ORDER BY number"
+        )
+        return [_notice_of(row) for row in rows]
+
+    async def add_notice(self, notice: Notice) -> None:
+        """Register a notice; the store gives it its number. A registered notice never changes."""
+        until = timestamp(notice.valid_until) if notice.valid_until else None
+        row = (notice.name, notice.topic, notice.text, notice.url, notice.control, timestamp(notice.valid_from), until)
+        await self._writer.do(
+            lambda connection: connection.execute(
+                "INSERT INTO notices (name, topic, text, url, control, valid_from, valid_until)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+        )
+
+
+_LOGINS = "SELECT name, secret, streams, contact, networks, disabled FROM logins"
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """Return the event of a row of `SELECT seq, type, address_id, at, recorded_at, topic, scope, facts, fields`."""
+    seq, kind, address_id, at, recorded_at, topic, scope, facts, fields = row
+    return Event(
+        seq=seq,
+        type=EventType(kind),
+        address_id=address_id,
+        at=datetime.fromisoformat(at),
+        recorded_at=datetime.fromisoformat(recorded_at),
+        topic=topic,
+        scope=Scope(scope) if scope else None,
+        facts=json.loads(facts),
+        personal=json.loads(fields) if fields is not None else None,
+    )
+
+
+def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> Facts:
+    found, digest = _find(connection, ring, address)
+    if found is None:
+        facts = Facts(who=f"{ring[0][0]}:{digest[:16].hex()}", address_id=None, standing=NOTHING_KNOWN)
+    else:
+        facts = Facts(who=found[0].hex(), address_id=found[0], standing=Standing.from_json(json.loads(found[1])))
+    return _with_look_alikes(connection, ring, address, facts)
+
+
+def _find(
+    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address
+) -> tuple[tuple[bytes, str] | None, bytes]:
+    """Return the person's id and standing, if any, and the address's digest under the newest key."""
+    newest = b""
+    for kid, key in ring:
+        digest = _digest(key, address.key)
+        newest = newest or digest
+        row = connection.execute(_NARROW, (kid, digest)).fetchone()
+        if row:
+            return row, newest
+    return None, newest
+
+
+def _with_look_alikes(
+    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, facts: Facts
+) -> Facts:
+    """Add the suppressions of addresses that differ in Unicode case only: suppression matches broadly (SUP-02)."""
+    selects = (_BROAD,) if address.broad_key == address.key else (_BROAD, _NARROW)
+    others = [
+        Standing.from_json(json.loads(standing))
+        for kid, key in ring
+        for select in selects
+        for _, standing in connection.execute(select, (kid, _digest(key, address.broad_key)))
+    ]
+    if not others:
+        return facts
+    found = dict.fromkeys(one for other in (facts.standing, *others) for one in other.suppressions)
+    return replace(facts, standing=replace(facts.standing, suppressions=tuple(found)))
+
+
+def _digest(key: bytes, address_key: str) -> bytes:
+    return hmac.digest(key, address_key.encode("utf-8"), hashlib.sha256)
+
+
+def _append(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewEvent, now: datetime) -> Event:
+    """Append one event, or return the line that already says it."""
+    address_id, standing = _person(connection, ring, new.person, now)
+    earlier = standing.told_before(new)
+    if earlier:
+        return event_of(connection.execute(f"{_EVENTS} WHERE e.seq = ?", (earlier,)).fetchone())
+    (last,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+    event = Event(
+        (last or 0) + 1, new.type, address_id, new.at, now, new.topic, new.scope, dict(new.facts), dict(new.personal)
+    )
+    salt = os.urandom(16)
+    committed = commitment(salt, new.personal)
+    row = (event.seq, event.type, address_id, timestamp(event.at), timestamp(now), event.topic, event.scope)
+    connection.execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*row, canonical_json(event.facts).decode("utf-8"), committed, event_leaf(event, committed)),
+    )
+    fields = canonical_json(new.personal).decode("utf-8")
+    connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))
+    connection.execute(
+        "UPDATE people SET standing = ? WHERE address_id = ?",
+        (json.dumps(standing.after(event).to_json()), address_id),
+    )
+    return event
+
+
+def _person(
+    connection: Connection, ring: Sequence[tuple[int, bytes]], person: Address | bytes, now: datetime
+) -> tuple[bytes, Standing]:
+    """Return the person's id and standing; whoever is not known yet becomes known."""
+    if isinstance(person, bytes):
+        row = connection.execute("SELECT address_id, standing FROM people WHERE address_id = ?", (person,)).fetchone()
+    else:
+        row, _ = _find(connection, ring, person)
+    if row:
+        return row[0], Standing.from_json(json.loads(row[1]))
+    address_id = person if isinstance(person, bytes) else os.urandom(16)
+    text = None if isinstance(person, bytes) else person.text
+    standing = json.dumps(NOTHING_KNOWN.to_json())
+    connection.execute("INSERT INTO people VALUES (?, ?, ?, ?)", (address_id, text, standing, timestamp(now)))
+    if isinstance(person, Address):
+        _add_keys(connection, ring, person, address_id)
+    return address_id, NOTHING_KNOWN
+
+
+def _add_keys(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, address_id: bytes) -> None:
+    kid, key = ring[0]
+    connection.execute("INSERT INTO address_keys VALUES (?, ?, ?)", (kid, _digest(key, address.key), address_id))
+    if address.broad_key != address.key:
+        broad = _digest(key, address.broad_key)
+        connection.execute("INSERT INTO broad_keys VALUES (?, ?, ?)", (kid, broad, address_id))
+
+
+def _login_of(row: Sequence[Any]) -> LoginRecord:
+    name, secret, streams, contact, networks, disabled = row
+    login = Login(name, tuple(json.loads(streams)), contact, tuple(json.loads(networks)))
+    return LoginRecord(login, secret, bool(disabled))
+
+
+def _notice_of(row: Sequence[Any]) -> Notice:
+    name, topic, text, url, control, valid_from, valid_until, number = row
+    until = datetime.fromisoformat(valid_until) if valid_until else None
+    return Notice(name, topic, text, url, control, datetime.fromisoformat(valid_from), until, number)

@@ -1,0 +1,150 @@
+"""The tables of the two files, as numbered migrations.
+
+A migration that has landed is never edited: a change is a new one. Each runs in one transaction with the
+number that says it has run, so a crash leaves a file before it or after it. `assent.db` holds people, the
+ledger and logins; `spool.db` the messages that we answer for. No transaction spans both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from gateway.store.writer import connect
+
+PEOPLE = (
+    """
+    CREATE TABLE people (
+        address_id BLOB PRIMARY KEY,
+        address TEXT,
+        standing TEXT NOT NULL,
+        created_at TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE address_keys (
+        kid INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        address_id BLOB NOT NULL REFERENCES people,
+        PRIMARY KEY (kid, digest)
+    ) WITHOUT ROWID;
+    CREATE TABLE broad_keys (
+        kid INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        address_id BLOB NOT NULL REFERENCES people,
+        PRIMARY KEY (kid, digest, address_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,
+        type TEXT NOT NULL,
+        address_id BLOB NOT NULL,
+        at TEXT NOT NULL,
+        recorded_at TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        scope TEXT,
+        facts TEXT NOT NULL,
+        commitment BLOB NOT NULL,
+        hash BLOB NOT NULL
+    );
+    CREATE INDEX events_by_person ON events (address_id, seq);
+    CREATE TABLE event_personal (
+        seq INTEGER PRIMARY KEY REFERENCES events,
+        salt BLOB NOT NULL,
+        fields TEXT NOT NULL
+    );
+    CREATE TABLE segments (
+        chain TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        root TEXT NOT NULL,
+        previous TEXT NOT NULL,
+        sealed_at TEXT NOT NULL,
+        signature BLOB NOT NULL,
+        source INTEGER NOT NULL,
+        PRIMARY KEY (chain, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE topics (
+        number INTEGER PRIMARY KEY,
+        slug TEXT NOT NULL UNIQUE
+    );
+    CREATE TABLE notices (
+        number INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        topic TEXT NOT NULL,
+        text TEXT NOT NULL,
+        url TEXT NOT NULL,
+        control TEXT NOT NULL,
+        valid_from TEXT NOT NULL,
+        valid_until TEXT
+    );
+    CREATE TABLE logins (
+        name TEXT PRIMARY KEY,
+        secret TEXT NOT NULL,
+        streams TEXT NOT NULL,
+        contact TEXT NOT NULL,
+        networks TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        disabled INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    """,
+)
+
+SPOOL = (
+    """
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY,
+        envelope TEXT NOT NULL,
+        body BLOB
+    );
+    CREATE TABLE recipients (
+        message_id INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        address TEXT NOT NULL,
+        options TEXT NOT NULL,
+        who TEXT NOT NULL,
+        decision TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        due INTEGER NOT NULL,
+        owner TEXT,
+        reply TEXT NOT NULL,
+        PRIMARY KEY (message_id, n)
+    ) WITHOUT ROWID;
+    CREATE INDEX recipients_due ON recipients (priority, due) WHERE owner IS NULL AND due > 0;
+    CREATE INDEX recipients_owned ON recipients (owner) WHERE owner IS NOT NULL;
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        lines BLOB NOT NULL
+    );
+    """,
+)
+
+DECISIONS = (
+    """
+    CREATE TABLE decisions (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        who TEXT NOT NULL,
+        message TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        line BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX decisions_by_id ON decisions (id);
+    CREATE INDEX decisions_by_who ON decisions (who);
+    CREATE INDEX decisions_by_message ON decisions (message);
+    CREATE INDEX decisions_by_message_id ON decisions (message_id);
+    """,
+)
+
+
+def migrate(path: Path, migrations: tuple[str, ...]) -> int:
+    """Bring one file up to date and return how many migrations ran. Call it in one process, before the others open it."""
+    database = Database(connect(path))
+    database.enable_wal()
+    applied = int(database.execute("PRAGMA user_version").fetchone()[0])
+    for number, migration in enumerate(migrations[applied:], applied + 1):
+        database.conn.executescript(f"BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {number}; COMMIT;")
+    database.close()
+    return len(migrations) - applied

@@ -1,0 +1,296 @@
+"""Seal what has been committed, and verify what was sealed.
+
+One sealer at a time, elected by a lock, closes runs of ledger events and decision lines into numbered segments, signs each
+head (Ed25519) and appends it to the anchor, a file outside the database. SQLite commits one writer at a
+time and rows are numbered inside the transaction, so no row can appear below one that was read here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from gateway.consent import Standing, fold
+from gateway.ledger import SegmentHead, break_in_chain, commitment, event_leaf, leaf, merkle_root, seal
+from gateway.store import Now
+from gateway.store.people import event_of
+from gateway.store.schema import DECISIONS, migrate
+from gateway.store.writer import Connection, Writer, connect
+
+LEDGER = "ledger"
+DECISION_LOG = "decisions"
+ANCHOR = "anchor.jsonl"
+
+LINES_A_SEGMENT = 20_000
+_HEAD_COLUMNS = "chain, number, first, last, count, root, previous, sealed_at"
+
+
+class Sealer:
+    """Turns committed lines into sealed segments, for as long as it holds the sealer's lock."""
+
+    def __init__(self, people: Path, spool: Path, folder: Path, key: Ed25519PrivateKey, now: Now) -> None:
+        self._files = (people, spool)
+        self._people = Writer(people)
+        self._spool = Writer(spool)
+        self._reader = connect(people, read_only=True)
+        self._outbox = connect(spool, read_only=True)
+        self._folder = folder
+        self._anchor = folder.parent / ANCHOR
+        self._anchor_is_whole = False
+        self._key = key
+        self._now = now
+        self._lock = os.open(folder.parent / "sealer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def elected(self) -> bool:
+        """True where this process is the sealer; asks for the office if nobody holds it."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    async def seal(self) -> int:
+        """Seal everything committed so far; return how many lines that were."""
+        if not self._anchor_is_whole:
+            await asyncio.to_thread(self._mend_anchor)
+            self._anchor_is_whole = True
+        return await self._seal_events() + await self._move_decisions()
+
+    async def checkpoint(self) -> None:
+        """Move both write-ahead logs' content into their files; only the sealer ever does."""
+        for path in self._files:
+            await asyncio.to_thread(_checkpoint, path)
+
+    async def close(self) -> None:
+        await self._people.close()
+        await self._spool.close()
+        self._reader.close()
+        self._outbox.close()
+        os.close(self._lock)
+
+    async def _seal_events(self) -> int:
+        head = last_head(self._reader, LEDGER)
+        rows = self._reader.execute(
+            "SELECT seq, hash FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
+            (head.last if head else 0, LINES_A_SEGMENT),
+        ).fetchall()
+        if rows:
+            sealed = seal(LEDGER, [row[1] for row in rows], rows[0][0], rows[-1][0], head, self._now())
+            await self._close_segment(sealed, source=0)
+        return len(rows)
+
+    async def _move_decisions(self) -> int:
+        """Move the outbox into the month's file and seal what was moved, then let the outbox go."""
+        rows = self._outbox.execute("SELECT id, lines FROM outbox ORDER BY id LIMIT 5000").fetchall()
+        if not rows:
+            return 0
+        lines = await asyncio.to_thread(self._not_sealed_before, rows)
+        if lines:
+            head = last_head(self._reader, DECISION_LOG)
+            first = head.last + 1 if head else 1
+            await asyncio.to_thread(self._keep, lines, first)
+            sealed = seal(DECISION_LOG, [leaf(one) for one in lines], first, first + len(lines) - 1, head, self._now())
+            await self._close_segment(sealed, source=rows[-1][0])
+        last = rows[-1][0]
+        await self._spool.do(lambda connection: connection.execute("DELETE FROM outbox WHERE id <= ?", (last,)))
+        return len(lines)
+
+    def _not_sealed_before(self, rows: Sequence[tuple[int, bytes]]) -> list[bytes]:
+        """Return the outbox's lines without those that a crash left there after they were sealed."""
+        sealed = self._reader.execute("SELECT max(source) FROM segments WHERE chain = ?", (DECISION_LOG,)).fetchone()
+        return [
+            line
+            for source, packed in rows
+            for line in bytes(packed).split(b"\n")
+            if source > (sealed[0] or 0) or not find_lines(self._folder, "id", json.loads(line)["id"])
+        ]
+
+    def _keep(self, lines: Sequence[bytes], first: int) -> None:
+        """Write lines into the month's file, numbered from `first`; what a crash left there unsealed is written anew."""
+        path = self._folder / f"{self._now():%Y-%m}.db"
+        if not path.exists():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            migrate(path, DECISIONS)
+        with closing(connect(path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM decisions WHERE seq >= ?", (first,))
+            connection.executemany(
+                "INSERT INTO decisions (seq, id, who, message, message_id, line) VALUES (?, ?, ?, ?, ?, ?)",
+                [(seq, *_index_of(line), line) for seq, line in enumerate(lines, first)],
+            )
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    async def _close_segment(self, head: SegmentHead, source: int) -> None:
+        signature = self._key.sign(head.signed_bytes())
+        values = (*asdict(head).values(), signature, source)
+        await self._people.do(
+            lambda connection: connection.execute(f"INSERT INTO segments VALUES ({', '.join('?' * 10)})", values)
+        )
+        await asyncio.to_thread(append_to_anchor, self._anchor, [(head, signature)])
+
+    def _mend_anchor(self) -> None:
+        """Append the heads that a crash kept from the anchor."""
+        known = {(head.chain, head.number) for head, _ in read_anchor(self._anchor)}
+        signed = signed_heads(self._reader, LEDGER) + signed_heads(self._reader, DECISION_LOG)
+        append_to_anchor(self._anchor, [one for one in signed if (one[0].chain, one[0].number) not in known])
+
+
+def verify(people: Path, folder: Path, key: Ed25519PublicKey, anchor: Path | None) -> Iterator[str]:
+    """Check ledger and decision log line by line; yield each place where they are not what was sealed.
+
+    With `anchor`, a file kept outside the database, a cut-off tail and a history written anew with the database's own keys
+    are found too.
+    """
+    with closing(connect(people, read_only=True)) as connection:
+        yield from _verify_chain(signed_heads(connection, LEDGER), _event_leaves(connection), key)
+        yield from _verify_chain(signed_heads(connection, DECISION_LOG), _line_leaves(folder), key)
+        yield from _verify_standing(connection)
+        if anchor:
+            yield from _verify_anchor(connection, anchor, key)
+
+
+def find_lines(folder: Path, column: str, value: str) -> list[bytes]:
+    """Return the decision lines of every month whose `id`, `who`, `message` or `message_id` is the value."""
+    found: list[bytes] = []
+    for path in sorted(folder.glob("*.db")):
+        with closing(connect(path, read_only=True)) as connection:
+            found += [
+                bytes(line)
+                for (line,) in connection.execute(
+                    f"SELECT line FROM decisions WHERE {column} = ? ORDER BY seq", (value,)
+                )
+            ]
+    return found
+
+
+def last_head(connection: Connection, chain: str) -> SegmentHead | None:
+    row = connection.execute(
+        f"SELECT {_HEAD_COLUMNS} FROM segments WHERE chain = ? ORDER BY number DESC LIMIT 1", (chain,)
+    ).fetchone()
+    return SegmentHead(*row) if row else None
+
+
+def signed_heads(connection: Connection, chain: str) -> list[tuple[SegmentHead, bytes]]:
+    rows = connection.execute(
+        f"SELECT {_HEAD_COLUMNS}, signature FROM segments WHERE chain = ? ORDER BY number", (chain,)
+    )
+    return [(SegmentHead(*row[:-1]), bytes(row[-1])) for row in rows]
+
+
+def append_to_anchor(anchor: Path, heads: Sequence[tuple[SegmentHead, bytes]]) -> None:
+    """Append signed heads to the anchor file, one JSON object a line, and see them on disk."""
+    if not heads:
+        return
+    with open(anchor, "a", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        for head, signature in heads:
+            file.write(json.dumps({**asdict(head), "signature": signature.hex()}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_anchor(anchor: Path) -> list[tuple[SegmentHead, bytes]]:
+    """Return the heads in an anchor file; a last line that a crash left unfinished is passed over."""
+    if not anchor.exists():
+        return []
+    heads = []
+    for line in anchor.read_text("ascii").splitlines(keepends=True):
+        if line.endswith("\n"):
+            told = json.loads(line)
+            signature = bytes.fromhex(told.pop("signature"))
+            heads.append((SegmentHead(**told), signature))
+    return heads
+
+
+def _verify_chain(
+    signed: Sequence[tuple[SegmentHead, bytes]], lines: Iterable[tuple[int, bytes, str]], key: Ed25519PublicKey
+) -> Iterator[str]:
+    """`lines` gives each line's number, its leaf hash made anew, and what is wrong with the line itself ("" if nothing)."""
+    broken = break_in_chain([head for head, _ in signed])
+    if broken:
+        yield broken
+    remaining = iter(lines)
+    for head, signature in signed:
+        if not _is_signed(head, signature, key):
+            yield f"{head.chain} segment {head.number}: the signature is not ours"
+        taken = list(islice(remaining, head.count))
+        yield from (f"{head.chain} line {number}: {wrong}" for number, _, wrong in taken if wrong)
+        if [number for number, _, _ in taken] != list(range(head.first, head.last + 1)):
+            yield f"{head.chain} segment {head.number}: a line of {head.first} to {head.last} is missing"
+        elif merkle_root([one for _, one, _ in taken]).hex() != head.root:
+            yield f"{head.chain} segment {head.number}: a line of {head.first} to {head.last} has been changed or moved"
+    yield from (f"line {number} (not sealed yet): {wrong}" for number, _, wrong in remaining if wrong)
+
+
+def _event_leaves(connection: Connection) -> Iterator[tuple[int, bytes, str]]:
+    rows = connection.execute(
+        "SELECT e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields,"
+        " e.commitment, e.hash, p.salt FROM events e LEFT JOIN event_personal p USING (seq) ORDER BY e.seq"
+    )
+    for *columns, committed, stored, salt in rows:
+        event = event_of(columns)
+        recomputed = event_leaf(event, committed)
+        wrong = "" if recomputed == stored else "it is not what was recorded"
+        if event.personal is not None and commitment(salt, event.personal) != committed:
+            wrong = "its personal fields are not what was recorded"
+        yield event.seq, recomputed, wrong
+
+
+def _line_leaves(folder: Path) -> Iterator[tuple[int, bytes, str]]:
+    for path in sorted(folder.glob("*.db")):
+        with closing(connect(path, read_only=True)) as connection:
+            for seq, line in connection.execute("SELECT seq, line FROM decisions ORDER BY seq"):
+                yield seq, leaf(bytes(line)), ""
+
+
+def _verify_standing(connection: Connection) -> Iterator[str]:
+    for address_id, standing in connection.execute("SELECT address_id, standing FROM people"):
+        rows = connection.execute(
+            "SELECT e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, NULL"
+            " FROM events e WHERE e.address_id = ? ORDER BY e.seq",
+            (address_id,),
+        )
+        if fold(map(event_of, rows)) != Standing.from_json(json.loads(standing)):
+            yield f"person {address_id.hex()}: the standing is not what the ledger amounts to"
+
+
+def _verify_anchor(connection: Connection, anchor: Path, key: Ed25519PublicKey) -> Iterator[str]:
+    anchored = read_anchor(anchor)
+    for chain in (LEDGER, DECISION_LOG):
+        stored = {head.number: head for head, _ in signed_heads(connection, chain)}
+        for head, signature in (one for one in anchored if one[0].chain == chain):
+            if not _is_signed(head, signature, key):
+                yield f"anchor, {chain} segment {head.number}: the signature is not ours"
+            elif head.number not in stored:
+                yield f"{chain} segment {head.number} was anchored and is gone"
+            elif stored[head.number] != head:
+                yield f"{chain} segment {head.number} is not the one that was anchored"
+
+
+def _is_signed(head: SegmentHead, signature: bytes, key: Ed25519PublicKey) -> bool:
+    try:
+        key.verify(signature, head.signed_bytes())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _index_of(line: bytes) -> tuple[str, str, str, str]:
+    told: dict[str, Any] = json.loads(line)
+    return told["id"], told["who"], told["message"], told.get("message_id", "")
+
+
+def _checkpoint(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -1,0 +1,70 @@
+"""The default back end: two SQLite files, and the decision log's monthly ones, in one data folder.
+
+Opening does not create: `prepare` does, once, in one process, before the workers open anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.model import KeyRing
+from gateway.store import Now, ReportMaker, Store
+from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
+from gateway.store.leases import Leases
+from gateway.store.people import SqlitePeople
+from gateway.store.schema import PEOPLE, SPOOL, migrate
+from gateway.store.segments import Sealer, find_lines, verify
+from gateway.store.spool import SqliteSpool
+from gateway.store.writer import connect
+
+
+class DataFolder:
+    """Where everything of one installation lies: the databases, bodies, decision log, leases and keys."""
+
+    def __init__(self, root: Path, people: Path) -> None:
+        self.root = root
+        self.people = people
+        self.spool = root / "spool.db"
+        self.bodies = root / "bodies"
+        self.decisions = root / "decisions"
+        self.leases = root / "leases"
+        self.keys = root / "keys"
+
+    def prepare(self) -> None:
+        """Make or migrate the files, and make the keys that are missing. One process, before all others."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_keys(self.keys)
+        migrate(self.people, PEOPLE)
+        migrate(self.spool, SPOOL)
+
+    def address_ring(self) -> KeyRing:
+        return read_ring(self.keys / ADDRESS_RING)
+
+    def token_ring(self) -> KeyRing:
+        return read_ring(self.keys / TOKEN_RING)
+
+    def sealer(self, now: Now) -> Sealer:
+        key = read_ledger_key(self.keys / LEDGER_KEY)
+        return Sealer(self.people, self.spool, self.decisions, key, now)
+
+    def verify(self, anchor: Path | None) -> list[str]:
+        """Return every place where the ledger or the decision log is not what was sealed."""
+        public = read_ledger_key(self.keys / LEDGER_KEY).public_key()
+        return list(verify(self.people, self.decisions, public, anchor))
+
+    def decision_lines(self, column: str, value: str) -> list[bytes]:
+        """Return decision lines by `id`, `who`, `message` or `message_id`, those included that are not sealed yet."""
+        needle = value.encode("utf-8")
+        connection = connect(self.spool, read_only=True)
+        try:
+            waiting = [bytes(row[0]) for row in connection.execute("SELECT lines FROM outbox ORDER BY id")]
+        finally:
+            connection.close()
+        unsealed = [line for packed in waiting for line in packed.split(b"\n") if needle in line]
+        return list(dict.fromkeys(find_lines(self.decisions, column, value) + unsealed))
+
+    def open(self, owner: str, report: ReportMaker, now: Now) -> Store:
+        """Open the store for one worker, whose lease is called `owner`."""
+        leases = Leases(self.leases, owner)
+        people = SqlitePeople(self.people, self.address_ring(), now)
+        return Store(people, SqliteSpool(self.spool, self.bodies, leases, report, now))

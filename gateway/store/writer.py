@@ -1,0 +1,168 @@
+"""Group commit: one transaction for all callers who wait, one process at a time.
+
+The rule that must not be broken: a caller hears of success only after COMMIT has returned, which with
+`synchronous=FULL` means after the write-ahead log was fsynced. The statements run on the event loop's
+thread, where they cost microseconds; only what may wait, for the lock or for the disk, runs in a thread, so
+that no statement queues for the interpreter's lock. Processes queue on `flock` before they begin, since
+SQLite's own waiting is a sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pysqlite3 import dbapi2 as sqlite
+
+from gateway.errors import ConfigError, StoreUnavailable
+
+T = TypeVar("T")
+Connection = Any  # pysqlite3 brings no types
+
+OLDEST_SQLITE = (3, 51, 3)
+"""Before this version two connections that write and checkpoint at one instant can lose commits (WAL-reset bug)."""
+
+BUSY_SECONDS = 10
+PATIENCE_SECONDS = 15
+"""How long a caller waits for the lock before it hears `StoreUnavailable` (451 at the door)."""
+
+
+def connect(path: Path, *, read_only: bool = False) -> Connection:
+    """Open a database of ours with the settings that its promises rest on; raises `ConfigError`, `StoreUnavailable`."""
+    if sqlite.sqlite_version_info < OLDEST_SQLITE:
+        wanted = ".".join(map(str, OLDEST_SQLITE))
+        raise ConfigError(
+            [f"SQLite {sqlite.sqlite_version} can lose commits; install a pysqlite3 with SQLite {wanted} or newer"]
+        )
+    try:
+        connection = sqlite.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+        for pragma in ("synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=0", "cache_size=-16384"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+    except sqlite.Error as error:
+        raise StoreUnavailable(f"{path.name} cannot be opened: {error}") from error
+    return connection
+
+
+class Writer:
+    """The only way in which one process writes to one database file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: Connection = connect(path)
+        self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._thread = ThreadPoolExecutor(1, f"commit-{path.stem}")
+        self._waiting: list[_Job[Any]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def do(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` inside a transaction and return its result once that has been committed.
+
+        `work` may be run twice: if another caller's work fails, the group is rolled back and each is run by itself.
+        """
+        job = _Job(work, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        if self._running is None:
+            self._running = asyncio.create_task(self._commit_while_wanted())
+        result: T = await job.future
+        return result
+
+    async def close(self) -> None:
+        """Commit what is waiting, then close the file."""
+        while self._running:
+            await asyncio.wait([self._running])
+        self._thread.shutdown()
+        self._connection.close()
+        os.close(self._lock)
+
+    async def _commit_while_wanted(self) -> None:
+        try:
+            while self._waiting:
+                await self._commit_group()
+        finally:
+            self._running = None
+
+    async def _commit_group(self) -> None:
+        try:
+            await self._locked()
+        except (sqlite.Error, OSError) as error:
+            self._fail_waiting(error)
+            return
+        group, self._waiting = [job for job in self._waiting if not job.future.done()], []
+        try:
+            if not await self._commit(group):
+                for job in group:
+                    await self._in_thread(self._begin)
+                    await self._commit([job])
+        except (sqlite.Error, OSError) as error:
+            self._abandon(group, error)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    async def _commit(self, group: list[_Job[Any]]) -> bool:
+        """Run and commit a group; False where it was rolled back and its members should be tried one by one."""
+        for job in group:
+            try:
+                job.result = job.work(self._connection)
+            except sqlite.OperationalError:
+                raise
+            except Exception as error:
+                self._connection.execute("ROLLBACK")
+                if len(group) > 1:
+                    return False
+                job.future.set_exception(error)
+                return True
+        await self._in_thread(self._connection.execute, "COMMIT")
+        for job in group:
+            if not job.future.done():
+                job.future.set_result(job.result)
+        return True
+
+    async def _locked(self) -> None:
+        """Wait for our turn; whoever has waited too long for it hears so, and the wait goes on for the others."""
+        turn = asyncio.ensure_future(self._in_thread(self._lock_and_begin))
+        while not (await asyncio.wait([turn], timeout=PATIENCE_SECONDS))[0]:
+            self._fail_waiting(TimeoutError("another process holds the database"))
+        turn.result()
+
+    def _lock_and_begin(self) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._begin()
+        except BaseException:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            raise
+
+    def _begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    def _fail_waiting(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, []
+        _refuse(waiting, self._path, error)
+
+    def _abandon(self, group: list[_Job[Any]], error: Exception) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        _refuse(group, self._path, error)
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    work: Callable[[Connection], T]
+    future: asyncio.Future[T]
+    result: Any = None
+
+
+def _refuse(jobs: list[_Job[Any]], path: Path, error: Exception) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(StoreUnavailable(f"{path.name}: {error}"))
