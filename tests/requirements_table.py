@@ -17,6 +17,7 @@ from itertools import groupby
 from operator import attrgetter
 
 import pytest
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -69,7 +70,7 @@ def shortened(markdown: str) -> str:
 
 def table_of(section: str, rows: Sequence[Row], claims: Claims, results: Mapping[str, str]) -> Table:
     counts = counted(results[row.id] for row in rows)
-    table = Table(title=f"{section}: {counts}", title_justify="left", title_style="bold", expand=True)
+    table = Table(title=f"{section}: {counts}", title_justify="left", title_style="bold", box=box.SIMPLE)
     table.add_column("ID", no_wrap=True)
     table.add_column("Pri")
     table.add_column("Result", no_wrap=True)

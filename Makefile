@@ -1,0 +1,64 @@
+# Each target works from a bare checkout; see README.md. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := gateway unsubscribe_site tests bench
+
+.PHONY: help run demo test torture bench lint types fmt requirements docs clean peers
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-14s%s\n' "$$name" "$$what"; done
+
+run: .venv/installed ## make what is missing (config.toml, keys, logins) and start everything on loopback
+	@test -e config.toml || $(BIN)/assent init
+	@$(BIN)/assent serve
+
+demo: .venv/installed ## play the whole story in a scratch folder; exits 0 only if every step came out
+	@$(BIN)/assent demo
+
+test: .venv/dev peers ## everything that CI runs, beside real peers
+	$(BIN)/pytest -m "not slow"
+
+torture: .venv/dev peers ## the long sizes of the fault and abuse tests
+	$(BIN)/pytest -m slow
+
+bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
+	$(BIN)/python -m bench
+
+lint: .venv/dev ## ruff: mistakes and layout
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: .venv/dev ## mypy --strict on gateway/ and unsubscribe_site/
+	$(BIN)/mypy
+
+fmt: .venv/dev ## write the code as ruff does
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+requirements: .venv/dev ## every requirement with its tests, and whether they passed in the last run
+	@$(BIN)/python -m tests.requirements_table $(ROWS)
+
+docs: .venv/dev ## write the generated documents anew
+	@$(BIN)/python -m docs.generate
+
+clean: ## remove what was made here, except config.toml and var/
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info tests/peers/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+peers:
+	@tests/peers/install.sh
+
+# What the program needs, then what its tests need besides; both are installed again when setup.cfg changes.
+.venv/installed: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Assent needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
