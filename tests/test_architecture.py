@@ -58,7 +58,7 @@ TIES_EVERYTHING = "service"
 WORLD = {
     *("aiohttp", "aiosmtpd", "asyncio", "glob", "io", "logging", "multiprocessing", "os", "pathlib", "pysqlite3"),
     *("random", "secrets", "select", "shutil", "signal", "socket", "sqlite3", "sqlite_utils", "ssl", "subprocess"),
-    *("sys", "tempfile", "threading", "time", "uuid", "uvloop"),
+    *("tempfile", "threading", "time", "uuid", "uvloop"),
 }
 WORLDLY_CALLS = {"open", "print", "input", "now", "utcnow", "today", "urandom"}
 BOUNDARIES = {"gateway.listener", "gateway.delivery", "gateway.console", "unsubscribe_site"}
