@@ -1,0 +1,251 @@
+"""The routes of the public site: GET only shows, POST changes.
+
+The rule that must not be broken: 200 to a POST is said after the store has committed, and never anything in 300 to
+399 (RFC 8058 §3.1). A link that we did not sign gets one 404, the same for every way in which it can be wrong. What a
+"no" amounts to is the ledger's to say; what a page says, that of `pages`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from gateway.address import Address
+from gateway.consent import Event, EventType, NewEvent
+from gateway.errors import InvalidToken, StoreUnavailable
+from gateway.model import Company, Scope, Topic
+from gateway.tokens import Unsubscribe, UnsubscribeTokens
+from unsubscribe_site.pages import STYLESHEET, Pages, Subject, mask
+from unsubscribe_site.server import HEADERS, ROUTE, report
+from unsubscribe_site.throttle import Throttle
+from unsubscribe_site.wish import Body, Wish, read_wish
+
+BODY_LIMIT: Final = 8 * 1024
+USER_AGENT_LIMIT: Final = 256
+RETRY_AFTER: Final = timedelta(seconds=30)
+SECURITY_TXT_LIFE: Final = timedelta(days=180)
+
+Network = IPv4Network | IPv6Network
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PeopleStore(Protocol):
+    """What the site needs of the store. Any of it may raise `StoreUnavailable`."""
+
+    async def record(self, events: Sequence[NewEvent], /) -> Sequence[Event]:
+        """Record what is news among the events; on return it is on disk."""
+
+    async def address_of(self, address_id: bytes, /) -> Address | None:
+        """Return a person's address, None once it has been erased."""
+
+    def topic_slug(self, number: int, /) -> str | None:
+        """Return the slug of a topic that has, or ever had, this number in links."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSettings:
+    """What the operator says about the site. `topics` is by the number that links carry."""
+
+    company: Company
+    public_url: str
+    topics: Mapping[int, Topic]
+    trusted_proxies: tuple[Network, ...] = ()
+    body_timeout: timedelta = timedelta(seconds=15)
+
+
+def create_app(
+    *,
+    store: PeopleStore,
+    tokens: UnsubscribeTokens,
+    settings: SiteSettings,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> web.Application:
+    """Build the public site; `now` must return an aware time. `start` in `server` puts it on sockets."""
+    site = _Site(store, tokens, settings, now)
+    app = web.Application(middlewares=[site.guard], client_max_size=BODY_LIMIT)
+    app.on_response_prepare.append(_add_headers)
+    link = app.router.add_resource(r"/u/{token}{slash:/?}", name="unsubscribe")
+    link.add_route("GET", site.show)
+    link.add_route("HEAD", site.show)
+    link.add_route("POST", site.opt_out)
+    app.router.add_get("/healthz", _healthz, name="healthz")
+    app.router.add_get("/.well-known/security.txt", site.security_txt, name="security-txt")
+    app.router.add_get("/static/site.css", _stylesheet, name="stylesheet")
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A link that we signed, with what its number means here."""
+
+    address_id: bytes
+    scope: Scope
+    topic: Topic | None
+
+
+class _Site:
+    def __init__(
+        self, store: PeopleStore, tokens: UnsubscribeTokens, settings: SiteSettings, now: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._settings = settings
+        self._now = now
+        self._public_url = settings.public_url.rstrip("/")
+        self._pages = Pages(settings.company, urlsplit(self._public_url).path)
+        self._strangers = Throttle()
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give every failure its page; the boundary where surprises end."""
+        request[ROUTE] = request.match_info.route.name or "unmatched"
+        try:
+            return await handler(request)
+        except InvalidToken:
+            return self._problem(404 if self._may_fail(request) else 429)
+        except StoreUnavailable:
+            return self._problem(503, _retry_after())
+        except web.HTTPException as error:
+            return self._problem(error.status, {name: error.headers[name] for name in error.headers.keys() & {"Allow"}})
+        except Exception as error:
+            report(f"{request.method} {request[ROUTE]}", error)
+            return self._problem(500)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Show what a link stops. Changes nothing: scanners and previews open every link (UNS-15)."""
+        link = self._read_link(request)
+        return _html(self._pages.ask(await self._subject(link, link.scope)))
+
+    async def opt_out(self, request: web.Request) -> web.Response:
+        """Stop the mail, whatever the body says (UNS-19): the one-click POST and the page's own (RFC 8058 §3.2)."""
+        link = self._read_link(request)
+        wish = read_wish(request.headers.get("Content-Type", ""), await self._body(request), link.scope)
+        try:
+            await self._store.record([self._event(request, link, wish)])
+        except StoreUnavailable:
+            return _html(self._pages.retry(wish.scope), 503, _retry_after())
+        if wish.body is Body.ONE_CLICK:
+            return web.Response(text="Unsubscribed.\n")
+        return _html(self._pages.done(await self._subject(link, wish.scope)))
+
+    async def security_txt(self, request: web.Request) -> web.Response:
+        """Say where to report a vulnerability (RFC 9116)."""
+        expires = (self._now() + SECURITY_TXT_LIFE).astimezone(UTC).strftime("%Y-%m-%dT00:00:00Z")
+        lines = (
+            f"Contact: mailto:{self._settings.company.contact}",
+            f"Expires: {expires}",
+            "Preferred-Languages: en",
+            f"Canonical: {self._public_url}/.well-known/security.txt",
+        )
+        return web.Response(text="".join(f"{line}\n" for line in lines))
+
+    def _read_link(self, request: web.Request) -> _Link:
+        link = self._tokens.read_url(request.match_info["token"])
+        if link.scope is not Scope.TOPIC:
+            return _Link(link.address_id, link.scope, None)
+        return _Link(link.address_id, link.scope, self._topic(link))
+
+    def _topic(self, link: Unsubscribe) -> Topic:
+        """A topic that is no longer configured can still be refused; one that never was is not in our links."""
+        if topic := self._settings.topics.get(link.number):
+            return topic
+        slug = self._store.topic_slug(link.number)
+        if slug is None:
+            raise InvalidToken
+        return Topic(slug, slug.replace("-", " ").capitalize())
+
+    async def _body(self, request: web.Request) -> bytes:
+        """Read a body of at most `BODY_LIMIT` octets in the time allowed; compression is refused, unread (WEB-05)."""
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise web.HTTPUnsupportedMediaType
+        if (request.content_length or 0) > BODY_LIMIT:
+            raise web.HTTPRequestEntityTooLarge(BODY_LIMIT)
+        try:
+            async with asyncio.timeout(self._settings.body_timeout.total_seconds()):
+                return await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise web.HTTPBadRequest from None
+
+    def _event(self, request: web.Request, link: _Link, wish: Wish) -> NewEvent:
+        agent = request.headers.get("User-Agent", "")[:USER_AGENT_LIMIT]
+        return NewEvent(
+            type=EventType.UNSUBSCRIBE,
+            person=link.address_id,
+            at=self._now(),
+            topic=link.topic.slug if link.topic else "",
+            scope=wish.scope,
+            facts={"channel": wish.channel, "body": wish.body.value},
+            personal={"ip": self._client(request), "user_agent": agent.encode("utf-8", "replace").decode()},
+        )
+
+    async def _subject(self, link: _Link, scope: Scope) -> Subject:
+        return Subject(scope, link.topic.name if link.topic else "", await self._masked(link.address_id))
+
+    async def _masked(self, address_id: bytes) -> str:
+        """The page is of use without the address, and after a POST it must not fail for want of it."""
+        try:
+            address = await self._store.address_of(address_id)
+        except StoreUnavailable:
+            return ""
+        return mask(address) if address else ""
+
+    def _may_fail(self, request: web.Request) -> bool:
+        return self._strangers.allows_failure(self._client(request), time.monotonic())
+
+    def _client(self, request: web.Request) -> str:
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
+        return client_address(request.remote or "", forwarded, self._settings.trusted_proxies)
+
+    def _problem(self, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
+        return _html(self._pages.problem(status), status, headers)
+
+
+def client_address(remote: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
+    """Return the nearest address that is not a trusted proxy's; nothing further away can be believed (WEB-14)."""
+    client = remote
+    for hop in reversed(forwarded_for.split(",")):
+        if not _is_in(client, trusted) or not _is_in(hop.strip(), _ANYWHERE):
+            break
+        client = hop.strip()
+    return client
+
+
+_ANYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+
+
+def _is_in(text: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(text=text, status=status, headers=headers, content_type="text/html")
+
+
+def _retry_after() -> dict[str, str]:
+    return {"Retry-After": str(int(RETRY_AFTER.total_seconds()))}
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _stylesheet(request: web.Request) -> web.Response:
+    return web.Response(body=STYLESHEET, content_type="text/css", charset="utf-8")
