@@ -38,7 +38,7 @@ HEADERS: Final = {
 IDLE: Final = timedelta(seconds=15)
 LINGER: Final = timedelta(seconds=2)
 
-ROUTE: Final = "assent.route"
+ROUTE: Final = web.RequestKey("route", str)
 """Where a request keeps its route's name for the access log."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "PROPFIND"})
