@@ -1,0 +1,116 @@
+"""SMTP in: sockets that were opened elsewhere, a handler's hooks, and the limits within which strangers are heard.
+
+The rule that must not be broken: to drain a `Listener` loses nothing that was acknowledged, and cuts no message
+short that was under way. `submission` and `feedback` are handlers; `protocol` is one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway.dialogue import Terms
+from gateway.listener.protocol import GatewaySMTP, Limits, Network, Reception, Session, Traffic
+
+__all__ = ["GatewaySMTP", "Limits", "Listener", "Session", "Traffic", "server_tls"]
+
+_LOOK_EVERY = 5.0
+_POLL = 0.01
+_BACKLOG = 1024
+
+
+class Listener:
+    """Everything that listens for one handler, on any number of sockets.
+
+    The handler's hooks are coroutines that return a `Reply`; each may be left out:
+
+        handle_CONNECT(server, session)            None lets the client in
+        handle_AUTH(server, session, envelope, mechanism, name, password)
+        handle_MAIL(server, session, envelope, reverse_path, options)
+        handle_RCPT(server, session, envelope, recipient)
+        handle_DATA(server, session, envelope)     the message is `envelope.content`
+
+    `terms.auth` says whether there are logins at all: they are offered under TLS, and without it to `plaintext_from`
+    (SMTP-03). STARTTLS is offered where there is a `tls` context.
+    """
+
+    def __init__(
+        self,
+        handler: object,
+        terms: Terms,
+        *,
+        tls: ssl.SSLContext | None = None,
+        plaintext_from: Sequence[Network] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self._reception = Reception(handler, terms, tls, plaintext_from, limits or Limits())
+        self._servers: list[asyncio.Server] = []
+        self._clock: asyncio.TimerHandle | None = None
+
+    @property
+    def traffic(self) -> Traffic:
+        """Who is connected, how much they hold, how many came and went."""
+        return self._reception.traffic
+
+    def protocol_factory(self) -> GatewaySMTP:
+        """Make the protocol of one new connection; needs a running event loop."""
+        return GatewaySMTP(self._reception)
+
+    async def serve(self, sock: socket.socket, *, implicit_tls: bool = False) -> None:
+        """Listen on a bound socket, from now on until `drain`. Implicit TLS (RFC 8314) needs the `tls` context."""
+        self._servers.append(await self._server(sock, implicit_tls))
+        if self._clock is None:
+            self._look_at_the_clock()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new connection or command, finish the messages under way, say 421 to all, and close."""
+        for server in self._servers:
+            server.close()
+        self.traffic.draining = True
+        for connection in list(self.traffic.connections):
+            connection.look_up()
+        await self._empty(seconds)
+        for connection in list(self.traffic.connections):
+            connection.dismiss()
+        await self._empty(self._reception.limits.parting.total_seconds())
+        if self._clock is not None:
+            self._clock.cancel()
+
+    async def _server(self, sock: socket.socket, implicit_tls: bool) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if not implicit_tls:
+            return await loop.create_server(self.protocol_factory, sock=sock, backlog=_BACKLOG)
+        if self._reception.tls is None:
+            raise ValueError("implicit TLS needs a certificate")
+        return await loop.create_server(
+            self.protocol_factory,
+            sock=sock,
+            backlog=_BACKLOG,
+            ssl=self._reception.tls,
+            ssl_handshake_timeout=self._reception.limits.handshake.total_seconds(),
+        )
+
+    async def _empty(self, seconds: float) -> None:
+        """Wait until the last connection has gone, this long at most."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self.traffic.connections and loop.time() < deadline:
+            await asyncio.sleep(_POLL)
+
+    def _look_at_the_clock(self) -> None:
+        loop = asyncio.get_running_loop()
+        for connection in list(self.traffic.connections):
+            connection.look_at_the_clock(loop.time())
+        self._clock = loop.call_later(_LOOK_EVERY, self._look_at_the_clock)
+
+
+def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return the context for a certificate chain and its key, PEM files; TLS 1.2 or later (SMTP-05)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.load_cert_chain(certificate, key)
+    return context
