@@ -7,7 +7,6 @@ that are no field are kept too, under the name "". What the fields mean is left 
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ HEADER_LIMIT: Final = 100 * 1024
 """Octets of a header block that the listener accepts; more is refused at the door."""
 
 SINGLETONS: Final = frozenset(
-    ["from", "to", "cc", "subject", "date", "message-id", "reply-to", "sender", "in-reply-to", "references"]
-    + ["mime-version", "content-type"]
+    {
+        *("from", "to", "cc", "subject", "date", "message-id", "reply-to", "sender", "in-reply-to", "references"),
+        *("mime-version", "content-type"),
+    }
 )
 """Fields that a message has at most once (RFC 5322 §3.6, RFC 2045 §3)."""
 
@@ -60,12 +61,12 @@ class HeaderBlock:
         return tuple(field for field in self.fields if not unwanted(field))
 
 
-def split(message: bytes, start: int = 0, end: int = sys.maxsize) -> HeaderBlock:
+def split(message: bytes, start: int = 0, end: int | None = None) -> HeaderBlock:
     """Read the header block that begins at `start`; the body's offset counts from the message's first octet.
 
     Never fails: a message without an empty line is all header, and what is no field is kept under the name "".
     """
-    end = min(end, len(message))
+    end = len(message) if end is None else end
     if message.startswith(b"\r\n", start, end):
         return HeaderBlock((), start + 2)
     blank = message.find(b"\r\n\r\n", start, end)

@@ -1,0 +1,224 @@
+"""Write the visible unsubscribe link into a part that is shown, whatever its encoding and charset.
+
+The one rule: the author's text stays as it was; a part is re-encoded only where its encoding (base64) leaves no other
+way. What differs from copy to copy is the link alone, so everything else is made once a message (`Slot`).
+"""
+
+from __future__ import annotations
+
+import binascii
+import codecs
+import html
+import re
+import textwrap
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from encodings.aliases import aliases
+from typing import Final, NamedTuple
+
+from gateway.mend import base64_lines, quoted_printable
+from gateway.mime import Part, is_inline_pgp
+from gateway.model import Company
+
+_WIDTH: Final = 72
+_BASE64_STEP: Final = 57
+"""Octets that make one line of 76 base64 characters."""
+
+_PRINTABLE = "".join(map(chr, range(32, 127)))
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]*+={0,2}\s*")
+_SOFT_END = re.compile(rb"=[ \t]*(\r\n)?\Z")
+_SOFT_BREAK = rb"(?:=[ \t]*\r\n)?"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Bytes of a body into which a copy's link is filled, and how the whole is encoded then."""
+
+    before: bytes
+    after: bytes
+    encode: Callable[[bytes], bytes]
+    escapes: bool
+
+    def fill(self, url: str) -> bytes:
+        """Return the bytes with this link in them; `url` is ASCII."""
+        link = html.escape(url) if self.escapes else url
+        return self.encode(self.before + link.encode("ascii") + self.after)
+
+
+class Placement(NamedTuple):
+    """What of the message a slot stands in for: `start:end`, empty where it is only put in between."""
+
+    start: int
+    end: int
+    slot: Slot
+
+
+class _Wording(NamedTuple):
+    before: bytes
+    after: bytes
+
+
+def place(message: bytes, part: Part, company: Company) -> Placement | None:
+    """Say where in a shown part the link goes, and in which words.
+
+    None where the part cannot carry one: OpenPGP armour, base64 that does not decode, or a charset in which ASCII
+    is not ASCII.
+    """
+    body = message[part.start : part.end]
+    content = _decoded_base64(body) if part.encoding == "base64" else body
+    if content is None or is_inline_pgp(content) or not _is_ascii_compatible(_codec(part)):
+        return None
+    if part.encoding == "base64":
+        return _within_base64(part, content, company)
+    at = part.start + _insertion_point(part, content)
+    words = _wording(part, content, company)
+    encode = quoted_printable if part.encoding == "quoted-printable" else bytes
+    return Placement(at, at, Slot(words.before, words.after, encode, _is_html(part)))
+
+
+def _within_base64(part: Part, content: bytes, company: Company) -> Placement:
+    """Keep the lines before the link as they would be encoded anyway; only what follows differs between copies."""
+    at = _insertion_point(part, content)
+    kept = at - at % _BASE64_STEP
+    words = _wording(part, content, company)
+    prefix = base64_lines(content[:kept])
+    slot = Slot(
+        content[kept:at] + words.before,
+        words.after + content[at:],
+        lambda data: prefix + base64_lines(data),
+        _is_html(part),
+    )
+    return Placement(part.start, part.end, slot)
+
+
+def _decoded_base64(body: bytes) -> bytes | None:
+    if not _BASE64.fullmatch(body):
+        return None
+    text = b"".join(body.split()).rstrip(b"=")
+    try:
+        return binascii.a2b_base64(text + b"=" * (-len(text) % 4))
+    except binascii.Error:
+        return None
+
+
+def _is_html(part: Part) -> bool:
+    return part.content_type == "text/html"
+
+
+def _insertion_point(part: Part, content: bytes) -> int:
+    """Return where the link goes: at the end, in HTML before the last `</body>`, but never within a comment."""
+    if not _is_html(part):
+        return len(content)
+    at = len(content)
+    for mark in (_QP_MARKS if part.encoding == "quoted-printable" else _MARKS).finditer(content):
+        if mark.lastgroup in ("body", "unclosed"):
+            at = mark.start()
+    return at
+
+
+def _marks(spell: Callable[[bytes], bytes]) -> re.Pattern[bytes]:
+    comment, end, body = spell(b"<!--"), spell(b"-->"), spell(b"</body")
+    return re.compile(rb"(?is)%b(?:.*?(?P<comment>%b)|(?P<unclosed>.*))|(?P<body>%b)" % (comment, end, body))
+
+
+def _spell_in_quoted_printable(text: bytes) -> bytes:
+    """Match a text in which any character may be escaped, and soft line breaks may fall between any two."""
+    return _SOFT_BREAK.join(rb"(?:%b|=%02X)" % (re.escape(bytes([octet])), octet) for octet in text)
+
+
+_MARKS = _marks(re.escape)
+_QP_MARKS = _marks(_spell_in_quoted_printable)
+
+
+def _wording(part: Part, content: bytes, company: Company) -> _Wording:
+    if _is_html(part):
+        return _html_wording(company)
+    before = f"{_line_end_before(part, content)}\r\n-- \r\n{_sender_lines(part, company)}Unsubscribe: "
+    return _Wording(_in_charset(part, before), b"\r\n")
+
+
+def _line_end_before(part: Part, content: bytes) -> str:
+    """Return what ends the author's last line, where it has no end yet."""
+    if part.encoding == "quoted-printable":
+        soft = _SOFT_END.search(content, max(0, len(content) - _WIDTH))
+        if soft:
+            return "\r\n" if soft[1] else "\r\n\r\n"
+    return "" if content.endswith(b"\n") or not content else "\r\n"
+
+
+def _sender_lines(part: Part, company: Company) -> str:
+    """Return who sends and from where, in lines that format=flowed leaves alone (RFC 3676 §4.4)."""
+    lines = [line for text in (company.name, company.postal_address) for line in textwrap.wrap(one_line(text), _WIDTH)]
+    if part.parameters.get("format") == "flowed":
+        lines = [f" {line}" if line.startswith((">", "From ")) else line for line in lines]
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _html_wording(company: Company) -> _Wording:
+    """Dark grey and blue on white, 12:1 and 6:1; every character beyond ASCII is an entity, so no charset matters."""
+    sender = "<br>\r\n".join(html.escape(one_line(text)) for text in (company.name, company.postal_address))
+    before = (
+        '\r\n<div style="display:block;clear:both;margin:24px 0 0;padding:12px 16px;border-top:1px solid #767676;'
+        "background-color:#ffffff;color:#333333;font-family:Arial,Helvetica,sans-serif;font-size:14px;"
+        f'line-height:20px;text-align:left">\r\n{sender}<br>\r\n<a href="'
+    )
+    after = '" style="color:#0b57d0;text-decoration:underline">Unsubscribe</a>\r\n</div>\r\n'
+    return _Wording(before.encode("ascii", "xmlcharrefreplace"), after.encode("ascii"))
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line: every run of white space or control characters (NEL, U+2028, NUL, …) is one space."""
+    return " ".join("".join(" " if unicodedata.category(one) == "Cc" else one for one in text).split())
+
+
+def _codec(part: Part) -> str:
+    """Return the codec of a part's charset; "ascii" where none is named, or none of that name is known.
+
+    Only names that Python lists are looked up: it remembers every name it was ever asked for.
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", part.parameters.get("charset", "us-ascii"))
+    if name in aliases or name in _CODECS:
+        return name
+    return "utf_16" if _WIDE.match(name) else "ascii"
+
+
+_CODECS = frozenset(aliases.values())
+_WIDE = re.compile(r"utf_?(?:16|32)|ucs|iso_10646_ucs")
+
+
+def _is_ascii_compatible(codec: str) -> bool:
+    """False for UTF-16, UTF-7, EBCDIC and the like, into which ASCII cannot be written as it is."""
+    try:
+        return _PRINTABLE.encode(codec) == _PRINTABLE.encode("ascii")
+    except (LookupError, UnicodeError):
+        return False
+
+
+def _in_charset(part: Part, text: str) -> bytes:
+    """Encode a text as the part is; a part that promises seven bits gets no eighth."""
+    encoded = text.encode(_codec(part), _TRANSLITERATE)
+    return encoded if encoded.isascii() or part.encoding != "7bit" else text.encode("ascii", _TRANSLITERATE)
+
+
+_TRANSLITERATE: Final = "assent.transliterate"
+_SPELLINGS = {
+    **{"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d"},
+    **{"Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i", "–": "-", "—": "-", "‘": "'", "’": "'"},
+    **{"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "•": "*", "·": "*", "€": "EUR", "£": "GBP", "©": "(c)"},
+}
+
+
+def _transliterate(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(map(_plain_spelling, characters)), error.end
+
+
+def _plain_spelling(character: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode("ascii")
+    return _SPELLINGS.get(character) or decomposed or "?"
+
+
+codecs.register_error(_TRANSLITERATE, _transliterate)

@@ -1,0 +1,159 @@
+"""Lines that are too long for SMTP, and how a message that has some is mended (SMTP-08, RFC 5321 §4.5.3.1.6).
+
+The rule: a reader sees what the author wrote. A part's long lines are hidden in its transfer encoding, a header's are
+folded where it has white space; no text is wrapped. What is sealed is not touched, and what cannot be mended is
+refused by `stamp`, which asks here.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from gateway.errors import Malformed
+from gateway.headers import Field, split
+from gateway.mime import IDENTITY, Part, leaves, parse
+
+LINE_LIMIT: Final = 998
+"""Octets of a line, without its CRLF (RFC 5322 §2.1.1)."""
+
+_QP_LINE = 76
+_UNENCODABLE = ("multipart/", "message/")
+_LAST_GAP = re.compile(rb"(?:[ \t]+|[!-9;-~]+[ \t]*:[ \t]*)?+[^ \t].*(?=[ \t])", re.DOTALL)
+
+
+class _Edit(NamedTuple):
+    start: int
+    end: int
+    text: bytes
+
+
+def has_long_line(message: bytes, start: int = 0, end: int | None = None) -> bool:
+    """True where a line is longer than `LINE_LIMIT`; looks at one line end in a thousand octets, so it costs little."""
+    end = len(message) if end is None else end
+    position = start
+    while end - position > LINE_LIMIT:
+        newline = message.rfind(b"\n", position, min(position + LINE_LIMIT + 2, end))
+        if newline < 0:
+            return True
+        position = newline + 1
+    return False
+
+
+def mend(message: bytes) -> bytes:
+    """Return a message without long lines that reads as this one does; raises `Malformed` where there is none."""
+    root = parse(message, split(message))
+    edits = sorted([*_folded_headers(message, root), *_recoded_parts(message, root)])
+    mended = _apply(message, edits)
+    if has_long_line(mended):
+        raise Malformed(f"a line is longer than {LINE_LIMIT} octets and cannot be folded or re-encoded")
+    return mended
+
+
+def quoted_printable(data: bytes) -> bytes:
+    """Encode data, in which CRLF is a line break, by RFC 2045 §6.7; no line is longer than 76 octets."""
+    return binascii.b2a_qp(data + b"\r\n", istext=True)[:-2]
+
+
+def base64_lines(data: bytes) -> bytes:
+    """Encode data by RFC 2045 §6.8 in lines of 76 characters, the last one too with its CRLF."""
+    return _lines_of_76(binascii.b2a_base64(data, newline=False))
+
+
+def _lines_of_76(text: bytes) -> bytes:
+    return b"".join([text[at : at + 76] + b"\r\n" for at in range(0, len(text), 76)])
+
+
+def _apply(message: bytes, edits: list[_Edit]) -> bytes:
+    pieces, position = list[bytes](), 0
+    for start, end, text in edits:
+        pieces += (message[position:start], text)
+        position = end
+    return b"".join([*pieces, message[position:]])
+
+
+def _every(part: Part) -> Iterator[Part]:
+    yield part
+    for child in part.children:
+        yield from _every(child)
+
+
+def _folded_headers(message: bytes, root: Part) -> Iterator[_Edit]:
+    for part in _every(root):
+        if has_long_line(message, part.head, part.start) and not _is_recoded(message, part):
+            fields = split(message, part.head, part.end).fields
+            yield _header_edit(part, fields, fields)
+
+
+def _header_edit(part: Part, old: tuple[Field, ...], new: tuple[Field, ...]) -> _Edit:
+    end = part.head + sum(len(field.raw) for field in old)
+    return _Edit(part.head, end, b"".join(fold(field).raw for field in new))
+
+
+def fold(field: Field) -> Field:
+    """Break the long lines of a field at their last white space before the limit, where they have any."""
+    if len(field.raw) <= LINE_LIMIT + 2:
+        return field
+    return Field(field.name, b"".join(_folded_line(line) for line in field.raw.splitlines(keepends=True)))
+
+
+def _folded_line(line: bytes) -> bytes:
+    pieces = list[bytes]()
+    line = line.rstrip() + b"\r\n"
+    while len(line) > LINE_LIMIT + 2:
+        gap = _LAST_GAP.match(line, 0, LINE_LIMIT)
+        if gap is None:
+            break
+        pieces.append(line[: gap.end()])
+        line = line[gap.end() :]
+    return b"\r\n".join([*pieces, line])
+
+
+def _is_recoded(message: bytes, part: Part) -> bool:
+    is_leaf = part.is_sealed or not part.children
+    return is_leaf and has_long_line(message, part.start, part.end)
+
+
+def _recoded_parts(message: bytes, root: Part) -> Iterator[_Edit]:
+    for part in leaves(root):
+        if _is_recoded(message, part):
+            if part.is_sealed:
+                raise Malformed("a signed or encrypted part has a line that is too long, and may not be changed")
+            yield from _recoded(message, part)
+
+
+def _recoded(message: bytes, part: Part) -> Iterator[_Edit]:
+    body = message[part.start : part.end]
+    fields = split(message, part.head, part.end).fields
+    if part.encoding == "base64":
+        yield _header_edit(part, fields, fields)
+        yield _Edit(part.start, part.end, _lines_of_76(b"".join(body.split())))
+    elif part.encoding == "quoted-printable":
+        yield _header_edit(part, fields, fields)
+        yield _Edit(part.start, part.end, b"\r\n".join(_softly_broken(line) for line in body.split(b"\r\n")))
+    elif part.encoding in IDENTITY and not part.content_type.startswith(_UNENCODABLE):
+        yield _header_edit(part, fields, _declared_quoted_printable(part, fields))
+        yield _Edit(part.start, part.end, quoted_printable(body))
+    else:
+        raise Malformed(f"a part of type {part.content_type} has a line that is too long, and cannot be re-encoded")
+
+
+def _declared_quoted_printable(part: Part, fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    encoding = Field("content-transfer-encoding", b"Content-Transfer-Encoding: quoted-printable\r\n")
+    if any(field.name == encoding.name for field in fields):
+        return tuple(encoding if field.name == encoding.name else field for field in fields)
+    has_version = part.head > 0 or any(field.name == "mime-version" for field in fields)
+    version = () if has_version else (Field("mime-version", b"MIME-Version: 1.0\r\n"),)
+    return (*version, encoding, *fields)
+
+
+_QP_STEP = re.compile(rb"(?:=[0-9A-Fa-f]{2}|[^=]|=(?![0-9A-Fa-f]{2})){1,%d}" % ((_QP_LINE - 1) // 3))
+
+
+def _softly_broken(line: bytes) -> bytes:
+    """Break a quoted-printable line that is too long by soft line breaks, never within an escape."""
+    if len(line) <= LINE_LIMIT:
+        return line
+    return b"=\r\n".join(_QP_STEP.findall(line))

@@ -1,0 +1,323 @@
+"""Make the bytes that one recipient's copy must carry: headers, unsubscribe link, footer.
+
+Two steps, because one message goes to many: `prepare` decides once a message, and `Draft` makes each copy of what the
+copies share. The rule that must not be broken: what a copy keeps of the message it keeps octet for octet, and
+nothing that is put in can break out of its line. Signing is left to `sign`, and comes last.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Final, NamedTuple
+
+from gateway.address import Address, domain_key
+from gateway.errors import Malformed
+from gateway.footer import Placement, Slot, one_line, place
+from gateway.headers import Field, HeaderBlock, entries, make, split
+from gateway.mend import LINE_LIMIT, has_long_line, mend
+from gateway.mime import parse, shown
+from gateway.model import Company, Peer, Reply
+
+CONTROL_PREFIX: Final = "assent-"
+LIST_ID_LIMIT: Final = 255
+"""Octets of a list's identifier (RFC 2919 §3)."""
+
+_ONE_CLICK = Field("list-unsubscribe-post", b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n")
+_NEVER_KEPT = frozenset({"bcc", "resent-bcc"})
+_NO_LINK = Reply(550, "5.7.0", "content: no part of this promotional message can carry its unsubscribe link")
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What promotional copies say of their sender and list. `list_id` is a dot-atom of at most 255 octets (RFC 2919).
+
+    `mailto_first` turns round the order of preference in List-Unsubscribe (UNS-05).
+    """
+
+    company: Company
+    list_name: str
+    list_id: str
+    mailto_first: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.list_id) > LIST_ID_LIMIT or not _LIST_ID.fullmatch(self.list_id):
+            raise ValueError(f"{self.list_id!r} is not a list identifier")
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """How one message is to be stamped, whoever it goes to.
+
+    `recipients` are all of the submission's envelope; `trace` is its `received` field; `date` stands in for a
+    missing Date; signatures by `own_domains` (lower-case A-labels) are removed; `promotion` is None for other classes.
+    """
+
+    recipients: tuple[Address, ...]
+    trace: Field
+    date: datetime
+    own_domains: frozenset[str] = frozenset()
+    promotion: Promotion | None = None
+
+    @property
+    def splits(self) -> bool:
+        """True where each recipient's copy is a message of its own (UNS-31)."""
+        return self.promotion is not None and len(self.recipients) > 1
+
+
+class Link(NamedTuple):
+    """Where one recipient unsubscribes: the https URL, and the mail address, "" where no mail is read."""
+
+    url: str
+    mailto: str = ""
+
+
+class Stamped(NamedTuple):
+    """A copy before it is signed: its fields from top to bottom, and its body in segments that copies share."""
+
+    header: tuple[Field, ...]
+    body: tuple[bytes, ...]
+
+    def segments(self, signature: bytes) -> tuple[bytes, ...]:
+        """Return the whole copy for the wire; the signature's fields stand on top (RFC 6376 §5.6)."""
+        return (b"".join([signature, *[field.raw for field in self.header], b"\r\n"]), *self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Unstampable:
+    """A message that cannot be made into copies: the reply that its submitter is owed."""
+
+    reply: Reply
+
+
+class _Named(NamedTuple):
+    """A To or Cc that names recipients of the envelope: its place, and its entries with their broad keys."""
+
+    place: int
+    name: str
+    entries: tuple[tuple[str, str], ...]
+
+
+class _Promoted(NamedTuple):
+    """What a promotional draft knows beyond the common: its list, and who must not be named to whom."""
+
+    list_id: Field
+    mailto_first: bool
+    envelope: frozenset[str]
+    named: tuple[_Named, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What all copies of a message have in common."""
+
+    _trace: Field
+    _kept: tuple[Field, ...]
+    _dated: tuple[Field, ...]
+    _needs_message_id: bool
+    _body: tuple[bytes | Slot, ...]
+    _promoted: _Promoted | None
+
+    def copy_for(self, recipient: Address, link: Link, message_id: str) -> Stamped:
+        """Make the promotional copy of one recipient.
+
+        `message_id` ("<…@…>") is used where the message has none or is split. Raises `ValueError` if the message is
+        not promotional, or if the link or the id cannot stand in a header.
+        """
+        if self._promoted is None:
+            raise ValueError("only promotional copies are made one by one")
+        listed = (_list_unsubscribe(link, self._promoted.mailto_first), _ONE_CLICK, self._promoted.list_id)
+        kept = _addressed(self._kept, self._promoted, recipient)
+        body = tuple([piece.fill(link.url) if isinstance(piece, Slot) else piece for piece in self._body])
+        return Stamped((self._trace, *listed, *self._identity(message_id), *kept), body)
+
+    def shared_copy(self, message_id: str) -> Stamped:
+        """Make the copy that all recipients of a message of another class share; the id is used where it has none.
+
+        Raises `ValueError` for promotion, which never leaves without its recipient's own link.
+        """
+        body = tuple([piece for piece in self._body if isinstance(piece, bytes)])
+        if self._promoted or len(body) != len(self._body):
+            raise ValueError("a promotional copy needs its recipient's link")
+        return Stamped((self._trace, *self._identity(message_id), *self._kept), body)
+
+    def _identity(self, message_id: str) -> tuple[Field, ...]:
+        if not self._needs_message_id:
+            return self._dated
+        if not _MESSAGE_ID.fullmatch(message_id):
+            raise ValueError("that is not a message id")
+        return (make("Message-ID", message_id.encode("utf-8")), *self._dated)
+
+
+def prepare(message: bytes, treatment: Treatment) -> Draft | Unstampable:
+    """Decide once what every copy of a message keeps, loses and gains.
+
+    `Unstampable` (550 5.7.0) where promotion has no part that can carry the visible link, being sealed or unreadable;
+    (554 5.6.0) where the lines break SMTP's rules and cannot be mended. Its reply begins with the slug, if it has one.
+    """
+    if _has_broken_lines(message):
+        return Unstampable(Reply(554, "5.6.0", "the message has a bare CR, a bare LF or a NUL"))
+    try:
+        message = mend(message) if has_long_line(message) else message
+    except Malformed as problem:
+        return Unstampable(Reply(554, "5.6.0", str(problem)))
+    return _drafted(message, split(message), treatment)
+
+
+def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:
+    promotion = treatment.promotion
+    placements = _placements(message, block, promotion.company) if promotion else []
+    if promotion and not placements:
+        return Unstampable(_NO_LINK)
+    kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
+    names = {field.name for field in kept}
+    return Draft(
+        _trace=treatment.trace,
+        _kept=kept,
+        _dated=() if "date" in names else (make("Date", format_datetime(treatment.date).encode("ascii")),),
+        _needs_message_id="message-id" not in names,
+        _body=_pieces(message, block.body, placements),
+        _promoted=_promoted(promotion, treatment, kept) if promotion else None,
+    )
+
+
+def _promoted(promotion: Promotion, treatment: Treatment, kept: tuple[Field, ...]) -> _Promoted:
+    envelope = frozenset(address.broad_key for address in treatment.recipients) if treatment.splits else frozenset()
+    return _Promoted(_list_id(promotion), promotion.mailto_first, envelope, tuple(_named(kept, envelope)))
+
+
+def _has_broken_lines(message: bytes) -> bool:
+    pairs = message.count(b"\r\n")
+    return pairs != message.count(b"\r") or pairs != message.count(b"\n") or b"\0" in message
+
+
+def _is_removed(field: Field, treatment: Treatment) -> bool:
+    """HDR-01, DKIM-12, DKIM-13; and what this message is to get anew."""
+    name = field.name
+    if name.startswith(("list-", CONTROL_PREFIX)) or name in _NEVER_KEPT:
+        return True
+    if name == "message-id":
+        return treatment.splits or not field.value
+    if name == "dkim-signature":
+        return treatment.promotion is not None or _signing_domain(field) in treatment.own_domains
+    return name == "date" and not field.value
+
+
+def _signing_domain(field: Field) -> str:
+    match = _SIGNING_DOMAIN.search(field.value)
+    try:
+        return domain_key(match[1].decode("utf-8", "replace")) if match else ""
+    except Malformed:
+        return ""
+
+
+def _ended(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    """Give the last line its CRLF where the message ended without one."""
+    if not fields or fields[-1].raw.endswith(b"\r\n"):
+        return fields
+    return (*fields[:-1], Field(fields[-1].name, fields[-1].raw + b"\r\n"))
+
+
+def _placements(message: bytes, block: HeaderBlock, company: Company) -> list[Placement]:
+    placed = [place(message, part, company) for part in shown(parse(message, block))]
+    return [placement for placement in placed if placement]
+
+
+def _pieces(message: bytes, position: int, placements: Sequence[Placement]) -> tuple[bytes | Slot, ...]:
+    """Cut the body at its placements; only here are bytes copied, once for all copies."""
+    pieces = list[bytes | Slot]()
+    for start, end, slot in placements:
+        pieces += (message[position:start], slot)
+        position = end
+    rest = message[position:]
+    ending = b"" if rest.endswith(b"\r\n") or not rest else b"\r\n"
+    return tuple(piece for piece in (*pieces, rest, ending) if piece)
+
+
+def _named(kept: Sequence[Field], envelope: frozenset[str]) -> Iterator[_Named]:
+    """Find the To and Cc that name recipients of the envelope; one that cannot be read may name anyone."""
+    for index, field in enumerate(kept):
+        if envelope and field.name in ("to", "cc"):
+            listed = _keys_of_entries(field)
+            if listed is None or any(key in envelope for _, key in listed):
+                yield _Named(index, field.name.title(), listed or ())
+
+
+def _keys_of_entries(field: Field) -> tuple[tuple[str, str], ...] | None:
+    try:
+        return tuple((text, address.broad_key) for text, address in entries(field.value))
+    except Malformed:
+        return None
+
+
+def _addressed(kept: tuple[Field, ...], promoted: _Promoted, recipient: Address) -> tuple[Field, ...]:
+    """Return the kept fields without the names of other recipients of the envelope (UNS-32)."""
+    if not promoted.named:
+        return kept
+    fields = list(kept)
+    for at, name, listed in promoted.named:
+        told = [text for text, key in listed if key not in promoted.envelope or key == recipient.broad_key]
+        fields[at] = make(name, _FOLD.join(told or [recipient.text]).encode("utf-8", "surrogateescape"))
+    return tuple(fields)
+
+
+def _list_unsubscribe(link: Link, mailto_first: bool) -> Field:
+    """RFC 2369 §3.2, RFC 8058 §3.1: written as it stands, never encoded, folded nowhere but at the comma."""
+    if not _URL.fullmatch(link.url) or (link.mailto and not _MAIL_ADDRESS.fullmatch(link.mailto)):
+        raise ValueError("the link cannot stand in List-Unsubscribe")
+    uris = [f"<{link.url}>", *([f"<mailto:{link.mailto}?subject=unsubscribe>"] if link.mailto else [])]
+    value = _FOLD.join(reversed(uris) if mailto_first else uris)
+    if max(map(len, uris)) > LINE_LIMIT - len("List-Unsubscribe: ,"):
+        raise ValueError("the link is too long for List-Unsubscribe")
+    return make("List-Unsubscribe", value.encode("ascii"))
+
+
+def _list_id(promotion: Promotion) -> Field:
+    phrase = _phrase(promotion.list_name)
+    return make("List-Id", f"{phrase} <{promotion.list_id}>".strip().encode("ascii"))
+
+
+def _phrase(text: str) -> str:
+    """Write a text as a phrase: plain words, a quoted string, or encoded words (RFC 5322 §3.2.5, RFC 2047 §5)."""
+    text = one_line(text)[:_PHRASE_LIMIT]
+    if _PLAIN_WORDS.fullmatch(text):
+        return text
+    if text.isascii():
+        return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"' if text else ""
+    runs = [text[at : at + _ENCODED_RUN] for at in range(0, len(text), _ENCODED_RUN)]
+    words = [base64.b64encode(run.encode("utf-8", "replace")).decode("ascii") for run in runs]
+    return "\r\n ".join(f"=?utf-8?b?{word}?=" for word in words)
+
+
+def received(peer: Peer, by: str, queue_id: str, at: datetime, recipient: Address | None = None) -> Field:
+    """Build the trace field of a submission (RFC 5321 §4.4, RFC 3848).
+
+    `recipient` is given only where the envelope has no other (§7.6: `for` must not tell who else got it).
+    """
+    name = peer.helo if _HOST.fullmatch(peer.helo) else "unknown"
+    literal = f"IPv6:{peer.ip}" if ":" in peer.ip else peer.ip
+    tls = f" ({peer.tls})" if peer.tls else ""
+    clauses = [f"from {name} ([{literal}])", f"by {by} with {peer.protocol}{tls} id {queue_id}"]
+    if recipient:
+        clauses.append(f"for <{recipient}>")
+    value = "\r\n\t".join(clauses) + ";\r\n\t" + format_datetime(at)
+    return make("Received", value.encode("utf-8", "surrogateescape"))
+
+
+_FOLD = ",\r\n "
+_PHRASE_LIMIT = 100
+_ENCODED_RUN = 11
+"""Characters of at most four octets whose encoded word stays below 75 characters."""
+
+_PLAIN_WORDS = re.compile(r"[A-Za-z0-9-]+(?: [A-Za-z0-9-]+)*")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LIST_ID = re.compile(rf"{_ATOM}(?:\.{_ATOM})+")
+_MESSAGE_ID = re.compile(r"<[^\s\x00-\x20<>\x7f]{1,300}@[^\s\x00-\x20<>\x7f]{1,300}>")
+_URL = re.compile(r"https://[A-Za-z0-9._~!$&'()*+;=:@/?%#\[\]-]+")
+_MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
+_HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
+_SIGNING_DOMAIN = re.compile(rb"(?:^|;)[ \t]*d[ \t]*=[ \t]*([^;\s]+)")
