@@ -1,7 +1,7 @@
 # Each target works from a bare checkout; see README.md. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := gateway unsubscribe_site tests bench
+CODE := gateway unsubscribe_site tests bench docs
 
 .PHONY: help run demo test torture bench lint types fmt requirements docs clean peers
 
@@ -21,7 +21,7 @@ test: .venv/dev peers ## everything that CI runs, beside real peers
 torture: .venv/dev peers ## the long sizes of the fault and abuse tests
 	$(BIN)/pytest -m slow
 
-bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
+bench: .venv/dev peers bench/node_modules ## messages a second beside real peers, written to bench/RESULTS.md
 	$(BIN)/python -m bench
 
 lint: .venv/dev ## ruff: mistakes and layout
@@ -42,11 +42,15 @@ docs: .venv/dev ## write the generated documents anew
 	@$(BIN)/python -m docs.generate
 
 clean: ## remove what was made here, except config.toml and var/
-	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info tests/peers/node_modules
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info tests/peers/node_modules bench/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 peers:
 	@tests/peers/install.sh
+
+bench/node_modules: bench/package.json
+	npm install --prefix bench --silent --no-package-lock --no-audit --no-fund
+	@touch $@
 
 # What the program needs, then what its tests need besides; both are installed again when setup.cfg changes.
 .venv/installed: setup.cfg pyproject.toml | .venv/bin/python

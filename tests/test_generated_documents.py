@@ -1,0 +1,72 @@
+"""The documents that `make docs` writes say what the program says, and the others name no command that it lacks."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+
+import click
+import pytest
+
+from docs.generate import COMMANDS, reference
+from tests.test_documents import PROSE, code_in, text_of
+
+needs_commands = pytest.mark.skipif(find_spec("gateway.cli") is None, reason="the program has no commands yet")
+
+
+@click.group(help="Mail that would break a promise cannot leave.")
+def program() -> None: ...
+
+
+@program.group()
+def queue() -> None: ...
+
+
+@queue.command(help="Show what waits.")
+@click.option("--all", is_flag=True, help="What is settled too.")
+def show(all: bool) -> None: ...
+
+
+@program.command(hidden=True)
+def secret() -> None: ...
+
+
+def test_every_command_has_a_section_with_its_help() -> None:
+    text = reference(program, "assent")
+    assert "## `assent`" in text
+    assert "## `assent queue show`\n\n```text\nUsage: assent queue show [OPTIONS]" in text
+    assert "What is settled too." in text
+
+
+def test_neither_groups_nor_hidden_commands_have_one() -> None:
+    text = reference(program, "assent")
+    assert "## `assent queue`\n" not in text
+    assert "secret" not in text
+
+
+def unknown_commands(text: str, known: set[str]) -> list[str]:
+    """Return what a document calls a command and is none; what follows a command's name may be its arguments."""
+    named = [found.group() for code in code_in(text) if (found := re.match(r"assent(?: [a-z]+)+", code))]
+    return [name for name in named if not any(f"{name} ".startswith(f"{command} ") for command in known)]
+
+
+def test_a_command_that_does_not_exist_is_seen() -> None:
+    text = "`assent queue list` `assent queue lost` `assent explain 01J`\n\n    assent logins add shop --streams s\n"
+    known = {"assent queue list", "assent explain", "assent logins add"}
+    assert unknown_commands(text, known) == ["assent queue lost"]
+
+
+@needs_commands
+def test_the_command_reference_is_what_the_program_says() -> None:
+    from gateway.cli import main
+
+    assert COMMANDS.read_text("utf-8") == reference(main, "assent"), "run `make docs`"
+
+
+@needs_commands
+@pytest.mark.parametrize("name", PROSE)
+def test_a_command_that_is_named_exists(name: str) -> None:
+    from gateway.cli import main
+
+    known = set(re.findall(r"^## `(assent .+)`$", reference(main, "assent"), re.MULTILINE))
+    assert unknown_commands(text_of(name), known) == []
