@@ -1,0 +1,401 @@
+"""The client's side of SMTP and LMTP without I/O: what to write, how many answers to wait for, what they mean.
+
+A conversation is a generator. It yields a `Group` to write (or `StartTls`), is sent the answers, and returns its
+result; whoever carries it throws `Lost` into it when the connection is gone. The one rule: a recipient counts as
+relayed only by a 2xx to the final dot. Sockets, clocks and certificates are left to `line`, fail-over to `pool`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+from gateway.errors import Malformed, RelayUnavailable
+from gateway.model import Copy, Recipient, Reply
+
+AMBIGUOUS = Reply(451, "4.4.2", "connection lost after the final dot: the copy may have been relayed")
+
+_ANSWER_LIMIT = 64 * 1024
+_TEXT_LIMIT = 500
+_CHUNK = 256 * 1024
+_CLOSING = 421
+_GO_AHEAD = 354
+
+_ANSWER_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*))?\r?")
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_MAIL_DSN = re.compile(r"(?:RET|ENVID)=\S+", re.IGNORECASE)
+_RCPT_DSN = re.compile(r"(?:NOTIFY|ORCPT)=\S+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each step may take, in seconds (RFC 5321 §4.5.3.2)."""
+
+    connect: float = 30
+    handshake: float = 60
+    greeting: float = 300
+    command: float = 300
+    data: float = 120
+    block: float = 180
+    final: float = 600
+    idle: float = 60
+    quit: float = 2
+
+
+class Security(Enum):
+    """When TLS begins: never (loopback), by command (RFC 3207), before anything else (RFC 8314)."""
+
+    CLEAR = "clear"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
+class Answer(NamedTuple):
+    """One answer as it came: its code, and its lines without code and line end."""
+
+    code: int
+    lines: tuple[bytes, ...]
+
+    @property
+    def accepts(self) -> bool:
+        return 200 <= self.code < 300
+
+    @property
+    def closes(self) -> bool:
+        """True for 421, after which no answer follows (RFC 5321 §3.8)."""
+        return self.code == _CLOSING
+
+
+class Group(NamedTuple):
+    """What is written in one go, how many answers it calls for (fewer where one closes), within how many seconds."""
+
+    pieces: Iterable[bytes]
+    answers: int
+    timeout: float
+
+
+class StartTls(NamedTuple):
+    """Begin TLS now; whatever the peer said too early is not listened to (RFC 3207 §4.2)."""
+
+    timeout: float
+
+
+class Lost(RelayUnavailable):
+    """The connection is gone: which answers the open group still got, and whether all of it had been written."""
+
+    def __init__(self, why: str, answers: Sequence[Answer] = (), all_written: bool = False) -> None:
+        super().__init__(why)
+        self.answers = answers
+        self.all_written = all_written
+
+
+class Stale(RelayUnavailable):
+    """A connection that was kept open ended before it saw any content: the copy may go out on another at once."""
+
+
+Result = TypeVar("Result")
+Conversation = Generator[Group | StartTls, Sequence[Answer], Result]
+
+
+class AnswerReader:
+    """Cuts what a server says into answers, however the bytes arrive."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._lines: list[bytes] = []
+        self._held = 0
+
+    @property
+    def is_midway(self) -> bool:
+        return bool(self._rest or self._lines)
+
+    def feed(self, data: bytes) -> list[Answer]:
+        """Return the answers that `data` completes (RFC 5321 §4.2).
+
+        Raises `Malformed` where it is not SMTP, or where one answer grows beyond 64 KiB.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        answers = [answer for line in lines if (answer := self._add(line))]
+        self._check_size(len(self._rest))
+        return answers
+
+    def _add(self, line: bytes) -> Answer | None:
+        parsed = _ANSWER_LINE.fullmatch(line)
+        if not parsed:
+            raise Malformed("the answer is not SMTP")
+        code, more, text = parsed.groups(b"")
+        self._lines.append(text)
+        self._held += len(line)
+        if more == b"-":
+            self._check_size(0)
+            return None
+        answer = Answer(int(code), tuple(self._lines))
+        self._lines, self._held = [], 0
+        return answer
+
+    def _check_size(self, beyond: int) -> None:
+        if self._held + beyond > _ANSWER_LIMIT:
+            raise Malformed("the answer is longer than 64 KiB")
+
+
+def opening(
+    hostname: str, *, lmtp: bool, security: Security, credentials: tuple[str, str] | None, timeouts: Timeouts
+) -> Conversation[frozenset[str]]:
+    """Greet, secure the connection, log in if there are credentials; return the extensions offered.
+
+    Raises `RelayUnavailable` where the server refuses any of it, or does not offer what is required: TLS is never
+    done without (RFC 3207 §6), and a password goes nowhere before it.
+    """
+    if security is Security.IMPLICIT:
+        yield StartTls(timeouts.handshake)
+    yield from _ask(b"", 220, timeouts.greeting, "the connection")
+    hello = command(f"{'LHLO' if lmtp else 'EHLO'} {hostname}")
+    offered = yield from _hello(hello, timeouts)
+    if security is Security.STARTTLS:
+        if "STARTTLS" not in offered:
+            raise RelayUnavailable("STARTTLS is not offered, and TLS is required")
+        yield from _ask(b"STARTTLS\r\n", 220, timeouts.command, "STARTTLS")
+        yield StartTls(timeouts.handshake)
+        offered = yield from _hello(hello, timeouts)
+    if credentials:
+        yield from _log_in(*credentials, offered.get("AUTH", "").upper().split(), timeouts)
+    return frozenset(offered)
+
+
+def transaction(
+    copy: Copy, extensions: frozenset[str], *, lmtp: bool, kept_open: bool, timeouts: Timeouts
+) -> Conversation[tuple[Reply, ...]]:
+    """Relay one copy; return a reply for each recipient, in order (RFC 5321 §3.3; RFC 2033 §4.2 with `lmtp`).
+
+    A refused MAIL is every recipient's reply. `AMBIGUOUS` stands where the connection was lost between the final dot
+    and its answer; lost before, `Lost` is raised, or `Stale` where a connection that was `kept_open` ends before it saw
+    any content. Raises `ValueError`, before the final dot, where the copy itself would break the protocol.
+    """
+    if hindrance := obstacle(copy, extensions):
+        return (hindrance,) * len(copy.recipients)
+    commands = _envelope_commands(copy, extensions)
+    pipelining = "PIPELINING" in extensions and not lmtp
+    ask = _pipelined if pipelining else _one_by_one
+    try:
+        mail, *recipients, data = yield from ask(commands, timeouts)
+    except Lost as lost:
+        if kept_open:
+            raise Stale(str(lost)) from lost
+        raise
+    if kept_open and mail.closes:
+        raise Stale(str(_reply(mail)))
+    if not mail.accepts:
+        recipients = [mail] * len(recipients)
+    accepted = sum(answer.accepts for answer in recipients)
+    if accepted and data.code == _GO_AHEAD:
+        finals = yield from _content(copy, accepted if lmtp else 1, timeouts)
+        finals = finals if lmtp else finals * accepted
+    else:
+        yield from _back_out(data, timeouts)
+        finals = [_refusal(data)] * accepted if accepted else []
+    due = iter(finals)
+    return tuple(next(due) if answer.accepts else _reply(answer) for answer in recipients)
+
+
+def quitting(timeouts: Timeouts) -> Group:
+    """Return the polite last words (RFC 5321 §4.1.1.10)."""
+    return Group((b"QUIT\r\n",), 1, timeouts.quit)
+
+
+def obstacle(copy: Copy, extensions: frozenset[str]) -> Reply | None:
+    """Return why a server with these extensions cannot be given this copy as it is, or None if it can.
+
+    554 5.6.3 asks for conversion to 7 bits before signing (RFC 6152 §3); 550 5.6.7 cannot be mended (RFC 6531 §3.2).
+    """
+    if "SMTPUTF8" not in extensions and _needs_smtputf8(copy):
+        return Reply(550, "5.6.7", "the smarthost does not take internationalised addresses or headers")
+    if "8BITMIME" not in extensions and _is_8bit(copy):
+        return Reply(554, "5.6.3", "the smarthost does not take 8-bit content, and it was not converted")
+    return None
+
+
+def command(text: str) -> bytes:
+    """Return one line as it goes on the wire. Raises `ValueError` for a control character, which could end it early."""
+    if _CONTROLS.search(text):
+        raise ValueError("a control character in what would be one line")
+    return text.encode() + b"\r\n"
+
+
+def wire(segments: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the content as it goes on the wire: leading dots doubled, the final dot last (RFC 5321 §4.5.2).
+
+    Pieces are at most a little over 256 KiB and share the segments' memory wherever no dot is doubled. Raises
+    `ValueError` at a bare CR, bare LF or NUL: nothing is repaired here, because it is signed already.
+    """
+    last = b"\n"
+    for chunk in _chunks(segments):
+        _refuse_bare(chunk, last)
+        if last == b"\n" and chunk.startswith(b"."):
+            yield b"."
+        yield chunk.replace(b"\n.", b"\n..")
+        last = chunk[-1:]
+    if last == b"\r":
+        raise ValueError("bare CR at the end of the content")
+    yield b".\r\n" if last == b"\n" else b"\r\n.\r\n"
+
+
+def _chunks(segments: Iterable[bytes]) -> Iterator[bytes]:
+    for segment in segments:
+        for start in range(0, len(segment), _CHUNK):
+            yield segment[start : start + _CHUNK]
+
+
+def _refuse_bare(chunk: bytes, last: bytes) -> None:
+    """Raise unless every CR of `chunk` (after the byte `last`) has its LF, and no LF stands alone."""
+    pairs = chunk.count(b"\r\n")
+    open_before, open_after = last == b"\r", chunk.endswith(b"\r")
+    if open_before and not chunk.startswith(b"\n"):
+        raise ValueError("bare CR in the content")
+    if chunk.count(b"\n") != pairs + open_before or chunk.count(b"\r") != pairs + open_after or b"\0" in chunk:
+        raise ValueError("bare CR, bare LF or NUL in the content")
+
+
+def _ask(written: bytes, expected: int, timeout: float, what: str) -> Conversation[Answer]:
+    (answer,) = yield Group((written,) if written else (), 1, timeout)
+    if answer.code != expected:
+        raise RelayUnavailable(f"{what} was answered {_spoken(answer)}")
+    return answer
+
+
+def _hello(hello: bytes, timeouts: Timeouts) -> Conversation[Mapping[str, str]]:
+    answer = yield from _ask(hello, 250, timeouts.command, "EHLO")
+    keywords = (line.decode("ascii", "replace").partition(" ") for line in answer.lines[1:])
+    return {keyword.upper(): parameters for keyword, _, parameters in keywords}
+
+
+def _log_in(username: str, password: str, mechanisms: Sequence[str], timeouts: Timeouts) -> Conversation[None]:
+    """AUTH by PLAIN (RFC 4616), or else LOGIN. Raises `RelayUnavailable`, never naming the password."""
+    if "PLAIN" in mechanisms:
+        secret = _base64(f"\0{username}\0{password}")
+        yield from _ask(b"AUTH PLAIN " + secret, 235, timeouts.command, "AUTH PLAIN")
+    elif "LOGIN" in mechanisms:
+        yield from _ask(b"AUTH LOGIN\r\n", 334, timeouts.command, "AUTH LOGIN")
+        yield from _ask(_base64(username), 334, timeouts.command, "the user name")
+        yield from _ask(_base64(password), 235, timeouts.command, "the password")
+    else:
+        raise RelayUnavailable("neither AUTH PLAIN nor AUTH LOGIN is offered")
+
+
+def _base64(text: str) -> bytes:
+    return base64.b64encode(text.encode()) + b"\r\n"
+
+
+def _envelope_commands(copy: Copy, extensions: frozenset[str]) -> list[bytes]:
+    mail = [f"MAIL FROM:<{copy.reverse_path}>", *_mail_parameters(copy, extensions)]
+    recipients = [[f"RCPT TO:<{to.address.text}>", *_rcpt_parameters(to, extensions)] for to in copy.recipients]
+    return [*(command(" ".join(words)) for words in (mail, *recipients)), b"DATA\r\n"]
+
+
+def _mail_parameters(copy: Copy, extensions: frozenset[str]) -> Iterator[str]:
+    if "SIZE" in extensions:
+        yield f"SIZE={copy.size}"
+    if _is_8bit(copy):
+        yield "BODY=8BITMIME"
+    if _needs_smtputf8(copy):
+        yield "SMTPUTF8"
+    if "DSN" in extensions:
+        yield from filter(_MAIL_DSN.fullmatch, copy.options)
+
+
+def _rcpt_parameters(recipient: Recipient, extensions: frozenset[str]) -> Iterator[str]:
+    if "DSN" in extensions:
+        yield from filter(_RCPT_DSN.fullmatch, recipient.options)
+
+
+def _is_8bit(copy: Copy) -> bool:
+    return not all(segment.isascii() for segment in copy.segments)
+
+
+def _needs_smtputf8(copy: Copy) -> bool:
+    """Addresses decide; the header only where the submitter declared it (a raw 8-bit header may be old Latin-1)."""
+    if not copy.reverse_path.isascii() or any(to.address.needs_smtputf8 for to in copy.recipients):
+        return True
+    return "SMTPUTF8" in copy.options and not _header(copy.segments).isascii()
+
+
+def _header(segments: Iterable[bytes]) -> bytes:
+    read = b""
+    for chunk in _chunks(segments):
+        read += chunk
+        if b"\r\n\r\n" in read:
+            break
+    return read.partition(b"\r\n\r\n")[0]
+
+
+def _pipelined(commands: Sequence[bytes], timeouts: Timeouts) -> Conversation[list[Answer]]:
+    """Say the whole envelope in one write (RFC 2920 §3.1)."""
+    answers = yield Group((b"".join(commands),), len(commands), timeouts.command)
+    return _filled(answers, len(commands))
+
+
+def _one_by_one(commands: Sequence[bytes], timeouts: Timeouts) -> Conversation[list[Answer]]:
+    """Say the envelope a command at a time, DATA only if a recipient was accepted."""
+    mail, *recipients, data = commands
+    answers = [*(yield Group((mail,), 1, timeouts.command))]
+    for recipient in recipients:
+        if not answers[0].accepts or answers[-1].closes:
+            break
+        answers += yield Group((recipient,), 1, timeouts.command)
+    if any(answer.accepts for answer in answers[1:]) and not answers[-1].closes:
+        answers += yield Group((data,), 1, timeouts.data)
+    return _filled(answers, len(commands))
+
+
+def _filled(answers: Sequence[Answer], due: int) -> list[Answer]:
+    """Let the last answer stand for all that will not come any more."""
+    return [*answers, *[answers[-1]] * (due - len(answers))]
+
+
+def _content(copy: Copy, due: int, timeouts: Timeouts) -> Conversation[list[Reply]]:
+    try:
+        answers: Sequence[Answer] = yield Group(wire(copy.segments), due, timeouts.final)
+    except Lost as lost:
+        if not lost.all_written:
+            raise
+        return [*map(_reply, lost.answers), *[AMBIGUOUS] * (due - len(lost.answers))]
+    return [_reply(answer) for answer in _filled(answers, due)]
+
+
+def _back_out(data: Answer, timeouts: Timeouts) -> Conversation[None]:
+    """End a transaction without content; what it is answered changes nothing any more.
+
+    Where 354 came although nobody was accepted, a single dot is owed (RFC 2920 §3.1).
+    """
+    with suppress(Lost):
+        if data.code == _GO_AHEAD:
+            yield Group((b".\r\n",), 1, timeouts.final)
+        yield Group((b"RSET\r\n",), 1, timeouts.command)
+
+
+def _reply(answer: Answer) -> Reply:
+    """Return an answer that ends something. Raises `RelayUnavailable` for 3xx, which ends nothing."""
+    if 300 <= answer.code < 400:
+        raise RelayUnavailable(f"the server answered {answer.code} where that has no meaning")
+    lines = [_CONTROLS.sub("?", line.decode("utf-8", "replace")) for line in answer.lines]
+    status = _ENHANCED.match(lines[-1])
+    enhanced = status[1] if status and status[1][0] == str(answer.code)[0] else ""
+    text = " ".join(line.removeprefix(enhanced).strip() for line in lines)
+    return Reply(answer.code, enhanced, text[:_TEXT_LIMIT].strip())
+
+
+def _refusal(data: Answer) -> Reply:
+    """Return the answer to a DATA that was not let through; a 2xx there must never pass for "relayed"."""
+    if data.accepts:
+        raise RelayUnavailable(f"the server answered {data.code} to DATA")
+    return _reply(data)
+
+
+def _spoken(answer: Answer) -> str:
+    text = b" ".join(answer.lines).decode("utf-8", "replace")
+    return f"{answer.code} {_CONTROLS.sub('?', text)}"[:_TEXT_LIMIT]

@@ -1,0 +1,251 @@
+"""The connection that carries a conversation: writes its groups with flow control, gathers the answers.
+
+The one rule: a server that speaks out of turn, too late or without end is not spoken to again; nothing that it said
+early is ever taken for the answer to something later. What is said, and what the answers mean, is left to
+`conversation`; which connection is used for what, to `pool`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from gateway.errors import Malformed, RelayUnavailable
+from gateway.smarthost.conversation import (
+    Answer,
+    AnswerReader,
+    Conversation,
+    Group,
+    Lost,
+    Result,
+    StartTls,
+    Timeouts,
+    quitting,
+)
+
+
+async def dial(host: str, port: int, tls: ssl.SSLContext, timeouts: Timeouts) -> Line:
+    """Connect to a server. Raises `RelayUnavailable` where nobody answers within `timeouts.connect` seconds."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeouts.connect):
+            _, line = await loop.create_connection(lambda: Line(host, tls, timeouts), host, port)
+    except OSError as error:
+        raise RelayUnavailable(str(error) or f"no connection within {timeouts.connect:g} s") from error
+    return line
+
+
+class Line(asyncio.Protocol):
+    """One connection to the server `host`. One task at a time talks on it, and is woken once for each group."""
+
+    def __init__(self, host: str, tls: ssl.SSLContext, timeouts: Timeouts) -> None:
+        self._host = host
+        self._tls = tls
+        self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._reader = AnswerReader()
+        self._early = b""
+        self._has_begun = False
+        self._answers: list[Answer] = []
+        self._due = 0
+        self._is_paused = False
+        self._is_quitting = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._why = ""
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._is_quitting
+
+    async def converse(self, conversation: Conversation[Result]) -> Result:
+        """Carry a conversation to its end and return its result.
+
+        Whatever it raises, cancellation included, the connection is closed, since nobody knows where it stands.
+        """
+        try:
+            return await self._carry(conversation)
+        except BaseException:
+            self.hang_up("the conversation was broken off")
+            raise
+
+    def rest(self) -> None:
+        """Stay connected for the next copy, but leave politely when none comes within `timeouts.idle` seconds."""
+        self._set_timer(self._timeouts.idle, self.quit)
+
+    def quit(self) -> None:
+        """Say QUIT and close when it is answered, or after `timeouts.quit` seconds."""
+        if self._transport is None or self._is_quitting:
+            return
+        self._is_quitting = True
+        group = quitting(self._timeouts)
+        self._transport.writelines(group.pieces)
+        self._set_timer(group.timeout, self._time_out, group.timeout)
+
+    def hang_up(self, why: str) -> None:
+        """Close without a word; whoever waits on this line gets `Lost` with `why`."""
+        if self._transport is not None:
+            # close() would wait for ever on a peer that does not read.
+            self._transport.abort()
+            self._let_go(why)
+
+    async def _carry(self, conversation: Conversation[Result]) -> Result:
+        self._has_begun = True
+        try:
+            step = next(conversation)
+            while True:
+                try:
+                    answers = await self._do(step)
+                except Lost as lost:
+                    step = conversation.throw(lost)
+                else:
+                    step = conversation.send(answers)
+        except StopIteration as end:
+            return cast(Result, end.value)
+
+    async def _do(self, step: Group | StartTls) -> Sequence[Answer]:
+        if isinstance(step, Group):
+            return await self._exchange(step)
+        await self._start_tls(step.timeout)
+        return ()
+
+    async def _exchange(self, group: Group) -> Sequence[Answer]:
+        if not (self.is_open or self._early):
+            raise Lost(self._why)
+        self._answers, self._due = [], group.answers
+        if self._early:
+            early, self._early = self._early, b""
+            self._listen(early)
+        all_written = await self._write(group)
+        self._set_timer(group.timeout, self._time_out, group.timeout)
+        while self._due and self._transport is not None:
+            await self._woken()
+        self._cancel_timer()
+        if self._due:
+            raise Lost(self._why, self._answers, all_written)
+        if not all_written:
+            self._end_early()
+        return self._answers
+
+    async def _write(self, group: Group) -> bool:
+        """Write as fast as the server reads; return False if it answered or left before it had the last piece."""
+        give_up = self._loop.time() + group.timeout
+        for piece in group.pieces:
+            while self._is_paused and self._due and self._transport is not None:
+                wait = min(self._timeouts.block, give_up - self._loop.time())
+                self._set_timer(wait, self._time_out, wait)
+                await self._woken()
+            if self._transport is None or not self._due:
+                return False
+            self._transport.write(piece)
+        return True
+
+    def _end_early(self) -> None:
+        """A refusal before the end of the content stands, but the server would take the rest of it for commands."""
+        self.hang_up("the server answered before the final dot")
+        if any(answer.accepts for answer in self._answers):
+            raise Lost(self._why)
+
+    async def _start_tls(self, timeout: float) -> None:
+        """Encrypt the connection and verify the certificate's name against `host`, within `timeout` seconds.
+
+        Raises `Lost` where that fails, or where the server has already said more than it was asked.
+        """
+        if self._early:
+            raise Lost("the server spoke before TLS began")
+        if self._transport is None:
+            raise Lost(self._why)
+        try:
+            secured = await self._loop.start_tls(
+                self._transport, self, self._tls, server_hostname=self._host, ssl_handshake_timeout=timeout
+            )
+        except OSError as error:
+            raise Lost(f"no TLS: {error}") from error
+        if secured is None:
+            raise Lost("no TLS: the server closed the connection")
+        self._transport = secured
+
+    async def _woken(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _set_timer(self, seconds: float, then: Callable[..., None], *arguments: object) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(seconds, then, *arguments)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self, seconds: float) -> None:
+        self.hang_up(f"the server did not go on within {seconds:g} s")
+
+    def _let_go(self, why: str) -> None:
+        self._why = why
+        self._transport = None
+        self._cancel_timer()
+        self._wake()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._let_go(str(exc or "the server closed the connection"))
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_quitting:
+            self._close()
+        elif self._has_begun:
+            self._listen(data)
+        else:
+            self._early += data
+
+    def _listen(self, data: bytes) -> None:
+        try:
+            for answer in self._reader.feed(data):
+                self._hear(answer)
+        except Malformed as malformed:
+            self.hang_up(str(malformed))
+            return
+        if not self._due and self._reader.is_midway:
+            self.hang_up("the server spoke out of turn")
+
+    def _hear(self, answer: Answer) -> None:
+        if not self._due:
+            self.hang_up("the server spoke out of turn")
+            return
+        self._answers.append(answer)
+        self._due -= 1
+        if answer.closes:
+            self._due = 0
+            self.hang_up("the server closed the connection")
+        elif not self._due:
+            self._wake()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

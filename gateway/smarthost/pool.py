@@ -1,0 +1,171 @@
+"""Connections to one smarthost, kept open and shared: fail-over to the next address, back-off when all are down.
+
+The one rule: a copy that had to wait for a fresh connection does not go out on the old decision; the caller is asked
+again (`PrepareAgain`). How SMTP is spoken is left to `conversation` and `line`, the health of one address to `route`,
+when a deferred copy is tried again to delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.errors import RelayUnavailable
+from gateway.model import Copy, Reply, Smarthost
+from gateway.smarthost.conversation import Stale, Timeouts, obstacle
+from gateway.smarthost.route import Carrier, Endpoint, Route, Terms
+
+_DECISION_HOLDS = 1.0
+
+
+class PrepareAgain(RelayUnavailable):
+    """A fresh connection took a second or offers other extensions: decide, stamp, sign and call `relay` once more."""
+
+
+class Connection:
+    """What a caller holds while it relays. What lies beneath may be replaced when it has gone stale."""
+
+    def __init__(self, pool: Pool, route: Route, carrier: Carrier) -> None:
+        self._pool = pool
+        self._route = route
+        self._carrier = carrier
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        """The EHLO keywords that the server offers now, in upper case."""
+        return self._carrier.extensions
+
+    @property
+    def is_open(self) -> bool:
+        return self._carrier.is_open
+
+    def accepts(self, copy: Copy) -> bool:
+        """True if the copy can go as it is; otherwise convert it before signing (DKIM-11), or `relay` refuses it."""
+        return obstacle(copy, self.extensions) is None
+
+    async def relay(self, copy: Copy) -> tuple[Reply, ...]:
+        """Relay one copy; return a reply for each recipient, in order.
+
+        `AMBIGUOUS` marks a recipient who may have got it, so that the caller can count and retry (OUT-04). A
+        connection that grew old is replaced, which is no attempt (OUT-20). Raises `PrepareAgain` before anything was
+        sent; `RelayUnavailable` where the connection was lost before the final dot, which concerns this copy alone;
+        `ValueError` where the copy itself would break the protocol.
+        """
+        try:
+            if self.is_open:
+                return await self._route.relay(self._carrier, copy)
+        except Stale:
+            pass
+        await self._renew()
+        return await self._route.relay(self._carrier, copy)
+
+    async def _renew(self) -> None:
+        clock, extensions = asyncio.get_running_loop().time, self.extensions
+        began = clock()
+        self._carrier.quit()
+        self._route, self._carrier = await self._pool.open_route()
+        if self.extensions != extensions or clock() - began >= _DECISION_HOLDS:
+            raise PrepareAgain("the connection had to be replaced")
+
+    def rest(self) -> None:
+        self._carrier.rest()
+
+    def quit(self) -> None:
+        self._carrier.quit()
+
+    async def wait_closed(self) -> None:
+        await self._carrier.wait_closed()
+
+
+class Pool:
+    """The connections of this process to one smarthost.
+
+    `connections` and `rate` (copies a second) are this process's share. Its `hostname` is said in EHLO. `ca_file`
+    replaces the system's certificate authorities, and makes TLS a must on loopback too. Raises `ValueError` for a url
+    that is not one.
+    """
+
+    def __init__(
+        self,
+        smarthost: Smarthost,
+        *,
+        hostname: str,
+        connections: int | None = None,
+        rate: float | None = None,
+        timeouts: Timeouts | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        terms = Terms(smarthost, hostname, timeouts or Timeouts(), ca_file)
+        tls = ssl.create_default_context(cafile=ca_file)
+        self._routes = [Route(Endpoint.parse(url), terms, tls) for url in smarthost.urls]
+        self._slots = asyncio.Semaphore(connections or smarthost.connections)
+        self._idle: list[Connection] = []
+        self._interval = 1 / rate if rate else 0.0
+        self._next_turn = 0.0
+        self._is_closed = False
+
+    @property
+    def rest_left(self) -> float:
+        """Seconds until `connection` is worth trying again; 0 while at least one address is not backing off."""
+        return min(route.rest_left for route in self._routes)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a live connection, waiting for a free one and, where there is a rate, for one copy's turn.
+
+        Raises `RelayUnavailable`, at once while every address is backing off.
+        """
+        async with self._slots:
+            await self._wait_for_turn()
+            connection = self._take_idle() or Connection(self, *await self.open_route())
+            try:
+                yield connection
+            finally:
+                self._take_back(connection)
+
+    async def close(self) -> None:
+        """Say QUIT on what is idle and wait for the end of it, at most `timeouts.quit` seconds.
+
+        Connections that are still lent are ended as they come back.
+        """
+        self._is_closed = True
+        for connection in self._idle:
+            connection.quit()
+        await asyncio.gather(*(connection.wait_closed() for connection in self._idle))
+        self._idle.clear()
+
+    async def open_route(self) -> tuple[Route, Carrier]:
+        """Open a connection to the first address that answers, in the configured order."""
+        problems = []
+        for route in self._routes:
+            if self._is_closed or route.rest_left:
+                continue
+            try:
+                return route, await route.open()
+            except RelayUnavailable as error:
+                problems.append(str(error))
+        raise RelayUnavailable("; ".join(problems) or f"no address answers; next try in {self.rest_left:.0f} s")
+
+    async def _wait_for_turn(self) -> None:
+        if self._interval:
+            now = asyncio.get_running_loop().time()
+            turn = max(now, self._next_turn)
+            self._next_turn = turn + self._interval
+            await asyncio.sleep(turn - now)
+
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def _take_back(self, connection: Connection) -> None:
+        if self._is_closed or not connection.is_open:
+            connection.quit()
+            return
+        connection.rest()
+        self._idle.append(connection)

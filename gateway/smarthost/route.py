@@ -1,0 +1,195 @@
+"""One address of a smarthost: how a connection to it is opened, and how long it is left alone when it is down.
+
+The one rule: TLS with a verified certificate, or no connection; only a loopback address may be spoken to in clear.
+An address that failed rests for a second, then twice as long each time up to a minute, with one caller at a time
+finding out whether it is back. Which address is tried is left to `pool`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from gateway.errors import RelayUnavailable
+from gateway.model import Copy, Reply, Smarthost
+from gateway.smarthost.conversation import Security, Timeouts, opening, transaction
+from gateway.smarthost.line import Line, dial
+from gateway.smarthost.maildir import Maildir
+
+_PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
+_LONGEST_REST = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A smarthost's url, taken apart."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Endpoint:
+        """Take apart smtp://host[:port], smtps://…, lmtp://… or maildir:PATH. Raises `ValueError` for anything else."""
+        parts = urlsplit(url)
+        if parts.scheme == "maildir" and parts.path and not parts.netloc:
+            return cls("maildir", path=parts.path)
+        if parts.scheme not in _PORTS or not parts.hostname or parts.username or parts.path.strip("/"):
+            raise ValueError(f"{url} is not smtp://host:port, smtps://host:port, lmtp://host:port or maildir:PATH")
+        return cls(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
+
+    @property
+    def is_loopback(self) -> bool:
+        """By what is written, never by what DNS says."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def is_lmtp(self) -> bool:
+        return self.scheme == "lmtp"
+
+    def __str__(self) -> str:
+        return f"maildir:{self.path}" if self.scheme == "maildir" else f"{self.scheme}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How we speak to every address of a smarthost: our name, its CA (None: the system's), our patience."""
+
+    smarthost: Smarthost
+    hostname: str
+    timeouts: Timeouts
+    ca_file: Path | None = None
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        return (self.smarthost.username, self.smarthost.password) if self.smarthost.username else None
+
+    def security(self, endpoint: Endpoint) -> Security:
+        """TLS, but for loopback; whoever names a CA wants it there as well."""
+        if endpoint.scheme == "smtps":
+            return Security.IMPLICIT
+        return Security.CLEAR if endpoint.is_loopback and not self.ca_file else Security.STARTTLS
+
+
+class Carrier(Protocol):
+    """What takes copies: an SMTP or LMTP session, or a maildir."""
+
+    @property
+    def extensions(self) -> frozenset[str]: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def is_kept_open(self) -> bool: ...
+    async def relay(self, copy: Copy) -> tuple[Reply, ...]: ...
+    def rest(self) -> None: ...
+    def quit(self) -> None: ...
+    async def wait_closed(self) -> None: ...
+
+
+class Session:
+    """A connection that was greeted and logged in, good for as many copies as the smarthost allows."""
+
+    is_kept_open = False
+
+    def __init__(self, line: Line, extensions: frozenset[str], endpoint: Endpoint, terms: Terms) -> None:
+        self.extensions = extensions
+        self._line = line
+        self._lmtp = endpoint.is_lmtp
+        self._left = terms.smarthost.messages_per_connection
+        self._timeouts = terms.timeouts
+
+    @property
+    def is_open(self) -> bool:
+        return self._left > 0 and self._line.is_open
+
+    async def relay(self, copy: Copy) -> tuple[Reply, ...]:
+        kept_open, self.is_kept_open = self.is_kept_open, True
+        self._left -= 1
+        return await self._line.converse(
+            transaction(copy, self.extensions, lmtp=self._lmtp, kept_open=kept_open, timeouts=self._timeouts)
+        )
+
+    def rest(self) -> None:
+        self.is_kept_open = True
+        self._line.rest()
+
+    def quit(self) -> None:
+        self._line.quit()
+
+    async def wait_closed(self) -> None:
+        await self._line.closed
+
+
+class Route:
+    """An endpoint with its health."""
+
+    def __init__(self, endpoint: Endpoint, terms: Terms, tls: ssl.SSLContext) -> None:
+        self._endpoint = endpoint
+        self._terms = terms
+        self._tls = tls
+        self._failures = 0
+        self._rests_until = 0.0
+
+    @property
+    def rest_left(self) -> float:
+        """Seconds until it is worth trying again; 0 while nothing speaks against it."""
+        return max(0.0, self._rests_until - _now()) if self._failures else 0.0
+
+    async def open(self) -> Carrier:
+        """Open a connection. Raises `RelayUnavailable`, naming the address and what is wrong with it."""
+        if self._failures:
+            # Whoever tries it out keeps the others away meanwhile.
+            self._failed()
+        try:
+            return await self._open()
+        except RelayUnavailable as error:
+            self._failed()
+            raise RelayUnavailable(f"{self._endpoint}: {error}") from error
+
+    async def relay(self, carrier: Carrier, copy: Copy) -> tuple[Reply, ...]:
+        """Relay over a connection of this route, and learn from it whether the address works.
+
+        It works once it has answered about a copy; a fresh connection that is lost before is one more failure.
+        """
+        is_fresh = not carrier.is_kept_open
+        try:
+            replies = await carrier.relay(copy)
+        except RelayUnavailable:
+            if is_fresh:
+                self._failed()
+            raise
+        self._failures = 0
+        return replies
+
+    def _failed(self) -> None:
+        """Leave the address alone for a while; failures that come while it rests are the same failure."""
+        if not self.rest_left:
+            self._rests_until = _now() + min(2.0**self._failures, _LONGEST_REST)
+            self._failures += 1
+
+    async def _open(self) -> Carrier:
+        endpoint, terms = self._endpoint, self._terms
+        if endpoint.scheme == "maildir":
+            return Maildir(Path(endpoint.path))
+        line = await dial(endpoint.host, endpoint.port, self._tls, terms.timeouts)
+        greeting = opening(
+            terms.hostname,
+            lmtp=endpoint.is_lmtp,
+            security=terms.security(endpoint),
+            credentials=terms.credentials,
+            timeouts=terms.timeouts,
+        )
+        return Session(line, await line.converse(greeting), endpoint, terms)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
