@@ -277,3 +277,13 @@ class Smarthost:
     connections: int = 20
     messages_per_connection: int = 100
     schedule: RetrySchedule = RetrySchedule((timedelta(minutes=1),), timedelta(days=5))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A recipient that failed for good, as the report to the submitter names it."""
+
+    recipient: Recipient
+    outcome: Outcome
+    reply: str
+    decision: str

@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
-from gateway.model import Login, MessageClass, Outcome, Peer, Recipient
+from gateway.model import Failure, Login, MessageClass, Outcome, Peer, Recipient
 
 Now = Callable[[], datetime]
 
@@ -28,21 +28,36 @@ class Facts:
     address_id: bytes | None
     standing: Standing
 
+    @property
+    def person(self) -> bytes:
+        """The id of whoever has a standing; raises `LookupError` for an address that is nobody's yet."""
+        if self.address_id is None:
+            raise LookupError("the address is nobody's yet")
+        return self.address_id
+
 
 @dataclass(frozen=True, slots=True)
 class SpooledRecipient:
-    """One recipient of a spooled message; `n` counts from 0 in the order of the RCPT commands."""
+    """One recipient of a spooled message; `n` counts from 0 in the order of the RCPT commands.
+
+    One that was refused after DATA, when others were not, is kept as `FAILED` with our reply, for the report.
+    """
 
     n: int
     recipient: Recipient
     who: str
     decision: str
     attempts: int = 0
+    outcome: Outcome = Outcome.QUEUED
+    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SpooledMessage:
-    """A message that we answer for: the submitted octets once, and what was decided about it at the door."""
+    """A message that we answer for: the submitted octets once, and what was decided about it at the door.
+
+    `recipients` is the whole envelope; a recipient's `n` is its place there.
+    """
 
     id: int
     login: str
@@ -53,7 +68,7 @@ class SpooledMessage:
     options: tuple[str, ...]
     peer: Peer
     received_at: datetime
-    recipient_count: int
+    recipients: tuple[Recipient, ...]
     message: bytes = field(repr=False)
 
 
@@ -75,16 +90,6 @@ class Settlement:
     reply: str
     line: bytes
     due: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A recipient that failed for good, as the report to the submitter names it."""
-
-    recipient: Recipient
-    outcome: Outcome
-    reply: str
-    decision: str
 
 
 ReportMaker = Callable[[SpooledMessage, Sequence[Failure]], tuple[SpooledMessage, SpooledRecipient] | None]
@@ -165,13 +170,18 @@ class Spool(Protocol):
     """The messages that we answer for."""
 
     async def keep(
-        self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], lines: Sequence[bytes]
+        self,
+        message: SpooledMessage,
+        addressees: Sequence[SpooledRecipient],
+        lines: Sequence[bytes],
+        *,
+        claimed: bool,
     ) -> None:
         """Keep a message until every recipient is settled.
 
         All or nothing: on return the octets, the recipients and the decision lines are on disk together; if
-        it raises `StoreUnavailable`, nothing is. Only then may the listener say 250. The message is claimed by
-        the worker that spooled it.
+        it raises `StoreUnavailable`, nothing is. Only then may the listener say 250. With `claimed`, the copies
+        are this worker's from the start.
         """
 
     def note(self, lines: Sequence[bytes]) -> None:

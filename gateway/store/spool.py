@@ -18,10 +18,9 @@ from typing import Any
 from gateway.address import Address
 from gateway.errors import StoreUnavailable
 from gateway.ids import spool_text
-from gateway.model import MessageClass, Outcome, Peer, Recipient
+from gateway.model import Failure, MessageClass, Outcome, Peer, Recipient
 from gateway.store import (
     Claimed,
-    Failure,
     Now,
     QueuedRecipient,
     ReportMaker,
@@ -66,13 +65,19 @@ class SqliteSpool:
         self._leases.close()
 
     async def keep(
-        self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], lines: Sequence[bytes]
+        self,
+        message: SpooledMessage,
+        addressees: Sequence[SpooledRecipient],
+        lines: Sequence[bytes],
+        *,
+        claimed: bool,
     ) -> None:
         body = await self._stored_body(message)
+        owner = self._leases.owner if claimed else None
         due = _epoch(self._now())
 
         def insert(connection: Connection) -> None:
-            _insert(connection, message, addressees, body, due, self._leases.owner)
+            _insert(connection, message, addressees, body, due, owner)
             _put_lines(connection, lines)
 
         try:
@@ -229,7 +234,7 @@ def _insert(
     connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (message.id, _envelope_json(message), body))
     priority = _PRIORITIES.get(message.message_class, _ORDINARY)
     connection.executemany(
-        "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, 0, ?, ?, '')",
+        "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
         [
             (
                 message.id,
@@ -238,9 +243,11 @@ def _insert(
                 " ".join(one.recipient.options),
                 one.who,
                 one.decision,
+                one.outcome,
                 priority,
-                due,
-                owner,
+                HELD if one.outcome.is_settled else due,
+                None if one.outcome.is_settled else owner,
+                one.reply,
             )
             for one in addressees
         ],
@@ -295,7 +302,7 @@ def _envelope_json(message: SpooledMessage) -> str:
             "options": message.options,
             "peer": [peer.helo, peer.ip, peer.protocol, peer.tls],
             "received_at": message.received_at.isoformat(),
-            "recipients": message.recipient_count,
+            "recipients": [[one.address.text, *one.options] for one in message.recipients],
         }
     )
 
@@ -312,7 +319,7 @@ def _message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
         options=tuple(raw["options"]),
         peer=Peer(*raw["peer"]),
         received_at=datetime.fromisoformat(raw["received_at"]),
-        recipient_count=raw["recipients"],
+        recipients=tuple(Recipient(Address.parse(text), tuple(options)) for text, *options in raw["recipients"]),
         message=body,
     )
 

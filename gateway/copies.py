@@ -1,0 +1,132 @@
+"""Make what one recipient is sent: the draft once a message, then stamped, then signed, per copy.
+
+The rule that must not be broken: signing is the last step, so that the octets that are signed are the octets on the
+wire (DKIM-10), and a promotional copy that cannot be signed is not made. Which link a copy carries is settled here: the
+topic's where the message has one, all marketing where it left that open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gateway.address import Address
+from gateway.errors import Malformed
+from gateway.headers import HeaderBlock, mailboxes, split
+from gateway.ids import spool_text
+from gateway.model import Company, Copy, MessageClass, Recipient, Reply, Topic
+from gateway.sign import Signer, body_hash, signer_for
+from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, prepare, received
+from gateway.store import SpooledMessage
+from gateway.tokens import ALL_MARKETING, Unsubscribe, UnsubscribeTokens
+
+CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")
+"""What promotion is answered, at the door and on the way, where we hold no key for its author's domain (UNS-35)."""
+
+ANY_TOPIC = "marketing"
+"""The list of a promotional message that left its topic open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where recipients unsubscribe: the site's public address, and the feedback domain, "" while that is off."""
+
+    public_url: str
+    feedback_domain: str
+    tokens: UnsubscribeTokens
+    topic_number: Callable[[str], int]
+
+    def to(self, topic: str, address_id: bytes) -> Link:
+        """Return one recipient's way out of a topic; of all marketing where the topic is ""."""
+        what = Unsubscribe(self.topic_number(topic) if topic else ALL_MARKETING, address_id)
+        mailto = f"{self.tokens.for_local_part(what)}@{self.feedback_domain}" if self.feedback_domain else ""
+        return Link(f"{self.public_url}/u/{self.tokens.for_url(what)}", mailto)
+
+
+@dataclass(slots=True)
+class MessageDraft:
+    """A message that is ready for its copies: what they share, and who signs them."""
+
+    message: SpooledMessage
+    stamp: Draft
+    signer: Signer | None
+    shared_hash: bytes | None = field(default=None, repr=False)
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        return self.signer.selectors if self.signer else ()
+
+
+class CopyMaker:
+    """Makes copies by the company's configuration and keys; holds no state of any message."""
+
+    def __init__(
+        self, hostname: str, company: Company, topics: Mapping[str, Topic], links: Links, signers: Mapping[str, Signer]
+    ) -> None:
+        self._hostname = hostname
+        self._company = company
+        self._topics = topics
+        self._links = links
+        self._signers = signers
+
+    def can_sign(self, block: HeaderBlock) -> bool:
+        """True where we hold a key for the author's domain (UNS-35)."""
+        return self._signer(block) is not None
+
+    def draft(self, message: SpooledMessage) -> MessageDraft | Unstampable:
+        """Decide what all copies of a message have in common; done once a message."""
+        block = split(message.message)
+        addresses = tuple(one.address for one in message.recipients)
+        alone = addresses[0] if len(addresses) == 1 else None
+        treatment = Treatment(
+            recipients=addresses,
+            trace=received(message.peer, self._hostname, spool_text(message.id), message.received_at, alone),
+            date=message.received_at,
+            own_domains=frozenset(self._signers),
+            promotion=self._promotion(message),
+        )
+        stamp = prepare(message.message, treatment)
+        return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
+
+    def promotional_copy(self, draft: MessageDraft, n: int, address_id: bytes, now: datetime) -> Copy:
+        """Make the copy of recipient `n`, with the link of the person `address_id`."""
+        message = draft.message
+        recipient = message.recipients[n]
+        message_id = f"<{spool_text(message.id)}.{n}@{self._hostname}>"
+        link = self._links.to(message.topic, address_id)
+        stamped = draft.stamp.copy_for(recipient.address, link, message_id)
+        return self._finished(draft, stamped, (recipient,), body_hash(stamped.body), now)
+
+    def shared_copy(self, draft: MessageDraft, recipients: tuple[Recipient, ...], now: datetime) -> Copy:
+        """Make the copy that all recipients of an essential message share."""
+        stamped = draft.stamp.shared_copy(f"<{spool_text(draft.message.id)}@{self._hostname}>")
+        if draft.shared_hash is None:
+            draft.shared_hash = body_hash(stamped.body)
+        return self._finished(draft, stamped, recipients, draft.shared_hash, now)
+
+    def _finished(
+        self, draft: MessageDraft, stamped: Stamped, recipients: tuple[Recipient, ...], hashed: bytes, now: datetime
+    ) -> Copy:
+        signature = draft.signer.sign(stamped.header, hashed, now) if draft.signer else b""
+        return Copy(draft.message.reverse_path, recipients, stamped.segments(signature), draft.message.options)
+
+    def _promotion(self, message: SpooledMessage) -> Promotion | None:
+        if message.message_class is not MessageClass.PROMOTIONAL:
+            return None
+        topic = self._topics.get(message.topic)
+        name, label = (topic.name, topic.slug) if topic else (self._company.name, ANY_TOPIC)
+        return Promotion(self._company, name, f"{label}.{self._hostname}")
+
+    def _signer(self, block: HeaderBlock) -> Signer | None:
+        author = _author(block)
+        return signer_for(author.key.rpartition("@")[2], self._signers) if author else None
+
+
+def _author(block: HeaderBlock) -> Address | None:
+    field = block.first("from")
+    try:
+        authors = mailboxes(field.value) if field else []
+    except Malformed:
+        return None
+    return authors[0] if authors else None

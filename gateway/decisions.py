@@ -1,0 +1,85 @@
+"""What a decision line says: one line of JSON for each recipient at the door, and for each attempt to relay.
+
+`explain` reads them, the sealer seals them, so a line says everything that was decided and names nobody: `who` is a
+person's id, or a keyed digest of an address that is nobody's yet, and a Message-ID stands only as its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gateway.model import MessageClass, Outcome, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a decision was about: the spooled message's id ("" if none was), its login, stream, class and topic."""
+
+    message: str
+    message_id: str
+    login: str
+    stream: str
+    message_class: MessageClass | None
+    topic: str
+
+
+NOTHING_KEPT = Subject("", "", "", "", None, "")
+"""The subject of a transaction that was refused whole."""
+
+
+def door_line(decision: str, at: datetime, who: str, subject: Subject, verdict: Verdict) -> bytes:
+    """Return the line of a verdict at the door."""
+    return _line({"id": decision, "kind": "door", "at": at.isoformat(), "who": who, **_about(subject), **_told(verdict)})
+
+
+def attempt_line(
+    line_id: str,
+    door: str,
+    at: datetime,
+    who: str,
+    subject: Subject,
+    verdict: Verdict,
+    outcome: Outcome,
+    reply: str,
+    attempt: int,
+    selectors: Sequence[str],
+) -> bytes:
+    """Return the line of one attempt to relay a copy; `door` is the decision that let the message in."""
+    told = {"id": line_id, "kind": "attempt", "at": at.isoformat(), "who": who, "door": door}
+    tried = {"outcome": outcome, "reply": reply, "attempt": attempt, "dkim": selectors}
+    return _line({**told, **_about(subject), **_told(verdict), **tried})
+
+
+def message_id_digest(message_id: str) -> str:
+    """Return what stands for a Message-ID in a decision line: some Message-IDs hold addresses."""
+    return hashlib.sha256(message_id.strip().encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _about(subject: Subject) -> dict[str, Any]:
+    return {
+        "message": subject.message,
+        "message_id": subject.message_id,
+        "login": subject.login,
+        "stream": subject.stream,
+        "class": subject.message_class,
+        "topic": subject.topic,
+    }
+
+
+def _told(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "action": verdict.action.value,
+        "reason": verdict.reason,
+        "sentence": verdict.sentence,
+        "evidence": verdict.evidence,
+        "rules": verdict.rules,
+    }
+
+
+def _line(told: dict[str, Any]) -> bytes:
+    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode("utf-8")

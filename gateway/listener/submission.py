@@ -1,0 +1,286 @@
+"""Submission by known logins: who may submit what, to whom, and the 250 that means safe on disk (RFC 6409).
+
+The rules that must not be broken: a recipient who may not be sent to is refused here, with the reason first and a
+decision id that `explain` knows; and 250 is said after the store has committed, never before. What a message is
+`classify` says, what may go `policy`; this file asks them, keeps, and answers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from gateway import headers
+from gateway.address import Address
+from gateway.classify import Choice, Mismatch, classify, matches_any, purposes_of
+from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
+from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest
+from gateway.errors import Malformed
+from gateway.ids import Ids, spool_text
+from gateway.listener.protocol import Session
+from gateway.metrics import Metrics
+from gateway.model import (
+    Action,
+    Login,
+    MessageClass,
+    Outcome,
+    Peer,
+    Purpose,
+    Reason,
+    Recipient,
+    Reply,
+    Stream,
+    Topic,
+    Verdict,
+)
+from gateway.passwords import PasswordCheck
+from gateway.policy import RULES, refused_by_all, strictest
+from gateway.stamp import Unstampable
+from gateway.store import Facts, Now, SpooledMessage, SpooledRecipient, Store
+
+_NOT_LOGGED_IN = Reply(530, "5.7.0", "log in first, or ask the operator to bind a login to this network")
+_BAD_CREDENTIALS = Reply(535, "5.7.8", "the name or the password is wrong")
+_WELCOME = Reply(235, "2.7.0", "welcome")
+_OK = Reply(250, "2.1.0", "ok")
+_RECIPIENT_OK = Reply(250, "2.1.5", "ok")
+
+
+T = TypeVar("T")
+
+
+class Outbound(Protocol):
+    """Where accepted copies go next."""
+
+    def has_room(self, size: int) -> bool:
+        """True where a message of this size may be handed over in memory."""
+
+    def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft) -> None:
+        """Relay copies that have just been kept and are claimed by this worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the company's configuration says about mail that comes in."""
+
+    hostname: str
+    help_url: str
+    streams: Mapping[str, Stream]
+    topics: Mapping[str, Topic]
+
+
+@dataclass(slots=True)
+class Visit:
+    """What is known of one connection's login, and of the transaction under way."""
+
+    login: Login
+    streams: tuple[Stream, ...]
+    purposes: tuple[Purpose, ...]
+    facts: dict[str, Facts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The verdict for one recipient, and the id by which it can be explained."""
+
+    recipient: Recipient
+    facts: Facts
+    verdict: Verdict
+    decision: str
+
+
+class SubmissionHandler:
+    """The hooks of the submission listener."""
+
+    def __init__(
+        self, house: House, store: Store, copies: CopyMaker, outbound: Outbound, ids: Ids, metrics: Metrics, now: Now
+    ) -> None:
+        self._house = house
+        self._store = store
+        self._copies = copies
+        self._outbound = outbound
+        self._ids = ids
+        self._metrics = metrics
+        self._now = now
+        self._passwords = PasswordCheck()
+
+    async def handle_AUTH(
+        self, server: Any, session: Session, envelope: Any, mechanism: str, name: str, password: str
+    ) -> Reply:
+        record = await self._store.people.login(name)
+        secret = record.secret if record and not record.disabled else ""
+        if not await self._passwords.accepts(name, password, secret) or record is None:
+            self._metrics.login_refused()
+            return _BAD_CREDENTIALS
+        session.visit = self._visit(record.login)
+        return _WELCOME
+
+    async def handle_MAIL(
+        self, server: Any, session: Session, envelope: Any, reverse_path: str, options: Sequence[str]
+    ) -> Reply:
+        visit = session.visit or await self._visit_by_network(session)
+        if visit is None:
+            return _NOT_LOGGED_IN
+        session.visit = visit
+        visit.facts = {}
+        if not _may_return_to(visit.streams, reverse_path):
+            return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "the login may not use this reverse path")
+        return _OK
+
+    async def handle_RCPT(self, server: Any, session: Session, envelope: Any, recipient: Recipient) -> Reply:
+        visit: Visit = session.visit
+        (facts,) = await self._store.people.facts([recipient.address])
+        verdict = refused_by_all(visit.purposes, facts.standing)
+        if verdict is None:
+            visit.facts[recipient.address.text] = facts
+            return _RECIPIENT_OK
+        ruling = Ruling(recipient, facts, verdict, self._ids.decision())
+        self._store.spool.note([self._line(ruling, _subject_at_rcpt(visit))])
+        return self._refusal(ruling)
+
+    async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
+        visit: Visit = session.visit
+        block = headers.split(envelope.content)
+        choice = _malformed(block) or classify(block, visit.streams, self._house.topics)
+        match choice:
+            case Reply():
+                return choice
+            case Mismatch(reason, enhanced, sentence):
+                return self._objection(reason, enhanced, sentence)
+        if choice.message_class is MessageClass.PROMOTIONAL and not envelope.mail_from:
+            return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "promotional mail needs a reverse path")
+        if choice.message_class is MessageClass.PROMOTIONAL and not self._copies.can_sign(block):
+            return CANNOT_SIGN
+        return await self._rule(self._message(visit, session, envelope, choice), visit, choice, block)
+
+    async def _rule(
+        self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock
+    ) -> Reply:
+        """Decide for every recipient, keep the message if it may go to any, and hand it on."""
+        rulings = [self._ruling(visit, choice, recipient) for recipient in message.recipients]
+        subject = _subject(message, block)
+        lines = [self._line(ruling, subject) for ruling in rulings]
+        if not any(ruling.verdict.may_send for ruling in rulings):
+            self._store.spool.note(lines)
+            return self._refusal(rulings[0])
+        draft = self._copies.draft(message)
+        if isinstance(draft, Unstampable):
+            return draft.reply
+        addressees = [self._addressee(n, ruling) for n, ruling in enumerate(rulings)]
+        claimed = self._outbound.has_room(len(message.message))
+        await self._store.spool.keep(message, addressees, lines, claimed=claimed)
+        if claimed:
+            self._outbound.take(message, [one for one in addressees if not one.outcome.is_settled], draft)
+        self._metrics.message_accepted()
+        return Reply(250, "2.0.0", f"queued as {spool_text(message.id)}")
+
+    def _ruling(self, visit: Visit, choice: Choice, recipient: Recipient) -> Ruling:
+        facts = visit.facts[recipient.address.text]
+        return Ruling(recipient, facts, strictest(choice.purposes, facts.standing), self._ids.decision())
+
+    def _addressee(self, n: int, ruling: Ruling) -> SpooledRecipient:
+        if ruling.verdict.may_send:
+            return SpooledRecipient(n, ruling.recipient, ruling.facts.who, ruling.decision)
+        reply = str(self._refusal(ruling))
+        return SpooledRecipient(
+            n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
+        )
+
+    def _message(self, visit: Visit, session: Session, envelope: Any, choice: Choice) -> SpooledMessage:
+        return SpooledMessage(
+            id=self._ids.spool(),
+            login=visit.login.name,
+            stream=choice.stream.name,
+            message_class=choice.message_class,
+            topic=choice.topic.slug if choice.topic else "",
+            reverse_path=envelope.mail_from,
+            options=tuple(envelope.mail_options),
+            peer=_peer(session),
+            received_at=self._now(),
+            recipients=tuple(envelope.rcpt_tos),
+            message=envelope.content,
+        )
+
+    # who is asking
+
+    def _visit(self, login: Login) -> Visit:
+        streams = tuple(self._house.streams[name] for name in login.streams if name in self._house.streams)
+        return Visit(login, streams, purposes_of(streams, self._house.topics))
+
+    async def _visit_by_network(self, session: Session) -> Visit | None:
+        """Return the visit of the login that the operator bound to the peer's network (SMTP-26)."""
+        ip = ipaddress.ip_address(session.peer[0])
+        for record in await self._store.people.logins():
+            if not record.disabled and any(ip in ipaddress.ip_network(one) for one in record.login.networks):
+                return self._visit(record.login)
+        return None
+
+    # what is answered
+
+    def _line(self, ruling: Ruling, subject: Subject) -> bytes:
+        verdict = ruling.verdict
+        self._metrics.decided(subject.message_class, verdict)
+        return door_line(ruling.decision, self._now(), ruling.facts.who, subject, verdict)
+
+    def _refusal(self, ruling: Ruling) -> Reply:
+        verdict = ruling.verdict
+        return self._reply("5.7.1", f"{verdict.reason}: {verdict.sentence}", ruling.decision)
+
+    def _objection(self, reason: Reason, enhanced: str, sentence: str) -> Reply:
+        """Refuse a whole transaction, and keep a line that says why."""
+        decision = self._ids.decision()
+        verdict = Verdict(Action.REFUSE, reason, sentence, rules=RULES)
+        self._metrics.decided(None, verdict)
+        self._store.spool.note([door_line(decision, self._now(), "", NOTHING_KEPT, verdict)])
+        return self._reply(enhanced, f"{reason}: {sentence}", decision)
+
+    def _reply(self, enhanced: str, text: str, decision: str) -> Reply:
+        where = f", see {self._house.help_url}" if self._house.help_url else ""
+        return Reply(550, enhanced, f"{text} (decision {decision}{where})")
+
+
+def _malformed(block: headers.HeaderBlock) -> Reply | None:
+    repeated = headers.repeated_singletons(block)
+    if not repeated:
+        return None
+    return Reply(554, "5.6.0", f"content: the header has more than one {repeated[0]} field (RFC 5322 section 3.6)")
+
+
+def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
+    """True where a stream allows the reverse path: its `return_paths`, or any address in its From domains (SMTP-25)."""
+    if not reverse_path:
+        return any(not stream.is_promotional for stream in streams)
+    try:
+        address = Address.parse(reverse_path)
+    except Malformed:
+        return False
+    return any(
+        matches_any(address, stream.return_paths)
+        or matches_any(address, [f"*@{sender.rpartition('@')[2]}" for sender in stream.senders])
+        for stream in streams
+    )
+
+
+def _subject(message: SpooledMessage, block: headers.HeaderBlock) -> Subject:
+    message_id = block.first("message-id")
+    digest = message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
+    return Subject(
+        spool_text(message.id), digest, message.login, message.stream, message.message_class, message.topic
+    )
+
+
+def _subject_at_rcpt(visit: Visit) -> Subject:
+    """Before DATA a message is whatever all of the login's streams have in common."""
+    streams = {stream.name for stream in visit.streams}
+    classes = {purpose.message_class for purpose in visit.purposes}
+    topics = {purpose.topic.slug for purpose in visit.purposes if purpose.topic}
+    return Subject("", "", visit.login.name, _only(streams) or "", _only(classes), _only(topics) or "")
+
+
+def _only(values: set[T]) -> T | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _peer(session: Session) -> Peer:
+    return Peer(session.host_name, session.peer[0], session.protocol, session.tls)
