@@ -329,6 +329,7 @@ PIECES = st.sampled_from(
 STREAMS = st.lists(PIECES | st.binary(max_size=8), max_size=40).map(b"".join)
 PERMISSIVE = replace(TERMS, max_size=700, starttls=True, auth=Auth.NOW, max_errors=50, max_unknown=50)
 OPENING = b"EHLO client.example\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\n"
+OPENINGS = st.sampled_from([b"", OPENING, OPENING + b"DATA\r\n"])
 STATUS = re.compile(r"(?:([245])\d\d[ -]\1\.\d{1,3}\.\d{1,3} |334 |354 )[ -~]*")
 
 
@@ -342,16 +343,15 @@ def heard_as(stream: bytes, cuts: Iterable[int], opening: bytes = b"") -> tuple[
 
 
 @settings(max_examples=300, deadline=None)
-@given(stream=STREAMS, cuts=st.lists(st.integers(1, 4000), max_size=30), greeted=st.booleans())
-def test_packets_may_be_cut_anywhere(stream: bytes, cuts: list[int], greeted: bool) -> None:
-    opening = OPENING if greeted else b""
+@given(stream=STREAMS, cuts=st.lists(st.integers(1, 4000), max_size=30), opening=OPENINGS)
+def test_packets_may_be_cut_anywhere(stream: bytes, cuts: list[int], opening: bytes) -> None:
     assert heard_as(stream, cuts, opening) == heard_as(stream, [], opening)
 
 
 @settings(max_examples=30, deadline=None)
-@given(stream=STREAMS.filter(lambda stream: len(stream) < 2000))
-def test_octets_may_come_one_by_one(stream: bytes) -> None:
-    assert heard_as(stream, range(1, len(stream)), OPENING) == heard_as(stream, [], OPENING)
+@given(stream=STREAMS.filter(lambda stream: len(stream) < 2000), opening=OPENINGS)
+def test_octets_may_come_one_by_one(stream: bytes, opening: bytes) -> None:
+    assert heard_as(stream, range(1, len(stream)), opening) == heard_as(stream, [], opening)
 
 
 @pytest.mark.req("SMTP-10")
@@ -378,10 +378,15 @@ def test_an_accepted_message_has_no_bare_line_end_and_no_nul(stream: bytes) -> N
 
 
 @settings(max_examples=200, deadline=None)
-@given(lines=st.lists(st.binary(max_size=20).filter(lambda line: not re.search(rb"[\r\n\0]", line)), max_size=20))
-def test_a_message_comes_out_as_it_was_before_its_dots_were_stuffed(lines: list[bytes]) -> None:
+@given(
+    lines=st.lists(st.sampled_from([b"", b".", b"..", b".x", b"\xe4", b"x" * 20]) | st.binary(max_size=9), max_size=20),
+    cut=st.integers(1, 9),
+)
+def test_a_message_comes_out_as_it_was_before_its_dots_were_stuffed(lines: list[bytes], cut: int) -> None:
+    lines = [re.sub(rb"[\r\n\0]", b"", line) for line in lines]
     message = b"".join(line + b"\r\n" for line in lines)
-    stuffed = b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines)
-    conversation = open_transaction()
-    conversation.hear(stuffed + b".\r\n")
+    stuffed = b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines) + b".\r\n"
+    conversation = open_transaction(replace(TERMS, max_size=len(message)))
+    for start in range(0, len(stuffed), cut):
+        conversation.hear(stuffed[start : start + cut])
     assert conversation.messages == [message]
