@@ -1,0 +1,175 @@
+"""Postfix with an sqlite access map, with OpenDKIM as its milter or alone.
+
+This is what most people would put together. It gates and (with the milter) signs, and stamps nothing. It runs
+beside any Postfix of the machine: own configuration, queue and data folders, no chroot, no log.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from bench.process import Daemon, Unavailable, free_port, program, run, wait_for_port
+from bench.workload import Workload
+
+_MAIN = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+myhostname = relay.example.com
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mynetworks = 127.0.0.0/8
+mydestination =
+local_recipient_maps =
+alias_maps =
+alias_database =
+relayhost = [127.0.0.1]:{sink_port}
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_recipient_restrictions = check_recipient_access sqlite:{folder}/optin.cf, reject
+smtpd_client_connection_rate_limit = 0
+smtpd_client_connection_count_limit = 0
+smtp_connection_cache_on_demand = yes
+default_process_limit = 100
+default_destination_concurrency_limit = 20
+initial_destination_concurrency = 20
+in_flow_delay = 0
+smtpd_tls_security_level = none
+smtp_tls_security_level = none
+"""
+_MILTER = """\
+smtpd_milters = inet:127.0.0.1:{milter_port}
+milter_default_action = tempfail
+"""
+_MASTER = """\
+127.0.0.1:{port} inet n - n - - smtpd
+cleanup   unix n - n - 0 cleanup
+qmgr      unix n - n 300 1 qmgr
+rewrite   unix - - n - - trivial-rewrite
+bounce    unix - - n - 0 bounce
+defer     unix - - n - 0 bounce
+trace     unix - - n - 0 bounce
+flush     unix n - n 1000? 0 flush
+proxymap  unix - - n - - proxymap
+smtp      unix - - n - - smtp
+showq     unix n - n - - showq
+error     unix - - n - - error
+retry     unix - - n - - error
+anvil     unix - - n - 1 anvil
+scache    unix - - n - 1 scache
+"""
+_ACCESS = """\
+dbpath = {folder}/optin.db
+query = SELECT ok FROM optin WHERE addr = '%s'
+"""
+_OPENDKIM = """\
+Mode s
+Domain {domain}
+Selector {selector}
+KeyFile {key_file}
+RequireSafeKeys no
+Canonicalization relaxed/simple
+SignatureAlgorithm rsa-sha256
+OversignHeaders From,List-Unsubscribe,List-Unsubscribe-Post
+InternalHosts 127.0.0.1
+Socket inet:{milter_port}@127.0.0.1
+Syslog no
+Background no
+"""
+
+
+class Postfix:
+    """Postfix with neither signing nor stamping: the access map and the relay."""
+
+    name = "postfix"
+    title = "Postfix alone"
+    keeps = "on disk"
+    note = "sqlite access map at RCPT; neither signs nor stamps."
+    _milter = ""
+
+    def __init__(self, workload: Workload) -> None:
+        self.port = free_port()
+        self._workload = workload
+
+    def prepare(self, folder: Path) -> None:
+        """Write the configuration and the access map; only root can start a Postfix."""
+        program("postfix")
+        if os.geteuid() != 0:
+            raise Unavailable("Postfix starts as root only")
+        self._folder = folder
+        for part in ("queue", "data"):
+            (folder / part).mkdir()
+        run(["chown", "postfix", str(folder / "data")])
+        self._write("main.cf", _MAIN + self._milter)
+        self._write("master.cf", _MASTER)
+        self._write("optin.cf", _ACCESS)
+        write_access_map(folder / "optin.db", self._workload.all_readers())
+
+    def version(self) -> str:
+        """What `postconf` says."""
+        return "Postfix " + run([program("postconf"), "-h", "-d", "mail_version"]).strip()
+
+    def start(self) -> None:
+        """`postfix start`, and a greeting on the port."""
+        run([program("postfix"), "-c", str(self._folder), "start"])
+        wait_for_port(self.port)
+
+    def stop(self) -> None:
+        """`postfix abort`: at the end of a turn the queue is empty, so nothing needs time to finish."""
+        run([program("postfix"), "-c", str(self._folder), "abort"])
+
+    def _values(self) -> dict[str, object]:
+        return {"folder": self._folder, "port": self.port, "sink_port": self._workload.sink_port}
+
+    def _write(self, file: str, template: str) -> None:
+        (self._folder / file).write_text(template.format(**self._values()))
+
+
+class PostfixOpenDKIM(Postfix):
+    """Postfix with OpenDKIM as milter."""
+
+    name = "postfix-opendkim"
+    title = "Postfix + OpenDKIM"
+    note = "sqlite access map at RCPT, OpenDKIM as milter; stamps nothing."
+    _milter = _MILTER
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload)
+        self._milter_port = free_port()
+
+    def prepare(self, folder: Path) -> None:
+        """As Postfix, and OpenDKIM's configuration."""
+        program("opendkim")
+        super().prepare(folder)
+        self._write("opendkim.conf", _OPENDKIM)
+
+    def version(self) -> str:
+        """Both programs' versions."""
+        return f"{super().version()}, {run([program('opendkim'), '-V']).splitlines()[0].replace(': ', ' ')}"
+
+    def start(self) -> None:
+        """OpenDKIM first, so that Postfix's first message finds it."""
+        command = [program("opendkim"), "-f", "-x", str(self._folder / "opendkim.conf")]
+        self._opendkim = Daemon(command, self._folder / "opendkim.log")
+        self._opendkim.wait_for_port(self._milter_port, greeting=False)
+        super().start()
+
+    def stop(self) -> None:
+        """Postfix first, then its milter."""
+        super().stop()
+        self._opendkim.stop()
+
+    def _values(self) -> dict[str, object]:
+        work = self._workload
+        dkim = {"domain": work.domain, "selector": work.selector, "key_file": work.key_file}
+        return super()._values() | dkim | {"milter_port": self._milter_port}
+
+
+def write_access_map(file: Path, addresses: list[str]) -> None:
+    """Write the table of those who opted in, as every peer but Assent reads it."""
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE optin (addr TEXT PRIMARY KEY, ok TEXT NOT NULL) WITHOUT ROWID")
+        database.executemany("INSERT INTO optin VALUES (?, 'OK')", [(address,) for address in addresses])
+    database.close()
+    file.chmod(0o644)

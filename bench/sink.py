@@ -1,0 +1,114 @@
+"""Where the relayed mail ends: Postfix's `smtp-sink`, and when the last message reached it.
+
+The one rule: a pass ends when the sink has counted its last message, not when the load generator was
+answered. The counter (`-c`) comes down a pipe that is read every two milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from bench.process import PassFailed, program, wait_for_port
+
+READ_EVERY = 0.002
+PASS_LIMIT = 120.0
+_COUNT = re.compile(rb"mesg=(\d+)")
+
+
+class CountingSink:
+    """A running `smtp-sink -c`; `count` only grows."""
+
+    def __init__(self, port: int) -> None:
+        self.count = 0
+        self.changed_at = time.monotonic()
+        self._changed = threading.Condition()
+        self._process = subprocess.Popen(
+            [program("smtp-sink"), *_as_nobody(), "-c", f"127.0.0.1:{port}", "1024"], stdout=subprocess.PIPE
+        )
+        self._reader = threading.Thread(target=self._read_counter, daemon=True)
+        self._reader.start()
+        wait_for_port(port)
+
+    def arrival_of(self, total: int) -> float:
+        """The monotonic time at which the `total`-th message was counted; waits for it.
+
+        Raises `PassFailed` when it has not come within `PASS_LIMIT` seconds, or when more came than were sent.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.count >= total, PASS_LIMIT)
+            if self.count != total:
+                raise PassFailed(f"the sink counted {self.count} messages where {total} were expected")
+            return self.changed_at
+
+    def _read_counter(self) -> None:
+        pipe = self._process.stdout
+        assert pipe is not None
+        while text := os.read(pipe.fileno(), 1 << 16):
+            if counts := _COUNT.findall(text):
+                self._note(int(counts[-1]))
+            time.sleep(READ_EVERY)
+
+    def _note(self, count: int) -> None:
+        with self._changed:
+            if count > self.count:
+                self.count, self.changed_at = count, time.monotonic()
+                self._changed.notify_all()
+
+    def __enter__(self) -> CountingSink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _end(self._process)
+        self._reader.join()
+
+
+class KeepingSink:
+    """A running `smtp-sink` that keeps each message as a file, so that what a peer made can be looked at."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o777)
+        folder.chmod(0o777)
+        self._process = subprocess.Popen(
+            [program("smtp-sink"), *_as_nobody(), "-d", f"{folder}/message.", f"127.0.0.1:{port}", "1024"]
+        )
+        wait_for_port(port)
+
+    def first_message(self) -> bytes:
+        """The first message that arrived, as it was on the wire; raises `PassFailed` if none comes in 20 seconds."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for file in self._folder.glob("message.*"):
+                time.sleep(0.3)  # the file appears before its last line does
+                return _as_sent(file.read_bytes())
+            time.sleep(0.1)
+        raise PassFailed("no message reached the sink")
+
+    def __enter__(self) -> KeepingSink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _end(self._process)
+
+
+_SINK_TRACE = re.compile(rb"\A(?:X-[^\n]*\n)+Received: from [^\n]*\n(?:\t[^\n]*\n)*")
+
+
+def _as_sent(dump: bytes) -> bytes:
+    """Undo what smtp-sink adds to a kept message: its trace at the top, LF line ends, one empty line at the end."""
+    return _SINK_TRACE.sub(b"", dump, count=1)[:-1].replace(b"\n", b"\r\n")
+
+
+def _as_nobody() -> list[str]:
+    return ["-u", "nobody"] if os.geteuid() == 0 else []
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait()

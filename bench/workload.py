@@ -1,0 +1,100 @@
+"""What every peer is given: one 4 kB newsletter, one sender, one RSA-2048 key, and the readers who opted in.
+
+The one rule: the same bytes and the same key for everybody. Readers are numbered as `smtp-source -N` numbers
+them, from 1, so that every message has a recipient of its own and every look-up is a real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import formatdate
+from itertools import cycle
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+MESSAGE_SIZE = 4096
+STRANGER = "stranger@readers.example"
+
+_TOP = """\
+From: Example Software <news@news.example.com>
+To: Our readers <readers@news.example.com>
+Subject: Version 4.2 is out, and what it changes for you
+Date: {date}
+Message-ID: <release-4.2@news.example.com>
+MIME-Version: 1.0
+Content-Type: multipart/alternative; boundary="edition-4.2"
+
+--edition-4.2
+Content-Type: text/plain; charset=us-ascii
+
+"""
+_BETWEEN = """
+--edition-4.2
+Content-Type: text/html; charset=us-ascii
+
+<!doctype html>
+<html><body>
+"""
+_BOTTOM = """</body></html>
+
+--edition-4.2--
+"""
+_SENTENCES = (
+    "Version 4.2 is out today, and it opens large projects in half the time.",
+    "It keeps its place when the network goes away, and prints what you see.",
+    "Every change is described at https://www.example.com/4.2 in plain words.",
+    "The update waits in the Help menu and asks before it restarts anything.",
+    "Export settings now stand beside the project, where most looked for them.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The files and names that the peers and the load generator share."""
+
+    message_file: Path
+    key_file: Path
+    sink_port: int
+    readers: int
+    sender: str = "bounces@news.example.com"
+    reader_pattern: str = "reader@readers.example"
+    domain: str = "news.example.com"
+    selector: str = "bench"
+
+    def reader(self, number: int) -> str:
+        """The address of one opted-in reader, numbered from 1."""
+        return f"{number}{self.reader_pattern}"
+
+    def all_readers(self) -> list[str]:
+        """Every address that opted in."""
+        return [self.reader(number) for number in range(1, self.readers + 1)]
+
+    def message(self) -> bytes:
+        """The newsletter as it goes on the wire, with CRLF line ends and no dot stuffing needed."""
+        return self.message_file.read_bytes().replace(b"\n", b"\r\n")
+
+
+def prepare_workload(folder: Path, sink_port: int, readers: int) -> Workload:
+    """Write the newsletter and a fresh RSA-2048 key into `folder`."""
+    message_file, key_file = folder / "newsletter.eml", folder / "dkim.pem"
+    message_file.write_text(_newsletter(), encoding="ascii")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    key_file.chmod(0o600)
+    return Workload(message_file, key_file, sink_port, readers)
+
+
+def _newsletter() -> str:
+    """As many whole lines in each half as keep the message within `MESSAGE_SIZE` on the wire."""
+    frame = _TOP.format(date=formatdate()), _BETWEEN, _BOTTOM
+    room = MESSAGE_SIZE - sum(len(part) + part.count("\n") for part in frame)
+    text = html = ""
+    for sentence in cycle(_SENTENCES):
+        line, paragraph = f"{sentence}\n", f"<p>{sentence}</p>\n"
+        room -= len(line) + len(paragraph) + 2
+        if room < 0:
+            break
+        text, html = text + line, html + paragraph
+    return frame[0] + text + frame[1] + html + frame[2]
