@@ -130,14 +130,14 @@ class Reception:
         }
         self._plaintext_from = tuple(plaintext_from)
         allowed = Auth.NEVER if terms.auth is Auth.NEVER else Auth.NOW
-        self._under_tls = replace(terms, starttls=False, auth=allowed)
+        self.under_tls = replace(terms, starttls=False, auth=allowed)
         self._trusted = replace(terms, starttls=tls is not None, auth=allowed)
         self._unprotected = replace(self._trusted, auth=Auth.NEVER if allowed is Auth.NEVER else Auth.AFTER_TLS)
 
     def terms_for(self, session: Session) -> Terms:
         """AUTH is offered under TLS, and without it only to the networks of `plaintext_from` (SMTP-03)."""
         if session.tls:
-            return self._under_tls
+            return self.under_tls
         return self._trusted if _is_within(session.peer[0], self._plaintext_from) else self._unprotected
 
 
@@ -271,7 +271,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         """See whether the listener is draining."""
         self._wake()
 
-    # -- events --
+    # -- what the client wants --
 
     async def _on_hello(self, hello: Hello) -> None:
         self.session.host_name = hello.name
@@ -314,8 +314,10 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         self.dialogue.answer(reply)
 
     async def _on_starttls(self, _: StartTls) -> None:
-        """Shake hands; nothing that came before counts any more (RFC 3207 §4.2)."""
+        """Shake hands; nothing that came before counts any more (RFC 3207 §4.2, SMTP-04)."""
         self._send(self.dialogue.data_to_send())
+        # The event loop turns to TLS before it yields, so from here on all that is received was protected.
+        self.dialogue.restart(self._reception.under_tls)
         try:
             self.transport = await self._shake_hands()
         except OSError as error:
@@ -324,15 +326,15 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
             self.connection_lost(error)  # which the event loop leaves out where a handshake fails
             return
         self.session = self._new_session()
-        self.dialogue.restart(self._reception.terms_for(self.session))
 
     async def _shake_hands(self) -> asyncio.Transport:
-        if self.transport is None or self._reception.tls is None:
+        tls = self._reception.tls
+        if self.transport is None or tls is None:
             raise ConnectionResetError("the client has gone")
         transport = await self.loop.start_tls(
             self.transport,
             self,
-            self._reception.tls,
+            tls,
             server_side=True,
             ssl_handshake_timeout=self._limits.handshake.total_seconds(),
         )
