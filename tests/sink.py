@@ -175,8 +175,9 @@ class Sink:
 
     def stop(self) -> None:
         """Close everything: from now on connections are refused."""
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopped.set)
+            self._thread.join(10)
 
     def drop_connections(self) -> None:
         """Close the open connections, as a smarthost does with idle ones, and keep listening."""

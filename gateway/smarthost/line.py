@@ -122,7 +122,7 @@ class Line(asyncio.Protocol):
             self._listen(early)
         all_written = await self._write(group)
         self._set_timer(group.timeout, self._time_out, group.timeout)
-        while self._due and self._transport is not None:
+        while self._is_listened_to:
             await self._woken()
         self._cancel_timer()
         if self._due:
@@ -135,14 +135,21 @@ class Line(asyncio.Protocol):
         """Write as fast as the server reads; return False if it answered or left before it had the last piece."""
         give_up = self._loop.time() + group.timeout
         for piece in group.pieces:
-            while self._is_paused and self._due and self._transport is not None:
+            while self._is_paused and self._is_listened_to:
                 wait = min(self._timeouts.block, give_up - self._loop.time())
                 self._set_timer(wait, self._time_out, wait)
                 await self._woken()
             if self._transport is None or not self._due:
                 return False
             self._transport.write(piece)
+            if self._transport.is_closing():
+                return False
         return True
+
+    @property
+    def _is_listened_to(self) -> bool:
+        """True while the server is there and has not answered yet."""
+        return self._due > 0 and self._transport is not None
 
     def _end_early(self) -> None:
         """A refusal before the end of the content stands, but the server would take the rest of it for commands."""
