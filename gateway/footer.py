@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from encodings.aliases import aliases
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.mend import base64_lines, quoted_printable
@@ -67,7 +68,7 @@ def place(message: bytes, part: Part, company: Company) -> Placement | None:
     """
     body = message[part.start : part.end]
     content = _decoded_base64(body) if part.encoding == "base64" else body
-    if content is None or is_inline_pgp(content) or not _is_ascii_compatible(_codec(part)):
+    if content is None or not _is_ascii_compatible(_codec(part)) or (not _is_html(part) and is_inline_pgp(content)):
         return None
     if part.encoding == "base64":
         return _within_base64(part, content, company)
@@ -112,14 +113,15 @@ def _insertion_point(part: Part, content: bytes) -> int:
         return len(content)
     at = len(content)
     for mark in (_QP_MARKS if part.encoding == "quoted-printable" else _MARKS).finditer(content):
-        if mark.lastgroup in ("body", "unclosed"):
+        if mark.lastgroup:
             at = mark.start()
     return at
 
 
 def _marks(spell: Callable[[bytes], bytes]) -> re.Pattern[bytes]:
-    comment, end, body = spell(b"<!--"), spell(b"-->"), spell(b"</body")
-    return re.compile(rb"(?is)%b(?:.*?(?P<comment>%b)|(?P<unclosed>.*))|(?P<body>%b)" % (comment, end, body))
+    opening, comment, end, body = map(spell, (b"<", b"!--", b"-->", b"/body"))
+    closed = rb"%b(?:.*?%b|(?P<unclosed>.*))" % (comment, end)
+    return re.compile(rb"(?s)%b(?:%b|(?P<body>(?i:%b)))" % (opening, closed, body))
 
 
 def _spell_in_quoted_printable(text: bytes) -> bytes:
@@ -134,30 +136,46 @@ _QP_MARKS = _marks(_spell_in_quoted_printable)
 def _wording(part: Part, content: bytes, company: Company) -> _Wording:
     if _is_html(part):
         return _html_wording(company)
-    before = f"{_line_end_before(part, content)}\r\n-- \r\n{_sender_lines(part, company)}Unsubscribe: "
-    return _Wording(_in_charset(part, before), b"\r\n")
+    is_flowed = part.parameters.get("format") == "flowed"
+    words = _text_wording(company, _codec(part), is_flowed=is_flowed, is_seven_bit=part.encoding == "7bit")
+    return words._replace(before=_line_end_before(part, content) + words.before)
 
 
-def _line_end_before(part: Part, content: bytes) -> str:
+def _line_end_before(part: Part, content: bytes) -> bytes:
     """Return what ends the author's last line, where it has no end yet."""
     if part.encoding == "quoted-printable":
         soft = _SOFT_END.search(content, max(0, len(content) - _WIDTH))
         if soft:
-            return "\r\n" if soft[1] else "\r\n\r\n"
-    return "" if content.endswith(b"\n") or not content else "\r\n"
+            return b"\r\n" if soft[1] else b"\r\n\r\n"
+    return b"" if content.endswith(b"\n") or not content else b"\r\n"
 
 
-def _sender_lines(part: Part, company: Company) -> str:
-    """Return who sends and from where, in lines that format=flowed leaves alone (RFC 3676 §4.4)."""
-    lines = [line for text in (company.name, company.postal_address) for line in textwrap.wrap(one_line(text), _WIDTH)]
-    if part.parameters.get("format") == "flowed":
-        lines = [f" {line}" if line.startswith((">", "From ")) else line for line in lines]
-    return "".join(f"{line}\r\n" for line in lines)
+@lru_cache(maxsize=256)
+def _text_wording(company: Company, codec: str, *, is_flowed: bool, is_seven_bit: bool) -> _Wording:
+    """Return the words for plain text; a part that promises seven bits gets no eighth."""
+    lines = _sender_lines(company)
+    if is_flowed:
+        lines = [_stuffed(line) for line in lines]
+    text = "\r\n".join(["", "-- ", *lines, "Unsubscribe: "])
+    encoded = text.encode(codec, _TRANSLITERATE)
+    if is_seven_bit and not encoded.isascii():
+        encoded = text.encode("ascii", _TRANSLITERATE)
+    return _Wording(encoded, b"\r\n")
 
 
+def _sender_lines(company: Company) -> list[str]:
+    return [line for text in (company.name, company.postal_address) for line in textwrap.wrap(one_line(text), _WIDTH)]
+
+
+def _stuffed(line: str) -> str:
+    """RFC 3676 §4.4: these beginnings would mean something in format=flowed."""
+    return f" {line}" if line.startswith((">", "From ")) else line
+
+
+@lru_cache(maxsize=16)
 def _html_wording(company: Company) -> _Wording:
     """Dark grey and blue on white, 12:1 and 6:1; every character beyond ASCII is an entity, so no charset matters."""
-    sender = "<br>\r\n".join(html.escape(one_line(text)) for text in (company.name, company.postal_address))
+    sender = "<br>\r\n".join(map(html.escape, _sender_lines(company)))
     before = (
         '\r\n<div style="display:block;clear:both;margin:24px 0 0;padding:12px 16px;border-top:1px solid #767676;'
         "background-color:#ffffff;color:#333333;font-family:Arial,Helvetica,sans-serif;font-size:14px;"
@@ -193,12 +211,6 @@ def _is_ascii_compatible(codec: str) -> bool:
         return _PRINTABLE.encode(codec) == _PRINTABLE.encode("ascii")
     except (LookupError, UnicodeError):
         return False
-
-
-def _in_charset(part: Part, text: str) -> bytes:
-    """Encode a text as the part is; a part that promises seven bits gets no eighth."""
-    encoded = text.encode(_codec(part), _TRANSLITERATE)
-    return encoded if encoded.isascii() or part.encoding != "7bit" else text.encode("ascii", _TRANSLITERATE)
 
 
 _TRANSLITERATE: Final = "assent.transliterate"
