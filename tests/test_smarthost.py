@@ -829,6 +829,18 @@ async def test_a_greeting_that_trickles_in_is_given_up_in_time() -> None:
             await send(pool)
 
 
+@on_both_loops
+async def test_a_server_that_is_slow_at_every_step_holds_nobody_for_long(sink: Sink) -> None:
+    for verb in ("CONNECT", "EHLO", "AUTH"):
+        sink.on(verb, delay=0.2)
+    sink.login = ("user", "secret")
+    user: dict[str, Any] = {"username": "user", "password": "secret"}
+    async with pool_to(sink.url, timeouts=Timeouts(opening=0.3), **user) as pool:
+        with pytest.raises(RelayUnavailable, match="too slow"):
+            await send(pool)
+    assert sink.connections == 1
+
+
 # TLS and logging in
 
 

@@ -35,8 +35,9 @@ _RCPT_DSN = re.compile(r"(?:NOTIFY|ORCPT)=\S+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each step may take, in seconds (RFC 5321 §4.5.3.2)."""
+    """How long each step may take, in seconds (RFC 5321 §4.5.3.2); `opening` bounds all before the first copy."""
 
+    opening: float = 600
     connect: float = 30
     handshake: float = 60
     greeting: float = 300
@@ -179,27 +180,14 @@ def transaction(
     """
     if hindrance := obstacle(copy, extensions):
         return (hindrance,) * len(copy.recipients)
-    commands = _envelope_commands(copy, extensions)
-    pipelining = "PIPELINING" in extensions and not lmtp
-    ask = _pipelined if pipelining else _one_by_one
-    try:
-        mail, *recipients, data = yield from ask(commands, timeouts)
-    except Lost as lost:
-        if kept_open:
-            raise Stale(str(lost)) from lost
-        raise
-    if kept_open and mail.closes:
-        raise Stale(str(_reply(mail)))
-    if not mail.accepts:
-        recipients = [mail] * len(recipients)
+    recipients, data = yield from _envelope(copy, extensions, lmtp, kept_open, timeouts)
     accepted = sum(answer.accepts for answer in recipients)
     if accepted and data.code == _GO_AHEAD:
         finals = yield from _content(copy, accepted if lmtp else 1, timeouts)
-        finals = finals if lmtp else finals * accepted
+        due = iter(finals if lmtp else finals * accepted)
     else:
         yield from _back_out(data, timeouts)
-        finals = [_refusal(data)] * accepted if accepted else []
-    due = iter(finals)
+        due = iter([_refusal(data)] * accepted if accepted else [])
     return tuple(next(due) if answer.accepts else _reply(answer) for answer in recipients)
 
 
@@ -289,6 +277,22 @@ def _log_in(username: str, password: str, mechanisms: Sequence[str], timeouts: T
 
 def _base64(text: str) -> bytes:
     return base64.b64encode(text.encode()) + b"\r\n"
+
+
+def _envelope(
+    copy: Copy, extensions: frozenset[str], lmtp: bool, kept_open: bool, timeouts: Timeouts
+) -> Conversation[tuple[list[Answer], Answer]]:
+    """Say MAIL, RCPT and DATA; return what each recipient and DATA were answered."""
+    ask = _pipelined if "PIPELINING" in extensions and not lmtp else _one_by_one
+    try:
+        mail, *recipients, data = yield from ask(_envelope_commands(copy, extensions), timeouts)
+    except Lost as lost:
+        if kept_open:
+            raise Stale(str(lost)) from lost
+        raise
+    if kept_open and mail.closes:
+        raise Stale(str(_reply(mail)))
+    return (recipients if mail.accepts else [mail] * len(recipients)), data
 
 
 def _envelope_commands(copy: Copy, extensions: frozenset[str]) -> list[bytes]:

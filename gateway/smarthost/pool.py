@@ -101,7 +101,7 @@ class Pool:
         terms = Terms(smarthost, hostname, timeouts or Timeouts(), ca_file)
         tls = ssl.create_default_context(cafile=ca_file)
         self._routes = [Route(Endpoint.parse(url), terms, tls) for url in smarthost.urls]
-        self._slots = asyncio.Semaphore(connections or smarthost.connections)
+        self._slots = asyncio.Semaphore(smarthost.connections if connections is None else connections)
         self._idle: list[Connection] = []
         self._interval = 1 / rate if rate else 0.0
         self._next_turn = 0.0

@@ -150,10 +150,11 @@ class Route:
             # Whoever tries it out keeps the others away meanwhile.
             self._failed()
         try:
-            return await self._open()
-        except RelayUnavailable as error:
+            async with asyncio.timeout(self._terms.timeouts.opening):
+                return await self._open()
+        except (RelayUnavailable, TimeoutError) as error:
             self._failed()
-            raise RelayUnavailable(f"{self._endpoint}: {error}") from error
+            raise RelayUnavailable(f"{self._endpoint}: {str(error) or 'too slow'}") from error
 
     async def relay(self, carrier: Carrier, copy: Copy) -> tuple[Reply, ...]:
         """Relay over a connection of this route, and learn from it whether the address works.
