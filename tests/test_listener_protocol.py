@@ -185,7 +185,8 @@ async def house(certificate: tuple[Path, Path], *, implicit_tls: bool = False, *
     handler.gate.set()
     await listener.drain(0.5)
     for client in home.clients:
-        client.writer.transport.abort()
+        if not client.writer.is_closing():
+            client.writer.transport.abort()
 
 
 @pytest.fixture
@@ -348,6 +349,14 @@ async def test_a_failed_handshake_ends_the_connection_and_is_forgotten(open_hous
     with contextlib.suppress(ConnectionResetError):
         await asyncio.wait_for(client.reader.read(), 10)
     await gone(open_house)
+
+
+async def test_a_handshake_that_does_not_come_is_not_waited_for(certificate: tuple[Path, Path]) -> None:
+    async with house(certificate, limits=Limits(handshake=timedelta(seconds=0.1))) as home:
+        client = await home.greeted()
+        await client.ask(b"STARTTLS")
+        assert await client.is_over()
+        await gone(home)
 
 
 async def test_login_guessing_ends_the_connection(open_house: House) -> None:
@@ -578,6 +587,22 @@ async def test_draining_finishes_the_message_under_way_and_dismisses_the_rest(ce
         assert len(home.handler.kept) == 2
         with pytest.raises(OSError):
             await home.connect()
+
+
+async def test_the_last_reply_is_not_lost_with_what_the_client_sent_too_much(certificate: tuple[Path, Path]) -> None:
+    async with house(certificate) as home:
+        home.handler.gate.clear()
+        client = await home.greeted()
+        client.send(TRANSACTION + MESSAGE + b".\r\n")
+        await asyncio.wait_for(home.handler.reached_data.wait(), 10)
+        client.send(b"VRFY x\r\n" * 500_000)
+        await asyncio.sleep(0.1)
+        draining = asyncio.create_task(home.listener.drain(10))
+        home.handler.gate.set()
+        assert await client.codes(5) == ["250", "250", "354", "250", "421"]
+        assert await asyncio.wait_for(client.reader.read(), 10) == b""
+        client.writer.close()
+        await asyncio.wait_for(draining, 10)
 
 
 async def test_draining_does_not_wait_for_ever(certificate: tuple[Path, Path]) -> None:

@@ -181,6 +181,8 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
             self._handler_coroutine = self.loop.create_task(self._handle_client())
 
     def data_received(self, data: bytes) -> None:
+        if self._closing_since is not None:
+            return
         self.dialogue.receive(data)
         self._heard_at = self.loop.time()
         self._arrived += len(data)
@@ -195,7 +197,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         """The client says no more, but may still listen: what has begun is finished and answered (R14)."""
         self._ended = True
         self._wake()
-        return not self.session.tls
+        return self._closing_since is None and not self.session.tls
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
@@ -214,11 +216,9 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
     async def _handle_client(self) -> None:
         try:
             await self._greet()
-            while not self.dialogue.closed:
+            while await self._more():
                 await self._converse()
                 self._send(self.dialogue.data_to_send())
-                if not await self._more():
-                    break
         except Exception:
             log.exception("%s: the connection failed", self.session.peer[0])
         finally:
@@ -246,10 +246,12 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
                 await asyncio.sleep(0)
         if self._must_leave():
             self.dialogue.hang_up(_SHUTTING_DOWN)
-        self._busy = False
 
     async def _more(self) -> bool:
         """Wait until the client has sent more and has read what we said; False once there is nothing to wait for."""
+        if self.dialogue.closed:
+            return False
+        self._busy = False
         self._take_stock()
         self._watch_content()
         if self._deaf and not self._blocked:
@@ -439,8 +441,14 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
 
     def _hang_up(self) -> None:
         """Close once everything is written; `look_at_the_clock` aborts where the client does not read it."""
-        if self.transport is not None and self._closing_since is None:
-            self._closing_since = self.loop.time()
+        if self.transport is None or self._closing_since is not None:
+            return
+        self._closing_since = self.loop.time()
+        if self._deaf and not self.session.tls:
+            # To close on octets that were not read would reset the connection and could cost the client our last reply.
+            self._listen()
+            self.transport.write_eof()
+        else:
             self.transport.close()
 
     def _abort(self) -> None:
