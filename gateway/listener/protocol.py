@@ -76,7 +76,11 @@ class Session(aiosmtpd.smtp.Session):
 
 @dataclass(slots=True)
 class Traffic:
-    """What the connections of one listener share: who is here, what they hold in memory, and whether we are leaving."""
+    """What the connections of one listener share: who is here, what they hold in memory, and whether we are leaving.
+
+    A connection takes a place from its beginning until we hang up, so that whoever has read our 221 may come again
+    at once; it is one of `connections` until its socket and its hooks are done with.
+    """
 
     limits: Limits
     connections: set[GatewaySMTP] = field(default_factory=set)
@@ -85,30 +89,37 @@ class Traffic:
     opened: int = 0
     turned_away: int = 0
     timed_out: int = 0
+    _places: dict[GatewaySMTP, str] = field(default_factory=dict)
     _by_address: Counter[str] = field(default_factory=Counter)
 
     def admit(self, connection: GatewaySMTP, ip: str) -> Reply | None:
-        """Count a new connection in, or return the reply that turns it away."""
+        """Give a new connection a place, or return the reply that turns it away."""
         refusal = self._objection(ip)
         if refusal:
             self.turned_away += 1
             return refusal
         self.opened += 1
         self.connections.add(connection)
+        self._places[connection] = ip
         self._by_address[ip] += 1
         return None
 
-    def forget(self, connection: GatewaySMTP, ip: str) -> None:
-        if connection in self.connections:
-            self.connections.remove(connection)
+    def vacate(self, connection: GatewaySMTP) -> None:
+        """Take the connection's place back, if it still has one."""
+        ip = self._places.pop(connection, None)
+        if ip is not None:
             self._by_address[ip] -= 1
             if not self._by_address[ip]:
                 del self._by_address[ip]
 
+    def forget(self, connection: GatewaySMTP) -> None:
+        self.vacate(connection)
+        self.connections.discard(connection)
+
     def _objection(self, ip: str) -> Reply | None:
         if self.draining:
             return _SHUTTING_DOWN
-        if len(self.connections) >= self.limits.connections:
+        if len(self._places) >= self.limits.connections:
             return Reply(421, "4.3.2", "too many connections, try again later")
         if self._by_address[ip] >= self.limits.connections_per_address:
             return Reply(421, "4.7.0", "too many connections from your address")
@@ -381,7 +392,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         if self._finished and self.transport is None:
             self._traffic.octets_in_flight -= self._held
             self._held = 0
-            self._traffic.forget(self, self.session.peer[0])
+            self._traffic.forget(self)
 
     def _watch_content(self) -> None:
         """The client's turn begins; a message that keeps coming is progress."""
@@ -444,6 +455,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         if self.transport is None or self._closing_since is not None:
             return
         self._closing_since = self.loop.time()
+        self._traffic.vacate(self)
         if self._deaf and not self.session.tls:
             # To close on octets that were not read would reset the connection and could cost the client our last reply.
             self._listen()
