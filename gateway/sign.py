@@ -116,6 +116,10 @@ class Signer:
             raise ValueError(f"must not be signed: {', '.join(sorted(refused))}")
         self._identity = f" i={_checked_identity(identity, self.domain)};" if identity else ""
 
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        return tuple(key.selector for key in self._keys)
+
     def sign(self, header: Sequence[Field], body_hash: bytes, now: datetime) -> bytes:
         """Return the DKIM-Signature fields to put on top of a copy; `body_hash` is that of its body."""
         names, signed = _selected(header, self._also)

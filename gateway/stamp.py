@@ -278,7 +278,8 @@ def _list_unsubscribe(link: Link, mailto_first: bool) -> Field:
 
 def _list_id(promotion: Promotion) -> Field:
     phrase = _phrase(promotion.list_name)
-    return make("List-Id", f"{phrase} <{promotion.list_id}>".strip().encode("ascii"))
+    gap = "\r\n " if phrase.startswith("=?") else " "
+    return make("List-Id", f"{phrase}{gap}<{promotion.list_id}>".strip().encode("ascii"))
 
 
 def _phrase(text: str) -> str:
@@ -310,8 +311,8 @@ def received(peer: Peer, by: str, queue_id: str, at: datetime, recipient: Addres
 
 _FOLD = ",\r\n "
 _PHRASE_LIMIT = 100
-_ENCODED_RUN = 11
-"""Characters of at most four octets whose encoded word stays below 75 characters."""
+_ENCODED_RUN = 9
+"""Characters of at most four octets whose encoded word fits a line of 76 with the field's name (RFC 2047 §2)."""
 
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9-]+(?: [A-Za-z0-9-]+)*")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"

@@ -167,15 +167,10 @@ def test_openpgp_armour_is_seen_at_the_start_of_a_line_only() -> None:
 
 FRAGMENTS = st.sampled_from(
     [
-        b"Content-Type: multipart/mixed; boundary=b",
-        b"Content-Type: message/rfc822",
-        b"--b",
-        b"--b--",
-        b"--b \t",
-        b"",
-        b"text",
+        *(b"Content-Type: multipart/mixed; boundary=b", b"Content-Type: message/rfc822", b"Content-Type: text/html"),
+        *(b"Content-Transfer-Encoding: base64", b"Content-Type: ;;=", b"--b", b"--b--", b"--b \t", b"", b"text"),
+        *(b"\xff\x00", b" folded"),
     ]
-    + [b"Content-Type: text/html", b"Content-Transfer-Encoding: base64", b"\xff\x00", b" folded", b"Content-Type: ;;="]
 )
 
 

@@ -4,7 +4,8 @@
 //   node verify_dkim.mjs KEYS.json MESSAGE-FILE …   → a list of results, in the order of the files
 //
 // KEYS.json maps a name to its TXT record: {"s1._domainkey.example.com": "v=DKIM1; k=rsa; p=…"}. A result is
-// {"signatures": [{"result": "pass", "comment": "", "domain", "selector", "algorithm", "headers": […]}]}.
+// {"signatures": [{"result": "pass", "comment": "", "domain", "selector", "algorithm", "headers": […]}]}; the headers are
+// those that are signed and there.
 
 import { readFileSync } from 'node:fs';
 import { dkimVerify } from 'mailauth/lib/dkim/verify.js';
