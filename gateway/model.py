@@ -263,6 +263,9 @@ class Company:
     postal_address: str
     contact: str
     privacy_policy: str
+    region: str = ""
+    hosts: tuple[str, ...] = ()
+    help_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,89 @@
+"""From the tables that were read to one `Config`: here the file's words meet the model's.
+
+Nothing is judged: a blank where a value could not be read goes in as it is, so that `checks` can look at the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.config.reader import Table
+from gateway.config.values import (
+    Config,
+    ConsoleConfig,
+    DkimDomain,
+    DkimSelector,
+    FeedbackConfig,
+    SiteConfig,
+    SubmissionConfig,
+    TlsFiles,
+)
+from gateway.model import Company, RetrySchedule, Smarthost, Stream, Topic
+
+
+def assembled(path: Path, read: Table) -> Config:
+    """Build the configuration out of what `Reader.read` returned."""
+    return Config(
+        path=path,
+        hostname=read["hostname"],
+        workers=read["workers"],
+        data_dir=read["data_dir"],
+        database=read["database"],
+        company=Company(**read["company"]),
+        submission=_submission(read["submission"]),
+        smarthosts={name: _smarthost(name, table) for name, table in read["smarthosts"].items()},
+        feedback=FeedbackConfig(**read["feedback"]) if read["feedback"] else None,
+        site=_site(read["site"]) if read["site"] else None,
+        console=ConsoleConfig(**read["console"]) if read["console"] else None,
+        dkim={name: _dkim(name, table) for name, table in read["dkim"].items()},
+        topics={slug: Topic(slug=slug, **table) for slug, table in read["topics"].items()},
+        streams={name: _stream(name, table) for name, table in read["streams"].items()},
+    )
+
+
+def _submission(table: Table) -> SubmissionConfig:
+    return SubmissionConfig(
+        listen=table["listen"],
+        listen_tls=table["listen_tls"],
+        tls=_tls(table),
+        plaintext_from=table["plaintext_from"],
+        max_message_size=table["max_message_size"],
+        max_recipients=table["max_recipients"],
+    )
+
+
+def _site(table: Table) -> SiteConfig:
+    return SiteConfig(table["listen"], table["public_url"], _tls(table), table["trusted_proxies"])
+
+
+def _tls(table: Table) -> TlsFiles | None:
+    certificate, key = table["tls_certificate"], table["tls_key"]
+    return TlsFiles(certificate, key) if certificate and key else None
+
+
+def _smarthost(name: str, table: Table) -> Smarthost:
+    return Smarthost(
+        name=name,
+        urls=table["urls"],
+        username=table["username"],
+        password=table["password_file"],
+        processor=table["processor"],
+        connections=table["connections"],
+        messages_per_connection=table["messages_per_connection"],
+        schedule=RetrySchedule(table["retry"], table["give_up_after"]),
+    )
+
+
+def _dkim(name: str, table: Table) -> DkimDomain:
+    return DkimDomain(name, tuple(DkimSelector(**one) for one in table["selectors"]), table["identity"])
+
+
+def _stream(name: str, table: Table) -> Stream:
+    return Stream(
+        name=name,
+        message_class=table["class"],
+        topics=table["topics"],
+        senders=table["from"],
+        return_paths=table["return_paths"],
+        smarthost=table["smarthost"],
+    )

@@ -1,0 +1,340 @@
+"""Every section and key of the configuration, as data.
+
+The loader, the check for unknown keys and docs/configuration.md all read this table, so that a key which is not
+here does not exist. Defaults are written as the file would write them, and are read by the same kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from gateway.config.files import DATABASE, DKIM_KEY, FOLDER, SECRET, TLS_CERTIFICATE, TLS_KEY
+from gateway.config.kinds import (
+    BRAKE,
+    DAY,
+    DURATION,
+    FLAG,
+    INTERVAL,
+    INTERVALS,
+    LINE,
+    RATE,
+    SIZE,
+    WORKERS,
+    Kind,
+    choice,
+    whole_number,
+)
+from gateway.config.names import (
+    ADDRESS,
+    COUNTRIES,
+    COUNTRY,
+    DOMAIN,
+    HOST_NAME,
+    HOST_PATTERNS,
+    IDENTITY,
+    LISTEN,
+    MAY_LISTEN,
+    MESSAGE_CLASS,
+    NETWORKS,
+    PUBLIC_URL,
+    RETURN_PATHS,
+    SELECTOR,
+    SENDERS,
+    SLUG,
+    SLUGS,
+    SMARTHOST_URLS,
+    WEB_URL,
+)
+
+
+class Presence(Enum):
+    """What it means that a key or a section is not in the file."""
+
+    REQUIRED = "required"
+    UNSET = "not set"
+    OFF = "off"
+
+
+REQUIRED: Final = Presence.REQUIRED
+UNSET: Final = Presence.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key: what it may be, what it is when it is not written (as the file would write it), what it is for."""
+
+    name: str
+    kind: Kind
+    default: Any
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A key that holds an array of tables, all alike; there must be at least one."""
+
+    name: str
+    section: Section
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of the file. `names` is what the names of its tables may be, where it has many (`[topics.NAME]`)."""
+
+    name: str
+    meaning: str
+    keys: tuple[Key | Tables, ...]
+    names: Kind | None = None
+    absent: Presence = Presence.UNSET
+
+    @property
+    def title(self) -> str:
+        """The section as a reader of the file sees it; "" for the keys before the first one."""
+        return f"{self.name}.NAME" if self.names else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A key that this version understands but does not act on, except where its value asks for what happens anyway."""
+
+    happens: tuple[Any, ...]
+    instead: str
+
+
+TOP = Section(
+    "",
+    "Who we are among mail servers, and where we keep things.",
+    (
+        Key("hostname", HOST_NAME, REQUIRED, "How we name ourselves in SMTP, in `Received:` and in message ids."),
+        Key("workers", WORKERS, "auto", 'How many processes share the work; `"auto"` is one a core.'),
+        Key(
+            "data_dir",
+            FOLDER,
+            "var",
+            "Where everything is kept that is not in the database: spool, keys, decision log.",
+        ),
+        Key("database", DATABASE, "sqlite:var/assent.db", "People, ledger and logins. Never on a network file system."),
+    ),
+)
+
+COMPANY = Section(
+    "company",
+    "Who promises: footers, proof and the record of processing name it.",
+    (
+        Key("name", LINE, REQUIRED, "The sender's name, as the law knows it."),
+        Key(
+            "postal_address",
+            LINE,
+            UNSET,
+            "Stands in every promotional message, and must be set for them (15 USC 7704).",
+        ),
+        Key("contact", ADDRESS, REQUIRED, "Where people write about their data; the site shows it."),
+        Key("privacy_policy", WEB_URL, REQUIRED, "Where the privacy policy is; footers and the site link to it."),
+        Key("region", COUNTRY, UNSET, "The country that the company is established in."),
+        Key("hosts", HOST_PATTERNS, [], "The hosts that are the company's own, as opposed to a third party's."),
+        Key("help_url", WEB_URL, UNSET, "A page for those whose mail was refused; the refusal names it."),
+    ),
+    absent=REQUIRED,
+)
+
+CONSENT = Section(
+    "consent",
+    "What counts as a person's yes.",
+    (
+        Key(
+            "require",
+            choice("express", "regime"),
+            "express",
+            'What promotional mail needs: `"express"`, an opt-in to the topic; `"regime"`, the country rules.',
+        ),
+        Key(
+            "markets",
+            COUNTRIES,
+            [],
+            "Where the company mails; people of undeclared country get the strictest of these.",
+        ),
+    ),
+)
+
+SUBMISSION = Section(
+    "submission",
+    "Where logins hand in mail.",
+    (
+        Key(
+            "listen",
+            LISTEN,
+            ["127.0.0.1:2525"],
+            "Addresses that begin in the clear and offer STARTTLS where there is a certificate.",
+        ),
+        Key("listen_tls", MAY_LISTEN, [], "Addresses that speak TLS from the first octet (RFC 8314)."),
+        Key("tls_certificate", TLS_CERTIFICATE, UNSET, "The certificate chain, PEM."),
+        Key("tls_key", TLS_KEY, UNSET, "Its private key, PEM, mode 0600."),
+        Key("plaintext_from", NETWORKS, ["127.0.0.0/8", "::1"], "Networks that may log in without TLS."),
+        Key("max_message_size", SIZE, "25MiB", "The largest message (RFC 1870)."),
+        Key("max_recipients", whole_number(1, 100_000), 1000, "The most recipients of one message."),
+    ),
+)
+
+SMARTHOSTS = Section(
+    "smarthosts",
+    "A next hop, which relays what may go. `[smarthosts.default]` must exist.",
+    (
+        Key(
+            "urls",
+            SMARTHOST_URLS,
+            REQUIRED,
+            "In order of preference; the next is tried when one is down. `smtp:` uses STARTTLS, except on loopback.",
+        ),
+        Key("username", LINE, UNSET, "The name to log in with."),
+        Key("password_file", SECRET, UNSET, "The file, mode 0600, with the password on one line."),
+        Key("processor", LINE, UNSET, "The company that runs it, as a person's export names it."),
+        Key("connections", whole_number(1, 1000), 20, "The most connections at once, over all workers."),
+        Key("rate", RATE, "none", "How many messages a time the next hop takes, where it throttles."),
+        Key("messages_per_connection", whole_number(1, 100_000), 100, "After so many, a new connection is made."),
+        Key("retry", INTERVALS, ["1m", "5m", "15m", "30m", "1h"], "Waits between attempts; the last one repeats."),
+        Key(
+            "give_up_after",
+            INTERVAL,
+            "5d",
+            "After so long a copy expires, and its submitter is told (RFC 5321 §4.5.4.1).",
+        ),
+    ),
+    names=SLUG,
+)
+
+FEEDBACK = Section(
+    "feedback",
+    "Where answers come in: mail to the unsubscribe address, later bounces and complaints.",
+    (
+        Key("listen", LISTEN, REQUIRED, "Addresses that take mail for `domain` from anyone."),
+        Key("domain", DOMAIN, REQUIRED, "The domain of return paths and unsubscribe addresses; its MX leads here."),
+    ),
+    absent=Presence.OFF,
+)
+
+SITE = Section(
+    "site",
+    "The site whose links promotional mail carries; without it there can be no promotional stream.",
+    (
+        Key("listen", LISTEN, ["127.0.0.1:8080"], "Addresses to serve on."),
+        Key("public_url", PUBLIC_URL, REQUIRED, "What every link begins with, for ever: https, unless it is loopback."),
+        Key("tls_certificate", TLS_CERTIFICATE, UNSET, "The certificate chain, PEM, where no proxy does TLS."),
+        Key("tls_key", TLS_KEY, UNSET, "Its private key, PEM, mode 0600."),
+        Key("subscribe", FLAG, False, "Whether people can sign up at `/subscribe`."),
+        Key("rights", FLAG, False, "Whether people can ask for export and erasure at `/r`."),
+        Key("trusted_proxies", NETWORKS, [], "Networks whose `X-Forwarded-For` is believed."),
+    ),
+    absent=Presence.OFF,
+)
+
+CONSOLE = Section(
+    "console",
+    "The operators' pages and the API, on a listener of their own.",
+    (Key("listen", LISTEN, ["127.0.0.1:8081"], "Addresses to serve on; keep them inside."),),
+    absent=Presence.OFF,
+)
+
+SELECTORS = Section(
+    "selectors",
+    "One published key.",
+    (
+        Key("name", SELECTOR, REQUIRED, "The selector: its record is at NAME._domainkey."),
+        Key(
+            "key", DKIM_KEY, REQUIRED, "The private key, PEM, mode 0600: RSA of 2048 bits, or a second one of Ed25519."
+        ),
+    ),
+)
+
+DKIM = Section(
+    "dkim",
+    "A domain that signs the mail of From addresses in it and below it; the longest match signs.",
+    (
+        Tables("selectors", SELECTORS, "The keys that sign, each with a signature of its own."),
+        Key(
+            "identity",
+            IDENTITY,
+            UNSET,
+            "The `i=` tag: an address in the domain or below it; not set, the tag is left out.",
+        ),
+    ),
+    names=DOMAIN,
+)
+
+TOPICS = Section(
+    "topics",
+    "What people can opt in to and out of. Never give a topic's name a new meaning.",
+    (
+        Key("name", LINE, REQUIRED, "What people read: on the site, in `List-Id`."),
+        Key("partner", FLAG, False, "Whether the offers are of other companies."),
+    ),
+    names=SLUG,
+)
+
+STREAMS = Section(
+    "streams",
+    "A kind of mail. Logins are allowed streams; what a login has not been allowed, it cannot send.",
+    (
+        Key("class", MESSAGE_CLASS, REQUIRED, "Why the mail exists; all but `promotional` need no topic."),
+        Key("topics", SLUGS, [], "The topics of a promotional stream; its messages choose one."),
+        Key("from", SENDERS, REQUIRED, "The From addresses that the stream may use."),
+        Key("return_paths", RETURN_PATHS, [], "Reverse paths that it may use besides those in its From domains."),
+        Key("smarthost", SLUG, "default", "The next hop of its mail."),
+        Key("refusals", choice("smtp", "report"), "smtp", 'Told by 550, or with `"report"` by an event and a summary.'),
+        Key("mode", choice("enforce", "shadow"), "enforce", '`"shadow"` records what would be refused, and relays it.'),
+        Key("until", DAY, UNSET, "The last day of shadow mode."),
+        Key("tracking", choice("strip", "refuse", "allow"), "strip", "What happens to hidden images."),
+        Key("brake", BRAKE, "80% of 500", "So many refused of a campaign's first recipients pause the stream."),
+    ),
+    names=SLUG,
+)
+
+RETENTION = Section(
+    "retention",
+    "How long things are kept.",
+    (
+        Key("messages", DURATION, "0d", "A message's text, after its last recipient is settled."),
+        Key("decisions", DURATION, "1095d", "The decision log."),
+        Key("evidence_ip", DURATION, "365d", "The IP addresses in proof of consent."),
+        Key("backups", DURATION, "365d", "Backups: nothing of an erased person outlives this."),
+    ),
+)
+
+SECTIONS: Final = (
+    TOP,
+    COMPANY,
+    CONSENT,
+    SUBMISSION,
+    SMARTHOSTS,
+    FEEDBACK,
+    SITE,
+    CONSOLE,
+    DKIM,
+    TOPICS,
+    STREAMS,
+    RETENTION,
+)
+
+# A line goes when its behaviour comes. Whoever writes such a key is warned, and the reference says so.
+NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
+    "consent.require": NotYet(("express",), "every promotional message needs an express opt-in to its topic"),
+    "consent.markets": NotYet(
+        ([],), "an express opt-in is required everywhere, and no country's own rules are applied"
+    ),
+    "smarthosts.rate": NotYet(("none",), "messages are relayed as fast as the smarthost takes them"),
+    "site.subscribe": NotYet((False,), "/subscribe answers 404"),
+    "site.rights": NotYet((False,), "/r answers 404"),
+    "console.listen": NotYet((), "nothing listens there"),
+    "streams.refusals": NotYet(("smtp",), "refusals are told by 550"),
+    "streams.mode": NotYet(("enforce",), "the stream enforces: what may not go is refused"),
+    "streams.until": NotYet((), "there is no shadow mode to end"),
+    "streams.tracking": NotYet(("allow",), "hidden images are relayed as they are"),
+    "streams.brake": NotYet(("none",), "a stream never pauses by itself"),
+    "retention.messages": NotYet(("0d",), "a message goes when its last recipient is settled"),
+    "retention.decisions": NotYet((), "the decision log is kept for ever"),
+    "retention.evidence_ip": NotYet((), "proof of consent is kept whole"),
+    "retention.backups": NotYet((), "the age of backups is the operator's to watch"),
+}
