@@ -7,6 +7,7 @@ message, key and readers. A peer that cannot run, or fails a pass, stands in the
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,15 +19,15 @@ from bench.machine import describe_machine
 from bench.peers import Peer
 from bench.peers.assent import Assent
 from bench.peers.ceiling import Ceiling
-from bench.peers.haraka import Haraka
-from bench.peers.postfix import Postfix, PostfixOpenDKIM
+from bench.peers.haraka import Haraka, HarakaNoDelay
+from bench.peers.postfix import Postfix, PostfixOpenDKIM, PostfixOpenDKIMUnix
 from bench.process import PassFailed, Unavailable, free_port
 from bench.proof import observe
 from bench.sink import CountingSink, KeepingSink
 from bench.table import OURS, Record, Sample, check_bars, render
 from bench.workload import Workload, prepare_workload
 
-PEERS = (Assent, PostfixOpenDKIM, Postfix, Haraka, Ceiling)
+PEERS = (Assent, PostfixOpenDKIM, PostfixOpenDKIMUnix, Postfix, Haraka, HarakaNoDelay, Ceiling)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 READERS = 10_000
 WARM_UP = 500
@@ -37,6 +38,7 @@ LATENCY_MESSAGES = 1_500
 def main() -> int:
     """Run the bench; 0 where every bar that could be checked is met."""
     options = _read_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what runs is stopped on the way out
     with tempfile.TemporaryDirectory(prefix="bench.", dir="/var/tmp") as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)  # Postfix's own users must reach their queue

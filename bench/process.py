@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PATIENCE = 30.0
@@ -48,17 +48,28 @@ def run(command: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] 
     return done.stdout
 
 
-def wait_for_port(port: int, *, greeting: bool = True) -> None:
-    """Return once somebody accepts (and greets) on a loopback port; raises `PassFailed` after `PATIENCE` seconds."""
+def greets(port: int) -> bool:
+    """True where somebody accepts on a loopback port and says something first, as SMTP servers do."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as probe:
+            return bool(probe.recv(64))
+    except OSError:
+        return False
+
+
+def accepts(port: int) -> bool:
+    """True where somebody accepts on a loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(is_ready: Callable[[], bool], what: str) -> None:
+    """Return once it is so; raises `PassFailed` after `PATIENCE` seconds."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=2) as probe:
-                if not greeting or probe.recv(64):
-                    return
-        except OSError:
-            time.sleep(0.05)
-    raise PassFailed(f"nobody answers on port {port}")
+    while not is_ready():
+        if time.monotonic() > deadline:
+            raise PassFailed(f"{what} is not ready after {PATIENCE:g} seconds")
+        time.sleep(0.05)
 
 
 class Daemon:
@@ -79,10 +90,10 @@ class Daemon:
                 start_new_session=True,
             )
 
-    def wait_for_port(self, port: int, *, greeting: bool = True) -> None:
-        """As `wait_for_port`; on failure the program is stopped and its last words go into the error."""
+    def wait_until(self, is_ready: Callable[[], bool]) -> None:
+        """As the function; on failure the program is stopped and its last words go into the error."""
         try:
-            wait_for_port(port, greeting=greeting)
+            wait_until(is_ready, self._log.stem)
         except PassFailed as error:
             self.stop()
             raise PassFailed(f"{error}: {self._log.read_text(errors='replace')[-800:].strip()}") from None

@@ -11,10 +11,11 @@ import re
 import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from bench.process import PassFailed, program, wait_for_port
+from bench.process import PassFailed, greets, program, wait_until
 
 READ_EVERY = 0.002
 PASS_LIMIT = 120.0
@@ -33,7 +34,7 @@ class CountingSink:
         )
         self._reader = threading.Thread(target=self._read_counter, daemon=True)
         self._reader.start()
-        wait_for_port(port)
+        wait_until(partial(greets, port), "smtp-sink")
 
     def arrival_of(self, total: int) -> float:
         """The monotonic time at which the `total`-th message was counted; waits for it.
@@ -78,7 +79,7 @@ class KeepingSink:
         self._process = subprocess.Popen(
             [program("smtp-sink"), *_as_nobody(), "-d", f"{folder}/message.", f"127.0.0.1:{port}", "1024"]
         )
-        wait_for_port(port)
+        wait_until(partial(greets, port), "smtp-sink")
 
     def first_message(self) -> bytes:
         """The first message that arrived, as it was on the wire; raises `PassFailed` if none comes in 20 seconds."""

@@ -7,9 +7,10 @@ is looked up, decided, written to disk, decided again, stamped, signed and relay
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
-from bench.process import Daemon, Unavailable, free_port, run
+from bench.process import Daemon, Unavailable, free_port, greets, run
 from bench.workload import Workload
 
 _CONFIG = """\
@@ -76,7 +77,7 @@ class Assent:
         self._workload = workload
 
     def prepare(self, folder: Path) -> None:
-        """Write the configuration, let the program make its keys, add the login, and import the readers' opt-ins."""
+        """Write the configuration, let the program make its keys, add the login, and record the readers' opt-ins."""
         if not self._program.is_file():
             raise Unavailable("assent is not installed")
         self._folder = folder
@@ -92,7 +93,7 @@ class Assent:
     def start(self) -> None:
         """`assent serve`."""
         self._daemon = Daemon(self._command("serve"), self._folder / "assent.log", cwd=self._folder)
-        self._daemon.wait_for_port(self.port)
+        self._daemon.wait_until(partial(greets, self.port))
 
     def stop(self) -> None:
         """Ends the supervisor and its workers."""
@@ -101,13 +102,12 @@ class Assent:
     _program = Path(sys.executable).with_name("assent")
 
     def _record_opt_ins(self) -> None:
-        notice, readers = self._folder / "notice.txt", self._folder / "readers.csv"
+        notice, topic = self._folder / "notice.txt", ["--topic", "product-announcements"]
         notice.write_text("Yes, send me product announcements by e-mail.\n")
-        readers.write_text("".join(f"{line}\n" for line in ["email", *self._workload.all_readers()]))
-        topic = ["--topic", "product-announcements"]
         place = ["--text", str(notice), "--url", "https://www.example.com/news", "--control", "unticked"]
         self._assent("notices", "add", "news", *topic, *place, "--from", "2026-01-01")
-        self._assent("consent", "import", str(readers), *topic, "--notice", "news", "--attested-by", "bench")
+        readers = self._workload.all_readers()
+        self._assent("consent", "record", *readers, *topic, "--basis", "express", "--notice", "news")
 
     def _assent(self, *arguments: str) -> str:
         return run(self._command(*arguments), cwd=self._folder)

@@ -2,12 +2,14 @@
 // Haraka's part of the comparison: refuse whoever has not opted in, and stamp the two unsubscribe headers.
 
 const { createHmac } = require('node:crypto')
+const { Socket } = require('node:net')
 const Database = require('better-sqlite3')
 
 exports.register = function () {
     const settings = this.config.get('gate.ini').main
     this.optin = new Database(settings.database, { readonly: true }).prepare('SELECT 1 FROM optin WHERE addr = ?')
     this.secret = settings.secret
+    if (settings.nodelay === 'True') disable_nagle()
     this.register_hook('data_post', 'stamp')
 }
 
@@ -23,4 +25,13 @@ exports.stamp = function (next, { transaction }) {
     transaction.add_header('List-Unsubscribe', `<https://mail.example.com/u/${token}>`)
     transaction.add_header('List-Unsubscribe-Post', 'List-Unsubscribe=One-Click')
     next()
+}
+
+// smtp_forward writes a message in several pieces and, without this, waits for a delayed ACK in between.
+function disable_nagle() {
+    const connect = Socket.prototype.connect
+    Socket.prototype.connect = function (...where) {
+        this.setNoDelay(true)
+        return connect.apply(this, where)
+    }
 }

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from bench.peers.postfix import write_access_map
-from bench.process import Daemon, PassFailed, Unavailable, free_port, program, run
+from bench.process import Daemon, PassFailed, Unavailable, free_port, greets, program, run
 from bench.workload import Workload
 
 _PACKAGES = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ _FILES = {
     "log.ini": "level=warn\nformat=default\n",
     "me": "relay.example.com\n",
     "smtp_forward.ini": "host=127.0.0.1\nport={sink_port}\nenable_outbound=true\n",
-    "gate.ini": "database={folder}/optin.db\nsecret=an HMAC-SHA-256 key of thirty-two bytes\n",
+    "gate.ini": "database={folder}/optin.db\nsecret=an HMAC-SHA-256 key of thirty-two bytes\nnodelay={nodelay}\n",
     "dkim.ini": "[sign]\nenabled=true\nselector={selector}\ndomain={domain}\nheaders={signed}\n"
     "[canon]\nbody=relaxed\n[verify]\nenabled=false\n",
 }
@@ -40,6 +41,7 @@ class Haraka:
     title = "Haraka"
     keeps = "not kept here"
     note = "gate.js looks up better-sqlite3 at RCPT and stamps; dkim signs; smtp_forward has no queue: not durable."
+    _nodelay = False
 
     def __init__(self, workload: Workload) -> None:
         self.port = free_port()
@@ -67,7 +69,7 @@ class Haraka:
         """One process a core."""
         command = [program("node"), str(_MODULES / "Haraka" / "bin" / "haraka"), "-c", str(self._folder)]
         self._daemon = Daemon(command, self._folder / "haraka.log", cwd=self._folder)
-        self._daemon.wait_for_port(self.port)
+        self._daemon.wait_until(partial(greets, self.port))
 
     def stop(self) -> None:
         """Ends the master and its workers."""
@@ -82,7 +84,17 @@ class Haraka:
             "selector": work.selector,
             "domain": work.domain,
             "signed": _SIGNED,
+            "nodelay": self._nodelay,
         }
+
+
+class HarakaNoDelay(Haraka):
+    """Haraka with TCP_NODELAY towards the smarthost, which it has no setting for."""
+
+    name = "haraka-nodelay"
+    title = "Haraka, patched"
+    note = "as Haraka; gate.js also sets TCP_NODELAY on its connections, so that it need not wait for delayed ACKs."
+    _nodelay = True
 
 
 def _install_packages() -> None:
