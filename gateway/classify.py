@@ -116,7 +116,7 @@ def matches_any(address: Address, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(address.key, pattern.lower()) for pattern in patterns)
 
 
-def _declared_class(block: HeaderBlock) -> MessageClass | None | Mismatch:
+def _declared_class(block: HeaderBlock) -> MessageClass | Mismatch | None:
     declared = _control(block, "assent-class")
     if not declared:
         return None

@@ -34,7 +34,9 @@ NOTHING_KEPT = Subject("", "", "", "", None, "")
 
 def door_line(decision: str, at: datetime, who: str, subject: Subject, verdict: Verdict) -> bytes:
     """Return the line of a verdict at the door."""
-    return _line({"id": decision, "kind": "door", "at": at.isoformat(), "who": who, **_about(subject), **_told(verdict)})
+    return _line(
+        {"id": decision, "kind": "door", "at": at.isoformat(), "who": who, **_about(subject), **_told(verdict)}
+    )
 
 
 def attempt_line(

@@ -17,8 +17,8 @@ from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 
-from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.consent import NOTHING_KNOWN
+from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import Subject, attempt_line
 from gateway.errors import RelayUnavailable, StoreUnavailable
 from gateway.ids import Ids, spool_text
@@ -36,8 +36,8 @@ from gateway.model import (
     Verdict,
 )
 from gateway.policy import strictest
-from gateway.stamp import Unstampable
 from gateway.smarthost import Connection, Pool, PrepareAgain
+from gateway.stamp import Unstampable
 from gateway.store import Claimed, Facts, Now, Settlement, SpooledMessage, SpooledRecipient, Store
 
 log = logging.getLogger(__name__)

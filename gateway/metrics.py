@@ -95,7 +95,5 @@ class Metrics:
         self._cells[_INDEX[name]] += 1
 
 
-_DECISION_INDEX = {
-    key: _INDEX[_decision_key(*key)] for key in product((None, *MessageClass), Action, (None, *Reason))
-}
+_DECISION_INDEX = {key: _INDEX[_decision_key(*key)] for key in product((None, *MessageClass), Action, (None, *Reason))}
 _ATTEMPT_INDEX = {outcome: _INDEX[_attempt_key(outcome)] for outcome in Outcome}

@@ -87,7 +87,7 @@ def _product(standing: Standing) -> Verdict:
 
 
 def _confirmation(standing: Standing) -> Verdict:
-    objection = next((one for one in standing.suppressions if one.covers("", partner=True)), None)
+    objection = standing.suppression("", partner=False)
     return _suppressed(objection) if objection else SEND
 
 

@@ -12,32 +12,27 @@ from email.utils import format_datetime
 
 from gateway.headers import split
 from gateway.model import Failure, Outcome
+from gateway.store import SpooledMessage
 
 _ENHANCED_UNKNOWN = "5.0.0"
 
 
 def failure_report(
-    *,
-    hostname: str,
-    reverse_path: str,
-    envelope_id: str,
-    failures: Sequence[Failure],
-    original: bytes,
-    report_id: str,
-    now: datetime,
+    hostname: str, about: SpooledMessage, failures: Sequence[Failure], report_id: str, now: datetime
 ) -> bytes:
-    """Return the whole report as CRLF lines. `envelope_id` is the submitter's ENVID, "" for none (RFC 3464 §2.2.1)."""
+    """Return the whole report about a message as CRLF lines, for its reverse path."""
     boundary = f"report-{report_id}"
     parts = (
         ("text/plain; charset=utf-8", _sentences(hostname, failures)),
-        ("message/delivery-status", _delivery_status(hostname, envelope_id, failures)),
-        ("text/rfc822-headers", _header_of(original)),
+        ("message/delivery-status", _delivery_status(hostname, _envelope_id(about), failures)),
+        ("text/rfc822-headers", _header_of(about.message)),
     )
     body = b"".join(
-        b"--%b\r\nContent-Type: %b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n%b\r\n" % (boundary.encode(), kind.encode(), part)
+        b"--%b\r\nContent-Type: %b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n%b\r\n"
+        % (boundary.encode(), kind.encode(), part)
         for kind, part in parts
     )
-    return _header(hostname, reverse_path, report_id, boundary, now) + body + b"--%b--\r\n" % boundary.encode()
+    return _header(hostname, about.reverse_path, report_id, boundary, now) + body + b"--%b--\r\n" % boundary.encode()
 
 
 def _header(hostname: str, reverse_path: str, report_id: str, boundary: str, now: datetime) -> bytes:
@@ -78,6 +73,11 @@ def _recipient_fields(failure: Failure) -> bytes:
             f"Diagnostic-Code: smtp; {failure.reply}",
         ]
     )
+
+
+def _envelope_id(about: SpooledMessage) -> str:
+    """Return the submitter's ENVID (RFC 3461 §4.4), "" for none."""
+    return next((one[6:] for one in about.options if one.upper().startswith("ENVID=")), "")
 
 
 def _status(failure: Failure) -> str:

@@ -180,8 +180,8 @@ class Gateway:
         self.passwords[name] = told.get("password", "")
         return self.passwords[name]
 
-    def opt_in(self, address: str, topic: str = TOPIC) -> None:
-        self.run("consent", "record", address, "--topic", topic, "--basis", "express")
+    def opt_in(self, *addresses: str, topic: str = TOPIC) -> None:
+        self.run("consent", "record", *addresses, "--topic", topic, "--basis", "express")
 
     # the process
 
@@ -239,7 +239,12 @@ class Gateway:
         return client
 
     def submit(
-        self, message: bytes, recipients: Sequence[str], *, login: str = "news", sender: str = "letters@news.example.com"
+        self,
+        message: bytes,
+        recipients: Sequence[str],
+        *,
+        login: str = "news",
+        sender: str = "letters@news.example.com",
     ) -> dict[str, tuple[int, str]]:
         """Submit one message; return the reply to each RCPT that was refused and, under "", the reply to the final dot.
 
@@ -256,7 +261,9 @@ class Gateway:
     def post(self, path: str, body: bytes, **headers: str) -> Answer:
         return self.http("POST", path, body, headers)
 
-    def http(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def http(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         return fetch(f"http://127.0.0.1:{self.site}{path}", method, body, headers)
 
     def one_click(self, token: str) -> Answer:
@@ -312,7 +319,9 @@ def fetch(url: str, method: str = "GET", body: bytes | None = None, headers: Map
         return Answer(error.code, error.headers, error.read())
 
 
-def newsletter(to: str = "reader@example.org", *, sender: str = "letters@news.example.com", subject: str = "News") -> bytes:
+def newsletter(
+    to: str = "reader@example.org", *, sender: str = "letters@news.example.com", subject: str = "News"
+) -> bytes:
     """Return a small newsletter of two alternatives, CRLF lines."""
     text = f"""\
         From: Example Letters <{sender}>

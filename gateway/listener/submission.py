@@ -154,9 +154,7 @@ class SubmissionHandler:
             return CANNOT_SIGN
         return await self._rule(self._message(visit, session, envelope, choice), visit, choice, block)
 
-    async def _rule(
-        self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock
-    ) -> Reply:
+    async def _rule(self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock) -> Reply:
         """Decide for every recipient, keep the message if it may go to any, and hand it on."""
         rulings = [self._ruling(visit, choice, recipient) for recipient in message.recipients]
         subject = _subject(message, block)
@@ -265,9 +263,7 @@ def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
 def _subject(message: SpooledMessage, block: headers.HeaderBlock) -> Subject:
     message_id = block.first("message-id")
     digest = message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
-    return Subject(
-        spool_text(message.id), digest, message.login, message.stream, message.message_class, message.topic
-    )
+    return Subject(spool_text(message.id), digest, message.login, message.stream, message.message_class, message.topic)
 
 
 def _subject_at_rcpt(visit: Visit) -> Subject:

@@ -150,6 +150,12 @@ class People(Protocol):
     async def address_of(self, address_id: bytes) -> Address | None:
         """Return a person's address; None once it has been erased, or if there is no such person."""
 
+    async def suppressed(self) -> list[tuple[Address | None, Standing]]:
+        """Return everyone who has a suppression, with None for an erased address."""
+
+    async def number_topics(self, slugs: Sequence[str]) -> None:
+        """Give each topic that has none a number in links; a number is never reused."""
+
     def topic_slug(self, number: int) -> str | None:
         """Return the topic that has this number in links, also one that the configuration no longer names."""
 
@@ -161,6 +167,15 @@ class People(Protocol):
 
     async def logins(self) -> list[LoginRecord]:
         """Return every login, by name."""
+
+    async def put_login(self, record: LoginRecord) -> None:
+        """Add a login, or change the one of that name."""
+
+    async def notices(self) -> list[Notice]:
+        """Return every registered notice, the oldest first."""
+
+    async def add_notice(self, notice: Notice) -> None:
+        """Register a notice; it never changes afterwards."""
 
     async def close(self) -> None:
         """Finish what was begun and let go of the files."""
@@ -195,6 +210,15 @@ class Spool(Protocol):
 
     async def take_over(self) -> int:
         """Take the copies of workers that have died back into the queue; return how many."""
+
+    async def queued(self, message_id: int | None = None, limit: int = 1000) -> list[QueuedRecipient]:
+        """Return what waits, the oldest first; of one message only, where its id is given."""
+
+    async def depth(self) -> tuple[int, datetime | None]:
+        """Return how many recipients wait, and since when the oldest message has."""
+
+    async def retry(self, message_id: int) -> int:
+        """Make what waits of a message due now; return how many recipients that were."""
 
     async def close(self) -> None:
         """Write down what was noted and let go of the files."""

@@ -1,0 +1,216 @@
+"""Commands about mail: why a message was or was not sent, what waits, and whether the record is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.address import Address
+from gateway.cli.output import Desk, pass_desk
+from gateway.cli.people import DATE, utc
+from gateway.consent import fold
+from gateway.decisions import message_id_digest
+from gateway.ids import spool_number, spool_text, ulid_milliseconds
+from gateway.model import MessageClass, Purpose
+from gateway.policy import decide
+from gateway.store import Facts, Store
+
+_COLUMNS = ["at", "kind", "who", "stream", "topic", "action", "reason", "outcome", "reply"]
+
+
+@click.command()
+@click.argument("what")
+@click.argument("address", required=False)
+@click.option("--topic", default="", help="Explain what would happen to promotion on this topic.")
+@click.option("--at", type=DATE, default=None, help="… with what was known then, UTC.")
+@pass_desk
+def explain(desk: Desk, what: str, address: str | None, topic: str, at: datetime | None) -> None:
+    """Say why a message was or was not sent.
+
+    WHAT is a decision's id, or a Message-ID followed by the recipient's ADDRESS, or an address with --topic.
+    """
+    if topic:
+        _explain_address(desk, Address.parse(what), topic, utc(at) if at else desk.now())
+    elif address:
+        _explain_message(desk, what, Address.parse(address))
+    else:
+        _explain_decision(desk, what)
+
+
+def _explain_decision(desk: Desk, decision: str) -> None:
+    try:
+        ulid_milliseconds(decision)
+    except ValueError as error:
+        raise click.UsageError(f"{decision} is not a decision's id: {error}") from error
+    folder = desk.folder()
+    lines = [json.loads(line) for line in folder.decision_lines("id", decision)]
+    if not lines:
+        desk.no(f"no decision {decision} is on record", decision=decision)
+    message = lines[0]["message"]
+    attempts = [json.loads(line) for line in folder.decision_lines("message", message)] if message else []
+    _print(desk, lines + [one for one in attempts if one.get("door") == decision])
+
+
+def _explain_message(desk: Desk, message_id: str, address: Address) -> None:
+    bare = message_id.strip()
+    spelled = bare if bare.startswith("<") else f"<{bare}>"
+    (facts,) = desk.with_store(lambda store: store.people.facts([address]))
+    lines = [json.loads(line) for line in desk.folder().decision_lines("message_id", message_id_digest(spelled))]
+    about = [one for one in lines if one["who"] == facts.who]
+    if not about:
+        desk.no(f"no decision about {spelled} to {address} is on record", message_id=spelled, address=address.text)
+    doors = {one["id"] for one in about}
+    messages = {one["message"] for one in about if one["message"]}
+    attempts = [json.loads(line) for one in messages for line in desk.folder().decision_lines("message", one)]
+    _print(desk, about + [one for one in attempts if one.get("door") in doors])
+
+
+def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> None:
+    config = desk.config()
+    wanted = config.topic(topic)
+    if wanted is None:
+        raise click.UsageError(f"no such topic: {topic}; there are {', '.join(config.topics)}")
+
+    async def known_then(store: Store) -> Facts:
+        (facts,) = await store.people.facts([address])
+        events = await store.people.history(facts.address_id) if facts.address_id else []
+        return replace(facts, standing=fold(one for one in events if one.recorded_at <= at))
+
+    facts = desk.with_store(known_then)
+    verdict = decide(Purpose(MessageClass.PROMOTIONAL, wanted), facts.standing)
+    told = {
+        "address": address.text,
+        "topic": topic,
+        "at": at.isoformat(timespec="seconds"),
+        "action": verdict.action.value,
+        "reason": verdict.reason,
+        "sentence": verdict.sentence,
+        "evidence": verdict.evidence,
+        "rules": verdict.rules,
+    }
+    desk.tell(told)
+    if not verdict.may_send:
+        raise SystemExit(1)
+
+
+def _print(desk: Desk, lines: list[dict[str, Any]]) -> None:
+    if desk.as_json:
+        desk.list(lines, _COLUMNS, "")
+        return
+    for line in lines:
+        desk.tell({name: value for name, value in line.items() if value not in ("", None, [])})
+        click.echo()
+
+
+@click.group()
+def streams() -> None:
+    """The configured kinds of mail."""
+
+
+@streams.command("list")
+@pass_desk
+def streams_list(desk: Desk) -> None:
+    """List the streams."""
+    rows = [
+        {
+            "name": one.name,
+            "class": one.message_class,
+            "topics": one.topics,
+            "from": one.senders,
+            "smarthost": one.smarthost,
+        }
+        for one in desk.config().streams.values()
+    ]
+    desk.list(rows, ["name", "class", "topics", "from", "smarthost"], "no streams are configured")
+
+
+@click.group()
+def queue() -> None:
+    """What has been accepted and is not settled yet."""
+
+
+@queue.command("list")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@pass_desk
+def queue_list(desk: Desk, limit: int) -> None:
+    """List what waits, the oldest first."""
+    _print_queue(desk, None, limit, "nothing waits")
+
+
+@queue.command("show")
+@click.argument("message")
+@pass_desk
+def queue_show(desk: Desk, message: str) -> None:
+    """Show what waits of one message."""
+    _print_queue(desk, _spool_number(message), 100_000, f"nothing of {message} waits")
+
+
+@queue.command("retry")
+@click.argument("messages", nargs=-1, required=True)
+@pass_desk
+def queue_retry(desk: Desk, messages: tuple[str, ...]) -> None:
+    """Try deferred copies of messages now."""
+    numbers = [_spool_number(one) for one in messages]
+
+    async def retry(store: Store) -> int:
+        return sum([await store.spool.retry(number) for number in numbers])
+
+    tried = desk.with_store(retry)
+    if not tried:
+        desk.no("nothing of that waits for another attempt", retried=0)
+    desk.say(f"{tried} recipients are tried again now", retried=tried)
+
+
+def _print_queue(desk: Desk, message: int | None, limit: int, empty: str) -> None:
+    rows = [
+        {
+            "message": spool_text(one.message_id),
+            "recipient": one.address,
+            "stream": one.stream,
+            "login": one.login,
+            "outcome": one.outcome,
+            "attempts": one.attempts,
+            "due": one.due.isoformat(timespec="seconds"),
+            "reply": one.reply,
+            "received_at": one.received_at.isoformat(timespec="seconds"),
+        }
+        for one in desk.with_store(lambda store: store.spool.queued(message, limit))
+    ]
+    if message is not None and not rows:
+        desk.no(empty)
+    desk.list(rows, ["message", "recipient", "stream", "login", "outcome", "attempts", "due", "reply"], empty)
+
+
+def _spool_number(text: str) -> int:
+    try:
+        return spool_number(text)
+    except ValueError as error:
+        raise click.UsageError(f"{text} is not a queue id: {error}") from error
+
+
+@click.group()
+def ledger() -> None:
+    """The record of consent and of every decision."""
+
+
+@ledger.command("verify")
+@click.option("--anchor", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None)
+@pass_desk
+def ledger_verify(desk: Desk, anchor: Path | None) -> None:
+    """Check every line against the sealed segments; exit 1 and name each place that is not as it was sealed.
+
+    Give --anchor a copy of anchor.jsonl that was kept elsewhere: only with it a cut-off tail and a history written
+    anew are found.
+    """
+    problems = desk.folder().verify(anchor)
+    if problems:
+        desk.no("\n".join(problems), problems=problems)
+    desk.say("the ledger and the decision log are whole", problems=[])
+
+
+COMMANDS = (explain, streams, queue, ledger)

@@ -1,0 +1,103 @@
+"""How commands reach the store, and how they print: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gateway.config import Config, load
+from gateway.service import Clock, data_folder, open_store
+from gateway.store import Store
+from gateway.store.sqlite import DataFolder
+
+T = TypeVar("T")
+_SLOT = 126
+
+
+class Desk:
+    """What every command works with: the configuration file, and the form in which facts are wanted."""
+
+    def __init__(self, path: Path, as_json: bool) -> None:
+        self.path = path
+        self.as_json = as_json
+        self.now = Clock().now
+
+    def config(self) -> Config:
+        """Return the configuration; raises `ConfigError` with every problem in it."""
+        return load(self.path)
+
+    def folder(self) -> DataFolder:
+        """Return the data folder, which `migrate` or `serve` has made."""
+        folder = data_folder(self.config())
+        if not folder.people.exists() or not folder.spool.exists():
+            raise click.UsageError(f"there is no store in {folder.root} yet; run assent migrate")
+        return folder
+
+    def with_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        """Open the store, do one piece of work, close it."""
+        self.folder()
+
+        async def run() -> T:
+            store = open_store(self.config(), f"cli-{os.getpid()}", _SLOT, self.now)
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
+
+    def tell(self, facts: Mapping[str, Any]) -> None:
+        """Print one set of facts."""
+        if self.as_json:
+            click.echo(json.dumps(facts, indent=2, default=str, ensure_ascii=False))
+            return
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for name, value in facts.items():
+            table.add_row(name.replace("_", " "), _shown(value))
+        _console().print(table)
+
+    def list(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
+        """Print a list of facts, or the sentence `empty`."""
+        if self.as_json:
+            click.echo(json.dumps(list(rows), indent=2, default=str, ensure_ascii=False))
+            return
+        if not rows:
+            click.echo(empty)
+            return
+        table = Table(*(name.replace("_", " ") for name in columns))
+        for row in rows:
+            table.add_row(*(_shown(row[name]) for name in columns))
+        _console().print(table)
+
+    def say(self, sentence: str, **facts: Any) -> None:
+        """Print what has been done: the sentence for people, the facts for programs."""
+        click.echo(json.dumps(facts, default=str, ensure_ascii=False) if self.as_json else sentence)
+
+    def no(self, sentence: str, **facts: Any) -> NoReturn:
+        """Print why the answer is no, and exit 1."""
+        click.echo(json.dumps(facts, default=str, ensure_ascii=False) if self.as_json else sentence)
+        sys.exit(1)
+
+
+pass_desk = click.make_pass_decorator(Desk)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return str(value)

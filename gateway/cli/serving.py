@@ -1,0 +1,104 @@
+"""Commands that run the gateway or a part of it, and that say how it is doing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from gateway.cli.output import Desk, pass_desk
+from gateway.config import Config
+from gateway.service import PARTS, prepare
+from gateway.service import serve as run_service
+from gateway.store import Store
+
+OLD_MAIL = timedelta(hours=1)
+"""How long mail may have been waiting before `status` suggests a look at the queue."""
+
+
+@click.command()
+@pass_desk
+def serve(desk: Desk) -> None:
+    """Run everything: submission, delivery, the public site and the console."""
+    _run(desk, PARTS)
+
+
+@click.command()
+@pass_desk
+def relay(desk: Desk) -> None:
+    """Run submission, feedback and delivery alone."""
+    _run(desk, ("relay",))
+
+
+@click.command()
+@pass_desk
+def site(desk: Desk) -> None:
+    """Run the public site alone."""
+    _run(desk, ("site",))
+
+
+@click.command()
+@pass_desk
+def console(desk: Desk) -> None:
+    """Run the operators' listener alone."""
+    _run(desk, ("console",))
+
+
+@click.command()
+@pass_desk
+def migrate(desk: Desk) -> None:
+    """Make the store, or bring it up to date; what is there already stays."""
+    config = desk.config()
+    asyncio.run(prepare(config))
+    desk.say(f"the store in {config.data_dir} is up to date", data_dir=config.data_dir)
+
+
+@click.command()
+@pass_desk
+def status(desk: Desk) -> None:
+    """Say what waits, what was decided, and what to look at."""
+    desk.tell(desk.with_store(lambda store: _status(desk, store)))
+
+
+async def _status(desk: Desk, store: Store) -> dict[str, Any]:
+    waiting, oldest = await store.spool.depth()
+    age = desk.now() - oldest if oldest else timedelta(0)
+    suppressed = await store.people.suppressed()
+    return {
+        "queued_recipients": waiting,
+        "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
+        "suppressed_people": len(suppressed),
+        "logins": len([one for one in await store.people.logins() if not one.disabled]),
+        "suggestion": "assent queue list" if age > OLD_MAIL else None,
+    }
+
+
+def _run(desk: Desk, parts: tuple[str, ...]) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = desk.config()
+    for line in _addresses(config, parts):
+        click.echo(line)
+    try:
+        status = run_service(desk.path, parts)
+    except OSError as error:
+        raise click.ClickException(error.strerror or str(error)) from error
+    raise SystemExit(status)
+
+
+def _addresses(config: Config, parts: tuple[str, ...]) -> list[str]:
+    """Return a line for each address that will be listened on."""
+    relay = "relay" in parts
+    listening = [
+        ("submission (STARTTLS)", config.submission.listen if relay else ()),
+        ("submission (TLS)", config.submission.listen_tls if relay else ()),
+        ("feedback", config.feedback.listen if relay and config.feedback else ()),
+        ("unsubscribe site", config.site.listen if "site" in parts and config.site else ()),
+        ("console", config.console.listen if "console" in parts and config.console else ()),
+    ]
+    return [f"{what:22} {address}" for what, addresses in listening for address in addresses]
+
+
+COMMANDS = (serve, relay, site, console, migrate, status)

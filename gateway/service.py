@@ -1,0 +1,339 @@
+"""Build everything from the configuration; start, drain, stop. The only file that knows all rooms.
+
+A worker is one process with its own event loop, listeners, share of smarthost connections and delivery; the keeper is one
+process that seals, checkpoints and answers the operators. The order at the end is the rule: first no new mail is
+taken, then what is under way is settled, then the store is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import uvloop
+
+from gateway import console
+from gateway.address import Address
+from gateway.config import Config, ListenAddress, load
+from gateway.copies import CopyMaker, Links
+from gateway.delivery import Delivery, Lane
+from gateway.dialogue import Auth, Terms
+from gateway.errors import ConfigError, StoreUnavailable
+from gateway.ids import Ids, spool_text
+from gateway.listener import Listener, server_tls
+from gateway.listener.feedback import FeedbackHandler
+from gateway.listener.submission import House, SubmissionHandler
+from gateway.metrics import Board, Metrics
+from gateway.model import Failure, MessageClass, Peer, Recipient, Smarthost
+from gateway.report import failure_report
+from gateway.sign import Signer, SigningKey
+from gateway.smarthost import Pool
+from gateway.store import Now, ReportMaker, SpooledMessage, SpooledRecipient, Store, open_path
+from gateway.store.segments import Sealer
+from gateway.store.sqlite import DataFolder
+from gateway.supervisor import Crew, Main, Supervisor, bind
+from gateway.tokens import UnsubscribeTokens
+from unsubscribe_site.app import SiteSettings, create_app
+from unsubscribe_site.server import start as start_site
+
+log = logging.getLogger(__name__)
+
+PARTS = ("relay", "site", "console")
+DRAIN_SECONDS = 20
+SEAL_SECONDS = 0.5
+RUNNERS_A_CONNECTION = 2
+"""Copies under way for each connection: while one is written down, the next is relayed."""
+
+_KEEPER_SLOT = 127
+
+
+class Clock:
+    """The wall clock at the start, carried on by the monotonic one: a jump of the wall clock moves nothing (OPS-06)."""
+
+    def __init__(self) -> None:
+        self._began = datetime.now(UTC)
+        self._zero = time.monotonic()
+
+    def now(self) -> datetime:
+        return self._began + timedelta(seconds=time.monotonic() - self._zero)
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What is listened on, bound once and inherited by every worker."""
+
+    submission: Sequence[socket.socket]
+    submission_tls: Sequence[socket.socket]
+    feedback: Sequence[socket.socket]
+    site: Sequence[socket.socket]
+    console: Sequence[socket.socket]
+
+
+def data_folder(config: Config) -> DataFolder:
+    return DataFolder(config.data_dir, open_path(config.database))
+
+
+def open_store(config: Config, owner: str, slot: int, now: Now) -> Store:
+    """Open the store for one process; reports of failures are written by this host."""
+    return data_folder(config).open(owner, _report_maker(config.hostname, Ids(slot, now), now), now)
+
+
+def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
+    """Return what turns failures into a report to the submitter; a message without a reverse path gets none."""
+
+    def report(about: SpooledMessage, failures: Sequence[Failure]) -> tuple[SpooledMessage, SpooledRecipient] | None:
+        told = [one for one in failures if "NOTIFY=NEVER" not in map(str.upper, one.recipient.options)]
+        if not about.reverse_path or not told:
+            return None
+        spool_id = ids.spool()
+        text = failure_report(hostname, about, told, spool_text(spool_id), now())
+        sender = Recipient(Address.parse(about.reverse_path))
+        peer = Peer(hostname, "127.0.0.1", "ESMTP")
+        message = SpooledMessage(
+            spool_id, "", about.stream, MessageClass.SYSTEM, "", "", (), peer, now(), (sender,), text
+        )
+        return message, SpooledRecipient(0, sender, "", ids.decision())
+
+    return report
+
+
+async def prepare(config: Config) -> None:
+    """Make or migrate the files and number the topics. One process, before the others."""
+    data_folder(config).prepare()
+    store = open_store(config, f"prepare-{os.getpid()}", _KEEPER_SLOT, Clock().now)
+    await store.people.number_topics(list(config.topics))
+    await store.close()
+
+
+def serve(path: Path, parts: Sequence[str]) -> int:
+    """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`."""
+    os.umask(0o077)
+    config = load(path)
+    _warn(config)
+    asyncio.run(prepare(config))
+    sockets = _bound(config, parts)
+    board = Board(config.workers)
+    return Supervisor(_crew(config, sockets, board, parts), lambda: _reloaded(path, sockets, board, parts)).run()
+
+
+def _reloaded(path: Path, sockets: Sockets, board: Board, parts: Sequence[str]) -> Crew | None:
+    """Return the crew for the file as it is now; None, with every problem logged, where it is not fit to run."""
+    try:
+        config = load(path)
+        asyncio.run(prepare(config))
+    except (ConfigError, StoreUnavailable) as error:
+        log.error("the configuration in force stays, because the new one is wrong:\n%s", error)
+        return None
+    _warn(config)
+    log.info("the configuration has been reloaded")
+    return _crew(config, sockets, board, parts)
+
+
+def _crew(config: Config, sockets: Sockets, board: Board, parts: Sequence[str]) -> Crew:
+    mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, sockets, board, parts))}
+    for slot in range(config.workers):
+        mains[f"worker {slot}"] = _worker_main(config, sockets, board, parts, slot)
+    return Crew(mains)
+
+
+def _worker_main(config: Config, sockets: Sockets, board: Board, parts: Sequence[str], slot: int) -> Main:
+    return lambda pipe: _run(pipe, Worker(config, slot, board.row(slot % config.workers)).run(sockets, parts))
+
+
+def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Run one process's work until SIGTERM, or until the supervisor's end of the pipe is closed."""
+
+    async def until_told() -> None:
+        leave = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, leave.set)
+        loop.add_reader(pipe, leave.set)
+        await work(leave)
+
+    uvloop.run(until_told())
+    return 0
+
+
+class Worker:
+    """One process that takes mail, relays it, and serves the public site."""
+
+    def __init__(self, config: Config, slot: int, metrics: Metrics) -> None:
+        self._config = config
+        self._slot = slot
+        self._metrics = metrics
+        self._now = Clock().now
+
+    def run(self, sockets: Sockets, parts: Sequence[str]) -> Callable[[asyncio.Event], Awaitable[None]]:
+        async def work(leave: asyncio.Event) -> None:
+            store = open_store(self._config, f"worker-{self._slot}-{os.getpid()}", self._slot, self._now)
+            tokens = UnsubscribeTokens(data_folder(self._config).token_ring())
+            closers = []
+            if "relay" in parts:
+                closers.append(await self._relay(store, tokens, sockets))
+            if "site" in parts and self._config.site:
+                closers.append(await self._site(store, tokens, sockets))
+            await leave.wait()
+            for close in closers:
+                await close()
+            await store.close()
+
+        return work
+
+    async def _relay(self, store: Store, tokens: UnsubscribeTokens, sockets: Sockets) -> Callable[[], Awaitable[None]]:
+        config = self._config
+        copies = _copy_maker(config, store, tokens)
+        pools = {name: self._pool(smarthost) for name, smarthost in config.smarthosts.items()}
+        lanes = {name: Lane(pool, config.smarthosts[name]) for name, pool in pools.items()}
+        ids = Ids(self._slot, self._now)
+        delivery = Delivery(store, copies, lanes, config.streams, config.topics, ids, self._metrics, self._now)
+        house = House(config.hostname, config.company.help_url, config.streams, config.topics)
+        handler = SubmissionHandler(house, store, copies, delivery, ids, self._metrics, self._now)
+        listeners = [await self._submission(handler, sockets)]
+        if config.feedback:
+            listeners.append(await self._feedback(store, tokens, sockets))
+        delivery.start(RUNNERS_A_CONNECTION * self._share(max(one.connections for one in config.smarthosts.values())))
+
+        async def close() -> None:
+            await asyncio.gather(*(listener.drain(DRAIN_SECONDS) for listener in listeners))
+            await delivery.stop()
+            await asyncio.gather(*(pool.close() for pool in pools.values()))
+
+        return close
+
+    async def _submission(self, handler: SubmissionHandler, sockets: Sockets) -> Listener:
+        submission = self._config.submission
+        terms = Terms(
+            self._config.hostname, submission.max_message_size, submission.max_recipients, auth=Auth.AFTER_TLS
+        )
+        tls = server_tls(submission.tls.certificate, submission.tls.key) if submission.tls else None
+        listener = Listener(handler, terms, tls=tls, plaintext_from=submission.plaintext_from)
+        for bound in sockets.submission:
+            await listener.serve(bound)
+        for bound in sockets.submission_tls:
+            await listener.serve(bound, implicit_tls=True)
+        return listener
+
+    async def _feedback(self, store: Store, tokens: UnsubscribeTokens, sockets: Sockets) -> Listener:
+        assert self._config.feedback is not None
+        handler = FeedbackHandler(self._config.feedback.domain, store.people, tokens, self._metrics, self._now)
+        listener = Listener(handler, Terms(self._config.hostname))
+        for bound in sockets.feedback:
+            await listener.serve(bound)
+        return listener
+
+    async def _site(self, store: Store, tokens: UnsubscribeTokens, sockets: Sockets) -> Callable[[], Awaitable[None]]:
+        site = self._config.site
+        assert site is not None
+        topics = {store.people.topic_number(slug): topic for slug, topic in self._config.topics.items()}
+        settings = SiteSettings(self._config.company, site.public_url, topics, site.trusted_proxies)
+        app = create_app(store=store.people, tokens=tokens, settings=settings, now=self._now)
+        tls = server_tls(site.tls.certificate, site.tls.key) if site.tls else None
+        runner = await start_site(app, sockets.site, tls=tls)
+        return runner.cleanup
+
+    def _pool(self, smarthost: Smarthost) -> Pool:
+        return Pool(smarthost, hostname=self._config.hostname, connections=self._share(smarthost.connections))
+
+    def _share(self, connections: int) -> int:
+        """Return this worker's part of what the whole machine may open; at least one."""
+        whole, rest = divmod(connections, self._config.workers)
+        return max(1, whole + (self._slot < rest))
+
+
+def _keep(
+    config: Config, sockets: Sockets, board: Board, parts: Sequence[str]
+) -> Callable[[asyncio.Event], Awaitable[None]]:
+    """Seal and checkpoint as often as there is something to, and answer the operators."""
+
+    async def work(leave: asyncio.Event) -> None:
+        now = Clock().now
+        store = open_store(config, f"keeper-{os.getpid()}", _KEEPER_SLOT, now)
+        sealer = data_folder(config).sealer(now)
+        closers = []
+        if "console" in parts and config.console:
+            runner = await start_site(console.create_app(board.text, lambda: _is_ready(store)), sockets.console)
+            closers.append(runner.cleanup)
+        while not leave.is_set():
+            await _seal(sealer)
+            await _wait(leave, SEAL_SECONDS)
+        for close in closers:
+            await close()
+        await sealer.close()
+        await store.close()
+
+    return work
+
+
+async def _seal(sealer: Sealer) -> None:
+    try:
+        if sealer.elected():
+            await sealer.seal()
+            await sealer.checkpoint()
+    except StoreUnavailable as error:
+        log.warning("sealing waits: %s", error)
+
+
+async def _is_ready(store: Store) -> bool:
+    try:
+        await store.people.logins()
+        await store.spool.depth()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _copy_maker(config: Config, store: Store, tokens: UnsubscribeTokens) -> CopyMaker:
+    links = Links(
+        config.site.public_url if config.site else "",
+        config.feedback.domain if config.feedback else "",
+        tokens,
+        store.people.topic_number,
+    )
+    return CopyMaker(config.hostname, config.company, config.topics, links, signers(config))
+
+
+def signers(config: Config) -> Mapping[str, Signer]:
+    """Return a signer for each domain that has a key; one whose key file is missing cannot sign."""
+    loaded = {
+        name: [
+            SigningKey.load(name, selector.name, selector.key.pem) for selector in domain.selectors if selector.key.pem
+        ]
+        for name, domain in config.dkim.items()
+    }
+    return {name: Signer(keys, identity=config.dkim[name].identity) for name, keys in loaded.items() if keys}
+
+
+def _bound(config: Config, parts: Sequence[str]) -> Sockets:
+    relay, site, pages = ("relay" in parts, "site" in parts, "console" in parts)
+    return Sockets(
+        submission=_bind(config.submission.listen) if relay else (),
+        submission_tls=_bind(config.submission.listen_tls) if relay else (),
+        feedback=_bind(config.feedback.listen) if relay and config.feedback else (),
+        site=_bind(config.site.listen) if site and config.site else (),
+        console=_bind(config.console.listen) if pages and config.console else (),
+    )
+
+
+def _bind(addresses: Sequence[ListenAddress]) -> list[socket.socket]:
+    return bind([(address.host, address.port) for address in addresses])
+
+
+def _warn(config: Config) -> None:
+    for warning in config.warnings:
+        log.warning("%s", warning)

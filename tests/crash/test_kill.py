@@ -1,0 +1,134 @@
+"""Kill the whole process group under load, start it again, and count: nothing that was acknowledged may be missing.
+
+The judge stands outside: what clients read a final 250 (or an HTTP 200) for, against what a strict sink received and
+what the next RCPT is answered. The program's own records are not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.gateway_under_test import Gateway, eventually
+from tests.sink import Sink
+
+SESSIONS = 20
+ACKNOWLEDGED_BEFORE_A_KILL = 200
+OPT_OUTS_A_KILL = 5
+KILLS = int(os.environ.get("ASSENT_KILLS", "20"))
+
+_MESSAGE = (
+    "From: <letters@news.example.com>\r\nTo: readers@news.example.com\r\nSubject: News\r\nX-Load: {id}\r\n"
+    "Date: Sun, 22 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{id}@tool.example.net>\r\n\r\n{text}\r\n.\r\n"
+)
+_LOAD_ID = re.compile(rb"^X-Load: (\S+)\r\n", re.MULTILINE)
+_LINK = re.compile(rb"<https://mail\.example\.com(/u/[\w.-]+)>")
+
+
+@dataclass
+class Load:
+    """Clients that submit until the server goes away, and the book of what they were promised."""
+
+    gateway: Gateway
+    recipients: list[str]
+    acknowledged: set[str] = field(default_factory=set)
+    sent: int = 0
+
+    async def run(self, prefix: str, kill_after: int) -> None:
+        """Submit on `SESSIONS` connections and kill the gateway at a random instant after `kill_after` promises."""
+        before = len(self.acknowledged)
+        clients = [asyncio.create_task(self._client(f"{prefix}-{n}")) for n in range(SESSIONS)]
+        while len(self.acknowledged) - before < kill_after:
+            await asyncio.sleep(0.001)
+            assert not all(client.done() for client in clients), "every client stopped before the kill"
+        await asyncio.sleep(random.uniform(0, 0.3))
+        self.gateway.kill()
+        await asyncio.gather(*clients)
+
+    async def _client(self, name: str) -> None:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.submission)
+            await _reply(reader)
+            await _say(reader, writer, "EHLO load.example.net")
+            for n in range(10_000):
+                await self._submit(reader, writer, f"{name}-{n}")
+        except (ConnectionError, asyncio.IncompleteReadError, EOFError):
+            return
+
+    async def _submit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, load_id: str) -> None:
+        recipient = random.choice(self.recipients)
+        text = "\r\n".join(["A line of seventy characters, as mail has them, and one more word."] * random.choice([20, 60, 600]))
+        await _say(reader, writer, "MAIL FROM:<letters@news.example.com>")
+        assert (await _say(reader, writer, f"RCPT TO:<{recipient}>")).startswith("250")
+        await _say(reader, writer, "DATA")
+        self.sent += 1
+        writer.write(_MESSAGE.format(id=load_id, text=text).encode())
+        if (await _reply(reader)).startswith("250"):
+            self.acknowledged.add(load_id)
+
+
+async def _say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str) -> str:
+    writer.write(line.encode() + b"\r\n")
+    return await _reply(reader)
+
+
+async def _reply(reader: asyncio.StreamReader) -> str:
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        if line[3:4] != b"-":
+            return line.decode()
+
+
+@pytest.mark.req("OUT-01", "UNS-22")
+def test_nothing_acknowledged_is_lost_when_the_process_group_is_killed(make_gateway: MakeGateway, sink: Sink) -> None:
+    gateway = make_gateway(workers=2)
+    gateway.add_login("load", "newsletter", "--network", "127.0.0.0/8")
+    readers = [f"load{n}@example.org" for n in range(10)]
+    leaving = [f"leaving{n}@example.org" for n in range(OPT_OUTS_A_KILL * KILLS)]
+    gateway.opt_in(*readers, *leaving)
+    links = _links(gateway, sink, leaving)
+    load = Load(gateway, readers)
+    opted_out: list[str] = []
+    for kill in range(KILLS):
+        gateway.start()
+        for address in leaving[kill * OPT_OUTS_A_KILL :][:OPT_OUTS_A_KILL]:
+            if gateway.post(links[address], b"List-Unsubscribe=One-Click").status == 200:
+                opted_out.append(address)
+        asyncio.run(load.run(f"k{kill}", ACKNOWLEDGED_BEFORE_A_KILL))
+    gateway.start()
+    eventually(lambda: load.acknowledged <= _received(sink).keys(), 60)
+    copies = _received(sink)
+    assert len(load.acknowledged) >= KILLS * ACKNOWLEDGED_BEFORE_A_KILL
+    assert sum(n - 1 for n in copies.values()) <= KILLS * 2 * 20 * 2, "more duplicates than deliveries under way"
+    assert len(opted_out) == len(leaving)
+    for address in opted_out:
+        code, text = gateway.submit(b"From: <letters@news.example.com>\r\n\r\n.", [address])[address]
+        assert (code, text[:19]) == (550, "5.7.1 unsubscribed:"), address
+    assert gateway.run("ledger", "verify", "--anchor", "var/anchor.jsonl").returncode == 0
+
+
+def _received(sink: Sink) -> Counter[str]:
+    found = (_LOAD_ID.search(message.content) for message in list(sink.messages))
+    return Counter(match[1].decode() for match in found if match)
+
+
+def _links(gateway: Gateway, sink: Sink, addresses: list[str]) -> dict[str, str]:
+    """Return the path of each person's unsubscribe link, from a newsletter that was really relayed."""
+    gateway.start()
+    gateway.submit(_MESSAGE.format(id="first", text="Hello").encode().removesuffix(b".\r\n"), addresses)
+    sink.wait_for(len(addresses), 60)
+    found = {}
+    for message in sink.messages:
+        link = _LINK.search(message.content)
+        assert link
+        found[message.recipients[0]] = link[1].decode()
+    gateway.stop()
+    sink.clear()
+    return found
