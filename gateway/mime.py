@@ -19,6 +19,9 @@ PARTS_LIMIT: Final = 1000
 OPAQUE: Final = "application/octet-stream"
 IDENTITY: Final = frozenset({"7bit", "8bit", "binary"})
 
+_LOOKALIKES_LIMIT = 2 * PARTS_LIMIT
+"""Lines that begin as a delimiter does; past so many, a multipart is not understood."""
+
 _SEALED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 _SHOWN = frozenset({"text/plain", "text/html"})
 _EMBEDDED = frozenset({"message/rfc822", "message/global"})
@@ -171,7 +174,7 @@ class _Reader:
             return
         delimiter = re.compile(rb"--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\r\n|\Z)")
         position = start
-        for _ in range(2 * PARTS_LIMIT):
+        for _ in range(_LOOKALIKES_LIMIT):
             at = self._line_starting(b"--" + boundary, position, start, end)
             if at < 0:
                 return
@@ -179,6 +182,7 @@ class _Reader:
             if match:
                 yield max(start, at - 2), match.end(), match[1] is not None
             position = at + 2
+        self._parts = PARTS_LIMIT
 
     def _line_starting(self, prefix: bytes, position: int, start: int, end: int) -> int:
         if position == start and self._message.startswith(prefix, start, end):

@@ -155,6 +155,11 @@ def test_too_many_parts_are_not_entered() -> None:
     assert types_shown(multipart("mixed", *[b"\r\nx"] * (PARTS_LIMIT + 1))) == []
 
 
+def test_too_many_lines_that_look_like_delimiters_are_not_understood() -> None:
+    assert types_shown(multipart("mixed", b"\r\n" + b"--bb\r\n" * 1900)) == [PLAIN]
+    assert types_shown(multipart("mixed", b"\r\n" + b"--bb\r\n" * 2100)) == []
+
+
 def test_an_unknown_encoding_makes_a_part_opaque() -> None:
     assert tree(b"Content-Transfer-Encoding: x-yenc\r\n\r\nbody").content_type == OPAQUE
 

@@ -290,7 +290,8 @@ def test_the_trace_field_says_who_by_which_protocol_when_and_for_whom() -> None:
     at = NOW.astimezone(timezone(timedelta(hours=-5)))
     peer = Peer("tool.example", "2001:db8::1", "ESMTPSA", "TLSv1.3")
     assert stamp.received(peer, "relay.example.com", "01JABC", at, ALICE).raw == (
-        b"Received: from tool.example ([IPv6:2001:db8::1])\r\n\tby relay.example.com with ESMTPSA (TLSv1.3) id 01JABC\r\n"
+        b"Received: from tool.example ([IPv6:2001:db8::1])\r\n"
+        b"\tby relay.example.com with ESMTPSA (TLSv1.3) id 01JABC\r\n"
         b"\tfor <alice@example.org>;\r\n\tSun, 22 Nov 2026 14:02:00 -0500\r\n"
     )
     several = stamp.received(Peer("[192.0.2.1]", "192.0.2.1", "ESMTPA"), "relay.example.com", "01JABC", at)
