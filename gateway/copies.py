@@ -15,10 +15,9 @@ from gateway.address import Address
 from gateway.errors import Malformed
 from gateway.headers import HeaderBlock, mailboxes, split
 from gateway.ids import spool_text
-from gateway.model import Company, Copy, MessageClass, Recipient, Reply, Topic
+from gateway.model import Company, Copy, MessageClass, Recipient, Reply, SpooledMessage, Topic
 from gateway.sign import Signer, body_hash, signer_for
 from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, prepare, received
-from gateway.store import SpooledMessage
 from gateway.tokens import ALL_MARKETING, Unsubscribe, UnsubscribeTokens
 
 CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")

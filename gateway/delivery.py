@@ -31,6 +31,8 @@ from gateway.model import (
     Purpose,
     Reply,
     Smarthost,
+    SpooledMessage,
+    SpooledRecipient,
     Stream,
     Topic,
     Verdict,
@@ -38,7 +40,7 @@ from gateway.model import (
 from gateway.policy import strictest
 from gateway.smarthost import Connection, Pool, PrepareAgain
 from gateway.stamp import Unstampable
-from gateway.store import Claimed, Facts, Now, Settlement, SpooledMessage, SpooledRecipient, Store
+from gateway.store import Claimed, Facts, Now, Settlement, Store
 
 log = logging.getLogger(__name__)
 

@@ -283,6 +283,42 @@ class Smarthost:
 
 
 @dataclass(frozen=True, slots=True)
+class SpooledRecipient:
+    """One recipient of a spooled message; `n` counts from 0 in the order of the RCPT commands.
+
+    One that was refused after DATA, when others were not, is kept as `FAILED` with our reply, for the report.
+    """
+
+    n: int
+    recipient: Recipient
+    who: str
+    decision: str
+    attempts: int = 0
+    outcome: Outcome = Outcome.QUEUED
+    reply: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledMessage:
+    """A message that we answer for: the submitted octets once, and what was decided about it at the door.
+
+    `recipients` is the whole envelope; a recipient's `n` is its place there.
+    """
+
+    id: int
+    login: str
+    stream: str
+    message_class: MessageClass
+    topic: str
+    reverse_path: str
+    options: tuple[str, ...]
+    peer: Peer
+    received_at: datetime
+    recipients: tuple[Recipient, ...]
+    message: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A recipient that failed for good, as the report to the submitter names it."""
 

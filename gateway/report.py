@@ -11,8 +11,7 @@ from datetime import datetime
 from email.utils import format_datetime
 
 from gateway.headers import split
-from gateway.model import Failure, Outcome
-from gateway.store import SpooledMessage
+from gateway.model import Failure, Outcome, SpooledMessage
 
 _ENHANCED_UNKNOWN = "5.0.0"
 

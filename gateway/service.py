@@ -32,11 +32,11 @@ from gateway.listener import Listener, server_tls
 from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
 from gateway.metrics import Board, Metrics
-from gateway.model import Failure, MessageClass, Peer, Recipient, Smarthost
+from gateway.model import Failure, MessageClass, Peer, Recipient, Smarthost, SpooledMessage, SpooledRecipient
 from gateway.report import failure_report
 from gateway.sign import Signer, SigningKey
 from gateway.smarthost import Pool
-from gateway.store import Now, ReportMaker, SpooledMessage, SpooledRecipient, Store, open_path
+from gateway.store import Now, ReportMaker, Store, open_path
 from gateway.store.segments import Sealer
 from gateway.store.sqlite import DataFolder
 from gateway.supervisor import Crew, Main, Supervisor, bind

@@ -45,7 +45,7 @@ HOUSE: dict[str, set[str]] = {
     "config": NOUNS,
     "metrics": NOUNS,
     "store": NOUNS | {"consent", "tokens", "ledger", "decisions", "ids"},
-    "copies": CORE | {"ids", "store"},
+    "copies": CORE | {"ids"},
     "listener": SHELL - {"config"},
     "smarthost": SHELL - {"config"},
     "delivery": SHELL - {"config"} | {"smarthost"},

@@ -31,6 +31,8 @@ from gateway.model import (
     Reason,
     Recipient,
     Reply,
+    SpooledMessage,
+    SpooledRecipient,
     Stream,
     Topic,
     Verdict,
@@ -38,7 +40,7 @@ from gateway.model import (
 from gateway.passwords import PasswordCheck
 from gateway.policy import RULES, refused_by_all, strictest
 from gateway.stamp import Unstampable
-from gateway.store import Facts, Now, SpooledMessage, SpooledRecipient, Store
+from gateway.store import Facts, Now, Store
 
 _NOT_LOGGED_IN = Reply(530, "5.7.0", "log in first, or ask the operator to bind a login to this network")
 _BAD_CREDENTIALS = Reply(535, "5.7.8", "the name or the password is wrong")

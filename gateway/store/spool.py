@@ -1,7 +1,8 @@
 """The messages that we answer for: `spool.db`, and a file beside it for each large body.
 
 The rule that must not be broken: a message and its recipients are on disk together before `keep` returns, and
-leave only through `settle`. A recipient belongs to nobody, or to the worker whose lease it names; only that
+leave only through `settle`. A large body is a file before its row is, and after: what a crash leaves is a file too
+many, never one too few. A recipient belongs to nobody, or to the worker whose lease it names; only that
 worker relays it.
 """
 
@@ -11,30 +12,25 @@ import asyncio
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gateway.address import Address
 from gateway.errors import StoreUnavailable
-from gateway.ids import spool_text
-from gateway.model import Failure, MessageClass, Outcome, Peer, Recipient
-from gateway.store import (
-    Claimed,
-    Now,
-    QueuedRecipient,
-    ReportMaker,
-    Settlement,
-    SpooledMessage,
-    SpooledRecipient,
-)
+from gateway.ids import SPOOL_TEXT_LENGTH, spool_text
+from gateway.model import Failure, MessageClass, Outcome, Peer, Recipient, SpooledMessage, SpooledRecipient
+from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement
 from gateway.store.leases import Leases
-from gateway.store.writer import Connection, Writer, connect
+from gateway.store.writer import Connection, Writer, connect, reading
 
 LARGE_BODY = 128 * 1024
 """Octets from which a body is a file of its own, so that small commits do not wait behind it."""
 
 NOTE_SECONDS = 0.5
+NOTES_KEPT = 50_000
+"""How many decision lines of refusals wait for a store that cannot be written to; the newest beyond that are lost."""
 HELD = 0
 """The `due` of a recipient that waits for an operator."""
 
@@ -46,6 +42,7 @@ class SqliteSpool:
     """The verbs of `spool.db`; writes are grouped, large bodies are written before their row."""
 
     def __init__(self, path: Path, bodies: Path, leases: Leases, report: ReportMaker, now: Now) -> None:
+        self._path = path
         self._writer = Writer(path)
         self._reader = connect(path, read_only=True)
         self._bodies = bodies
@@ -59,7 +56,14 @@ class SqliteSpool:
     async def close(self) -> None:
         if self._noting:
             self._noting.cancel()
-        await self._write_notes()
+        if self._note_task:
+            await asyncio.wait([self._note_task])
+        try:
+            await self._put_notes()
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
         await self._writer.close()
         self._reader.close()
         self._leases.close()
@@ -87,7 +91,7 @@ class SqliteSpool:
             raise
 
     def note(self, lines: Sequence[bytes]) -> None:
-        self._notes.extend(lines)
+        self._notes.extend(lines[: NOTES_KEPT - len(self._notes)])
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._start_noting)
 
@@ -96,11 +100,17 @@ class SqliteSpool:
             return []
         now, owner = _epoch(self._now()), self._leases.owner
         rows = await self._writer.do(lambda connection: _claim(connection, owner, now, limit))
-        return [Claimed(message, addressee) for message, addressee in await self._with_messages(rows)]
+        try:
+            return await self._with_messages(rows)
+        except (StoreUnavailable, OSError) as error:
+            await self._writer.do(lambda connection: _give_back(connection, rows))
+            raise StoreUnavailable(f"what was claimed cannot be read: {error}") from error
 
     async def take_over(self) -> int:
         """Take the recipients of workers that have died back into the queue; return how many."""
-        dead = self._leases.dead()
+        with reading(self._path):
+            owners = self._reader.execute("SELECT DISTINCT owner FROM recipients WHERE owner IS NOT NULL").fetchall()
+        dead = self._leases.dead(owner for (owner,) in owners)
         if not dead:
             return 0
         freed: int = await self._writer.do(lambda connection: _disown(connection, dead))
@@ -150,7 +160,10 @@ class SqliteSpool:
         """Return the body for its row, or None once it stands in a file of its own."""
         if len(message.message) <= LARGE_BODY:
             return message.message
-        await asyncio.to_thread(_write_durably, self._body_file(message.id), message.message)
+        try:
+            await asyncio.to_thread(_write_durably, self._body_file(message.id), message.message)
+        except OSError as error:
+            raise StoreUnavailable(f"the body cannot be written: {error}") from error
         return None
 
     def _body_file(self, message_id: int) -> Path:
@@ -165,29 +178,48 @@ class SqliteSpool:
         self._note_task = asyncio.ensure_future(self._write_notes())
 
     async def _write_notes(self) -> None:
+        """Write down what was noted; where the store is away, it is tried again in a moment."""
+        try:
+            await self._put_notes()
+        except StoreUnavailable:
+            self.note([])
+
+    async def _put_notes(self) -> None:
         lines, self._notes = self._notes, []
-        if lines:
-            await self._writer.do(lambda connection: _put_lines(connection, lines))
+        try:
+            if lines:
+                await self._writer.do(lambda connection: _put_lines(connection, lines))
+        except StoreUnavailable:
+            self._notes = lines + self._notes
+            raise
 
     async def _anything_due(self) -> bool:
-        row = self._reader.execute(
-            "SELECT 1 FROM recipients WHERE owner IS NULL AND due > 0 AND priority IN (0, 1, 2) AND due <= ? LIMIT 1",
-            (_epoch(self._now()),),
-        ).fetchone()
+        with reading(self._path):
+            row = self._reader.execute(
+                "SELECT 1 FROM recipients"
+                " WHERE owner IS NULL AND due > 0 AND priority IN (0, 1, 2) AND due <= ? LIMIT 1",
+                (_epoch(self._now()),),
+            ).fetchone()
         return row is not None
 
-    async def _with_messages(
-        self, rows: Sequence[tuple[int, SpooledRecipient]]
-    ) -> list[tuple[SpooledMessage, SpooledRecipient]]:
+    async def _with_messages(self, rows: Sequence[tuple[int, SpooledRecipient]]) -> list[Claimed]:
         messages = {message_id: await self._message(message_id) for message_id in {row[0] for row in rows}}
-        return [(messages[message_id], addressee) for message_id, addressee in rows]
+        lost = [message_id for message_id, message in messages.items() if message is None]
+        if lost:
+            await self._writer.do(lambda connection: _hold(connection, lost, _BODY_LOST))
+        return [Claimed(message, addressee) for message_id, addressee in rows if (message := messages[message_id])]
 
-    async def _message(self, message_id: int) -> SpooledMessage:
-        envelope, body = self._reader.execute(
-            "SELECT envelope, body FROM messages WHERE id = ?", (message_id,)
-        ).fetchone()
+    async def _message(self, message_id: int) -> SpooledMessage | None:
+        """Return a message; None where its body's file is gone, so that the others do not wait for it."""
+        with reading(self._path):
+            envelope, body = self._reader.execute(
+                "SELECT envelope, body FROM messages WHERE id = ?", (message_id,)
+            ).fetchone()
         if body is None:
-            body = await asyncio.to_thread(self._body_file(message_id).read_bytes)
+            try:
+                body = await asyncio.to_thread(self._body_file(message_id).read_bytes)
+            except FileNotFoundError:
+                return None
         return _message_of(message_id, envelope, bytes(body))
 
     def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[int]:
@@ -199,6 +231,9 @@ class SqliteSpool:
 
     def _finish(self, connection: Connection, message_id: int) -> bool:
         """Let go of a message whose last recipient is settled; True where its body was a file."""
+        message = connection.execute("SELECT envelope, body FROM messages WHERE id = ?", (message_id,)).fetchone()
+        if message is None:
+            return False
         rows = connection.execute(
             "SELECT address, options, outcome, reply, decision FROM recipients WHERE message_id = ? ORDER BY n",
             (message_id,),
@@ -206,21 +241,34 @@ class SqliteSpool:
         if not all(Outcome(row[2]).is_settled for row in rows):
             return False
         if rows:
-            self._send_report(connection, message_id, [_failure_of(row) for row in rows])
+            about = _message_of(message_id, message[0], self._body(message_id, message[1]))
+            self._send_report(connection, about, [_failure_of(row) for row in rows])
             connection.execute("DELETE FROM recipients WHERE message_id = ?", (message_id,))
-        (in_file,) = connection.execute("SELECT body IS NULL FROM messages WHERE id = ?", (message_id,)).fetchone()
         connection.execute("DELETE FROM messages WHERE id = ?", (message_id,))
-        return bool(in_file)
+        return message[1] is None
 
-    def _send_report(self, connection: Connection, message_id: int, failures: Sequence[Failure]) -> None:
-        envelope, body = connection.execute(
-            "SELECT envelope, body FROM messages WHERE id = ?", (message_id,)
-        ).fetchone()
-        octets = bytes(body) if body is not None else self._body_file(message_id).read_bytes()
-        report = self._report(_message_of(message_id, envelope, octets), failures)
+    def _body(self, message_id: int, in_row: bytes | None) -> bytes:
+        """Return a body for a report, which is owed even where the file has gone."""
+        if in_row is not None:
+            return bytes(in_row)
+        file = self._body_file(message_id)
+        return file.read_bytes() if file.exists() else b""
+
+    def _send_report(self, connection: Connection, about: SpooledMessage, failures: Sequence[Failure]) -> None:
+        report = self._report(about, failures)
         if report:
             message, addressee = report
             _insert(connection, message, [addressee], message.message, _epoch(self._now()), None)
+
+
+def remove_orphans(path: Path, bodies: Path) -> int:
+    """Remove the bodies that a crash left without a row; return how many. Only while no worker keeps anything."""
+    with reading(path), closing(connect(path, read_only=True)) as connection:
+        wanted = {spool_text(row[0]) for row in connection.execute("SELECT id FROM messages WHERE body IS NULL")}
+    orphans = [file for file in bodies.glob("?" * SPOOL_TEXT_LENGTH) if file.name not in wanted]
+    for file in orphans:
+        file.unlink()
+    return len(orphans)
 
 
 def _insert(
@@ -270,6 +318,25 @@ def _claim(connection: Connection, owner: str, now: int, limit: int) -> list[tup
         ).fetchall()
         claimed += [(row[0], _addressee_of(row)) for row in rows]
     return claimed
+
+
+def _give_back(connection: Connection, rows: Sequence[tuple[int, SpooledRecipient]]) -> None:
+    connection.executemany(
+        "UPDATE recipients SET owner = NULL WHERE message_id = ? AND n = ?",
+        [(message_id, addressee.n) for message_id, addressee in rows],
+    )
+
+
+def _hold(connection: Connection, message_ids: Sequence[int], reply: str) -> None:
+    """Keep what nobody can relay for an operator, who sees why in the queue and may have it retried."""
+    connection.executemany(
+        "UPDATE recipients SET owner = NULL, due = ?, outcome = ?, reply = ?"
+        " WHERE message_id = ? AND owner IS NOT NULL",
+        [(HELD, Outcome.DEFERRED, reply, message_id) for message_id in message_ids],
+    )
+
+
+_BODY_LOST = "the file of the body is missing from the data folder"
 
 
 def _disown(connection: Connection, dead: Sequence[str]) -> int:
@@ -354,12 +421,16 @@ def _epoch(moment: datetime) -> int:
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that it and its name are on disk on return (fsync of file and folder)."""
+    """Write a new file so that it and its name are on disk on return (fsync of file and folder)."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink()
+            raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
