@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import stamp
@@ -145,6 +145,7 @@ def test_encoders_break_lines_at_76_and_lose_nothing(data: bytes) -> None:
 
 
 @given(st.lists(st.text(max_size=150).map(lambda text: "".join(text.split("\n"))), max_size=5))
+@example(["x" * 200])
 def test_quoted_printable_has_crlf_only_and_loses_nothing(lines: list[str]) -> None:
     data = "\r\n".join(line.replace("\r", "") for line in lines).encode()
     encoded = quoted_printable(data)
