@@ -19,12 +19,16 @@ LOCAL_PART_LIMIT = 64
 DOMAIN_LIMIT = 255
 PATH_LIMIT = 254
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]+"
+_NON_ASCII = r"\u00a0-\u2027\u202f-\ud7ff\ue000-\U0010ffff"
+"""RFC 6531's letters without what ends a line or turns its direction somewhere, and without half characters."""
+_ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~\-{_NON_ASCII}]+"
 _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
-_QUOTED = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*)"')
+_QUOTED = re.compile(rf'"((?:[ !#-\[\]-~{_NON_ASCII}]|\\[ -~])*)"')
 _LDH_DOMAIN = re.compile(
     r"(?=.{1,255}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
 )
+_ASCII_TWINS = re.compile("([\u037e\u1fef\u212a])")
+"""What NFC would turn into ASCII. KELVIN SIGN is not the letter K to whoever owns either mailbox (SUP-02)."""
 _LITERAL = re.compile(r"\[(?:\d{1,3}(?:\.\d{1,3}){3}|IPv6:[0-9A-Fa-f:.]{2,45})\]")
 
 
@@ -67,7 +71,7 @@ def domain_key(domain: str) -> str:
 
     The `idna` codec of the standard library is not used: it maps `straße.de` to another domain (I18N-05).
     """
-    bare = domain.rstrip(".")
+    bare = domain.removesuffix(".")
     if bare.isascii():
         return bare.lower()
     try:
@@ -84,8 +88,14 @@ def _parse(text: str) -> Address:
     plain = _unquoted(local)
     if len(local.encode("utf-8", "surrogatepass")) > LOCAL_PART_LIMIT:
         raise Malformed(f"the local-part is longer than {LOCAL_PART_LIMIT} octets")
-    key = f"{_ascii_lower(unicodedata.normalize('NFC', plain))}@{_checked_domain(domain)}"
+    key = f"{_ascii_lower(_composed(plain))}@{_checked_domain(domain)}"
     return Address(text=text, local=local, domain=domain, key=key)
+
+
+def _composed(local: str) -> str:
+    """Return the local-part in NFC, which here never makes another, ASCII address of it."""
+    pieces = _ASCII_TWINS.split(local)
+    return "".join(one if _ASCII_TWINS.fullmatch(one) else unicodedata.normalize("NFC", one) for one in pieces)
 
 
 def _unquoted(local: str) -> str:
@@ -100,7 +110,7 @@ def _unquoted(local: str) -> str:
 def _checked_domain(domain: str) -> str:
     if _LITERAL.fullmatch(domain):
         return domain.lower()
-    key = domain_key(domain[:-1] if domain.endswith(".") else domain)
+    key = domain_key(domain)
     if len(domain.encode("utf-8", "surrogatepass")) > DOMAIN_LIMIT or not _LDH_DOMAIN.fullmatch(key):
         raise Malformed("the domain is not a valid host name with at least one dot")
     return key
