@@ -81,16 +81,23 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """A standing "do not send": the event, how much it covers (`topic` is "" unless the scope is one), why."""
+    """A standing "do not send": the event, how much it covers (`topic` is "" unless the scope is one), why.
+
+    `released` are the topics that a confirmed opt-in has taken out of a wide one since: consent to one topic never
+    releases another (POL-03).
+    """
 
     event: int
     scope: Scope
     topic: str
     reason: Reason
     at: datetime
+    released: tuple[str, ...] = ()
 
     def covers(self, topic: str, *, partner: bool) -> bool:
         """True where this suppression stops promotional mail on the topic."""
+        if topic in self.released:
+            return False
         match self.scope:
             case Scope.TOPIC:
                 return self.topic == topic
@@ -124,14 +131,14 @@ class Standing:
         """Return the event that says already what this one would: the same "no" is recorded once (UNS-24)."""
         if event.type not in _SUPPRESSING:
             return None
-        scope, topic, reason = _extent(event)
-        standing = (one for one in self.suppressions if (one.scope, one.topic, one.reason) == (scope, topic, reason))
-        return next((one.event for one in standing), None)
+        return next((one.event for one in self.suppressions if _says(one, event) and not one.released), None)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "permissions": {t: [p.event, p.basis, p.at.isoformat()] for t, p in self.permissions.items()},
-            "suppressions": [[s.event, s.scope, s.topic, s.reason, s.at.isoformat()] for s in self.suppressions],
+            "suppressions": [
+                [s.event, s.scope, s.topic, s.reason, s.at.isoformat(), *s.released] for s in self.suppressions
+            ],
         }
 
     @classmethod
@@ -142,8 +149,8 @@ class Standing:
                 for topic, (seq, basis, at) in raw["permissions"].items()
             },
             suppressions=tuple(
-                Suppression(seq, Scope(scope), topic, Reason(reason), datetime.fromisoformat(at))
-                for seq, scope, topic, reason, at in raw["suppressions"]
+                Suppression(seq, Scope(scope), topic, Reason(reason), datetime.fromisoformat(at), tuple(released))
+                for seq, scope, topic, reason, at, *released in raw["suppressions"]
             ),
         )
 
@@ -168,18 +175,24 @@ _SUPPRESSING: dict[EventType, tuple[Scope, Reason]] = {
 
 
 def _extent(event: NewEvent | Event) -> tuple[Scope, str, Reason]:
+    """Return what a suppressing event covers, and why; one that should name a topic and does not means all of them."""
     default, reason = _SUPPRESSING[event.type]
     scope = event.scope or default
+    if scope is Scope.TOPIC and not event.topic:
+        scope = Scope.ALL_MARKETING
     return scope, event.topic if scope is Scope.TOPIC else "", reason
 
 
+def _says(suppression: Suppression, event: NewEvent | Event) -> bool:
+    return (suppression.scope, suppression.topic, suppression.reason) == _extent(event)
+
+
 def _suppress(standing: Standing, event: Event) -> Standing:
-    if standing.told_before(event):
-        return standing
-    scope, topic, reason = _extent(event)
-    return replace(
-        standing, suppressions=(*standing.suppressions, Suppression(event.seq, scope, topic, reason, event.at))
-    )
+    """A "no" that is said again stands from its latest time on, without what was released in between."""
+    said = [one for one in standing.suppressions if _says(one, event)]
+    others = tuple(one for one in standing.suppressions if not _says(one, event))
+    at = max([event.at, *(one.at for one in said)])
+    return replace(standing, suppressions=(*others, Suppression(event.seq, *_extent(event), at)))
 
 
 def _permit(standing: Standing, event: Event) -> Standing:
@@ -190,12 +203,19 @@ def _permit(standing: Standing, event: Event) -> Standing:
 def _confirm(standing: Standing, event: Event) -> Standing:
     """A confirmed opt-in, newer than the "no", is the only event of the person's own that ends one (§1.3)."""
     permitted = _permit(standing, event)
-    lasting = tuple(
-        one
-        for one in permitted.suppressions
-        if one.at > event.at or one.reason is Reason.MINOR or not one.covers(event.topic, partner=True)
-    )
-    return replace(permitted, suppressions=lasting)
+    lasting = (_outlived(one, event) for one in permitted.suppressions)
+    return replace(permitted, suppressions=tuple(one for one in lasting if one))
+
+
+def _outlived(suppression: Suppression, confirmed: Event) -> Suppression | None:
+    """Return what is left of a suppression after a confirmed opt-in: all of it, less one topic, or nothing."""
+    if suppression.at >= confirmed.at or suppression.reason is Reason.MINOR:
+        return suppression
+    if not suppression.covers(confirmed.topic, partner=True):
+        return suppression
+    if suppression.scope is Scope.TOPIC or suppression.reason is Reason.BOUNCED:
+        return None
+    return replace(suppression, released=tuple(sorted({*suppression.released, confirmed.topic})))
 
 
 def _lift(standing: Standing, event: Event) -> Standing:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from gateway.consent import Event
@@ -73,7 +73,7 @@ def event_leaf(event: Event, committed: bytes) -> bytes:
 
 def timestamp(moment: datetime) -> str:
     """Return a time as it is hashed and stored: RFC 3339 in UTC with microseconds."""
-    return moment.isoformat(timespec="microseconds")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def leaf(line: bytes) -> bytes:
