@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -49,7 +50,7 @@ from tests.site_under_test import (
     running_site,
     token,
 )
-from unsubscribe_site import throttle
+from unsubscribe_site import app, throttle
 from unsubscribe_site.app import BODY_LIMIT, client_address
 from unsubscribe_site.pages import STYLESHEET, mask
 from unsubscribe_site.throttle import Throttle
@@ -357,6 +358,12 @@ async def test_a_body_of_exactly_the_limit_opts_out_and_one_octet_more_is_refuse
 
 
 @pytest.mark.req("WEB-05")
+async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(client: Browserless) -> None:
+    head = f"POST /u/{TOPIC_TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY_LIMIT + 1}\r\n\r\n"
+    assert (await client.say(head.encode())).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.req("WEB-05")
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "identity, gzip"])
 async def test_a_compressed_body_is_refused(client: Browserless, coding: str) -> None:
     head = f"POST /u/{TOPIC_TOKEN} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Encoding: {coding}\r\n"
@@ -417,9 +424,10 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_our
     writer.write(f"POST /u/{TOPIC_TOKEN} HTTP/1.1\r\nHost: x\r\nContent-Length: 26\r\n\r\nList".encode())
     await asyncio.sleep(0.1)
     writer.transport.abort()
-    while "POST unsubscribe" not in caplog.text:
-        await asyncio.sleep(0.01)
-    assert "POST unsubscribe 400" in caplog.text
+    async with asyncio.timeout(10):
+        while "POST unsubscribe 400" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert "ERROR" not in caplog.text
     assert not client.site.store.ledger
 
 
@@ -967,5 +975,24 @@ async def test_no_log_tells_who_asked_for_what(client: Browserless, caplog: pyte
         "POST unsubscribe 500",
     ]
     assert "POST unsubscribe: KeyError" in caplog.text, "the error itself is logged, by type and place"
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1, "a stranger's garbage is no error"
     for secret in (TOPIC_TOKEN, "alice", "example.org", "inbox.example", "TellTale", "127.0.0.1"):
         assert secret not in caplog.text
+
+
+@pytest.mark.req("WEB-06")
+@pytest.mark.parametrize("boundary", ["a handler", "an answer"])
+async def test_an_error_that_passes_every_boundary_is_logged_without_its_text(
+    boundary: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(request: web.Request, *_: object, **__: object) -> web.StreamResponse:
+        raise RuntimeError(str(request.url))
+
+    if boundary == "a handler":
+        monkeypatch.setattr(app._Site, "guard", staticmethod(web.middleware(fail)))
+    else:
+        monkeypatch.setattr(app, "_add_headers", fail)
+    async with running_site() as site, _client(site) as client:
+        await client.say(f"GET /u/{TOPIC_TOKEN} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert "RuntimeError" in caplog.text
+    assert TOPIC_TOKEN not in caplog.text
