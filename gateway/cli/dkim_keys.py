@@ -1,0 +1,132 @@
+"""`assent dkim`: make a signing key, and say what DNS must publish.
+
+The one rule: a private key is written once, readable by its owner only, and never over another. Whether the world sees
+the record is not looked at here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from gateway.cli.output import Desk, pass_desk
+from gateway.config import Config, load
+from gateway.config.names import DOMAIN, SELECTOR
+from gateway.sign import SigningKey, dns_record, generate_rsa_key
+from gateway.store.keys import write_secret
+
+STRING_LIMIT: Final = 255
+"""Octets of one character-string of a TXT record (RFC 1035 §3.3)."""
+
+
+@click.group()
+def dkim() -> None:
+    """The keys that sign, and the records that publish them."""
+
+
+@dkim.command("new")
+@click.argument("domain")
+@click.option("--selector", default="", help="The record's first label; one for this month unless told.")
+@click.option("--ed25519", is_flag=True, help="A second, shorter key, beside one of RSA (RFC 8463).")
+@pass_desk
+def dkim_new(desk: Desk, domain: str, selector: str, ed25519: bool) -> None:
+    """Make a key for DOMAIN, and print the record to publish and the line for the configuration."""
+    domain = _spelled(DOMAIN.read, domain)
+    config = load(desk.path, keys_may_be_missing=True)
+    missing = _missing(config, domain)
+    selector = _spelled(SELECTOR.read, selector or next(iter(missing), f"s{desk.now():%Y%m}"))
+    path = missing.get(selector, config.data_dir / "dkim" / f"{domain}.{selector}.pem")
+    if path.exists() or selector in _named(config, domain).keys() - missing.keys():
+        desk.no(f"there is a key {selector} for {domain} already; choose another --selector", path=path, made=False)
+    key = SigningKey.load(domain, selector, make_key(path, ed25519=ed25519))
+    told = "" if selector in missing else _section(config, domain, selector, path)
+    desk.say(_what_to_do(path, key, told), **_facts(key), path=path, config=told)
+
+
+@dkim.command("dns")
+@click.argument("domain", required=False)
+@pass_desk
+def dkim_dns(desk: Desk, domain: str | None) -> None:
+    """Print the TXT records of the configured keys, in the form of a zone file."""
+    wanted = _spelled(DOMAIN.read, domain) if domain else None
+    keys = [key for key in configured_keys(desk.config()) if wanted in (None, key.domain)]
+    if not keys:
+        desk.no(f"no key is configured{f' for {wanted}' if wanted else ''}; see assent dkim new", records=[])
+    if desk.as_json:
+        desk.list([_facts(key) for key in keys], (), "")
+        return
+    for key in keys:
+        click.echo(zone_line(*dns_record(key)))
+
+
+def make_key(path: Path, *, ed25519: bool = False) -> bytes:
+    """Write a new private key, RSA-2048 unless told, and return it as PEM; raises `FileExistsError`."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pem = _new_ed25519_key() if ed25519 else generate_rsa_key()
+    write_secret(path, pem)
+    return pem
+
+
+def configured_keys(config: Config) -> Iterator[SigningKey]:
+    """Return every key that the configuration names and that is there."""
+    for domain in config.dkim.values():
+        for selector in domain.selectors:
+            if selector.key.pem:
+                yield SigningKey.load(domain.name, selector.name, selector.key.pem)
+
+
+def zone_line(name: str, text: str) -> str:
+    """Return a TXT record as a zone file has it, cut into character-strings (RFC 1035 §5.1, RFC 6376 §3.6.2.2)."""
+    strings = [f'"{text[at : at + STRING_LIMIT]}"' for at in range(0, len(text), STRING_LIMIT)]
+    return f"{name}. IN TXT ( {' '.join(strings)} )"
+
+
+def _new_ed25519_key() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _spelled(read: Any, text: str) -> str:
+    try:
+        return str(read(text, Path()))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _named(config: Config, domain: str) -> dict[str, Path]:
+    """Return the selectors that the configuration names for a domain, each with its key's file."""
+    selectors = config.dkim[domain].selectors if domain in config.dkim else ()
+    return {one.name: one.key.path for one in selectors}
+
+
+def _missing(config: Config, domain: str) -> dict[str, Path]:
+    return {name: path for name, path in _named(config, domain).items() if not path.exists()}
+
+
+def _section(config: Config, domain: str, selector: str, path: Path) -> str:
+    """Return what config.toml must say for the key to be used: beside the domain's other ones, and first."""
+    files = {selector: path} | _named(config, domain)
+    tables = [f'{{ name = "{name}", key = "{_within(config, file)}" }}' for name, file in files.items()]
+    return f'[dkim."{domain}"]\nselectors = [{", ".join(tables)}]'
+
+
+def _within(config: Config, path: Path) -> Path:
+    folder = config.path.parent
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _what_to_do(path: Path, key: SigningKey, section: str) -> str:
+    told = [f"{path} is made. Publish this record:", zone_line(*dns_record(key))]
+    if section:
+        told += ["Then let the configuration say, and reload:", section]
+    return "\n\n".join(told)
+
+
+def _facts(key: SigningKey) -> dict[str, Any]:
+    name, text = dns_record(key)
+    told = {"domain": key.domain, "selector": key.selector, "algorithm": key.algorithm}
+    return told | {"name": name, "record": text, "zone": zone_line(name, text)}

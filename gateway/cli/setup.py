@@ -1,0 +1,198 @@
+"""`assent init` makes whatever a first start needs, `assent check` says whether what is there will do.
+
+The rule that must not be broken: what exists stays as it is. Each thing is made only where it is missing, and a second
+`init` changes nothing. Passwords are printed once and kept nowhere but as hashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from gateway.cli.certificates import Authority
+from gateway.cli.checkup import State, examine
+from gateway.cli.dkim_keys import dkim, make_key
+from gateway.cli.output import Desk, pass_desk
+from gateway.config import Config, TlsFiles, load
+from gateway.config.names import HOST_NAME
+from gateway.model import Login, Stream
+from gateway.passwords import hash_password, new_password
+from gateway.service import data_folder, prepare
+from gateway.store import LoginRecord, Store
+from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING
+
+FIRST_PORTS = {"submission": 2525, "feedback": 2526, "site": 8080, "console": 8081}
+READER = "ann@example.net"
+"""Who the line to try writes to."""
+
+
+@click.command()
+@pass_desk
+def init(desk: Desk) -> None:
+    """Make what is missing: the configuration, keys, certificates, the store, two logins."""
+    os.umask(0o077)
+    ports = {} if desk.path.exists() else write_first_config(desk.path, FIRST_PORTS)
+    config = load(desk.path, keys_may_be_missing=True)
+    made = [desk.path] if ports else []
+    made += [*_make_dkim_keys(config), *_make_certificates(desk, config), *_make_store(desk, config)]
+    passwords = desk.with_store(lambda store: _add_first_logins(store, config))
+    _tell(desk, config, made, passwords, [name for name in ports if ports[name] != FIRST_PORTS[name]])
+
+
+@click.command()
+@pass_desk
+def check(desk: Desk) -> None:
+    """Look at everything that must be right before mail is taken; exit 1 where something is not."""
+    findings = examine(desk.config(), desk.now())
+    rows = [{"state": one.state.value, "what": one.what, "told": one.told} for one in findings]
+    desk.list(rows, ["state", "what", "told"], "")
+    if any(one.state is State.PROBLEM for one in findings):
+        raise SystemExit(1)
+
+
+def write_first_config(path: Path, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Write a configuration for a first try, and return the ports: those that were wanted, free ones where taken."""
+    ports = _free_ports(wanted)
+    template = resources.files("gateway.cli").joinpath("first_config.toml").read_text("utf-8")
+    with path.open("x", encoding="utf-8") as file:
+        file.write(Template(template).substitute(ports))
+    return ports
+
+
+def _free_ports(wanted: Mapping[str, int]) -> dict[str, int]:
+    """All are held until the last is found, so that no two are the same."""
+    with ExitStack() as held:
+        found = {name: held.enter_context(closing(_listening(port))) for name, port in wanted.items()}
+        return {name: bound.getsockname()[1] for name, bound in found.items()}
+
+
+def _listening(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError:
+        return socket.create_server(("127.0.0.1", 0))
+
+
+def _make_dkim_keys(config: Config) -> list[Path]:
+    paths = {selector.key.path for domain in config.dkim.values() for selector in domain.selectors}
+    missing = sorted(path for path in paths if not path.exists())
+    for path in missing:
+        make_key(path)
+    return missing
+
+
+def _make_certificates(desk: Desk, config: Config) -> list[Path]:
+    """Make each certificate that the configuration names and that is not there, all by one authority."""
+    named = {config.submission.tls, config.site.tls if config.site else None} - {None}
+    missing = [tls for tls in named if tls and not (tls.certificate.exists() and tls.key.exists())]
+    if not missing:
+        return []
+    authority = Authority(config.data_dir / "tls", desk.now())
+    made = [authority.certificate_path] if authority.is_new else []
+    for tls in missing:
+        _refuse_half_a_pair(tls)
+        authority.issue(tls.certificate, tls.key, _host_names(config))
+        made += [tls.certificate, tls.key]
+    return made
+
+
+def _refuse_half_a_pair(tls: TlsFiles) -> None:
+    for there, missing in ((tls.certificate, tls.key), (tls.key, tls.certificate)):
+        if there.exists():
+            raise click.ClickException(f"{there} is there without {missing}; bring that back, or remove the one left")
+
+
+def _host_names(config: Config) -> list[str]:
+    """Return every name by which this machine may be reached in a first try."""
+    public = urlsplit(config.site.public_url).hostname if config.site else None
+    names = ["localhost", "127.0.0.1", "::1", config.hostname, *filter(None, [public]), *_machine_name()]
+    return list(dict.fromkeys(names))
+
+
+def _machine_name() -> list[str]:
+    name = socket.gethostname().lower()
+    try:
+        return [str(HOST_NAME.read(f"{name}.invalid", Path())).removesuffix(".invalid")]
+    except ValueError:
+        return []
+
+
+def _make_store(desk: Desk, config: Config) -> list[Path]:
+    folder = data_folder(config)
+    databases = [folder.people, folder.spool]
+    keys = [folder.keys / name for name in (ADDRESS_RING, TOKEN_RING, LEDGER_KEY)]
+    missing = [path for path in (*databases, *keys) if not path.exists()]
+    if folder.people.exists() and (lost := [str(path) for path in keys if path in missing]):
+        desk.no(f"there is a store, but not {', '.join(lost)}: restore it from a backup", missing=lost)
+    if missing:
+        asyncio.run(prepare(config))
+    return missing
+
+
+async def _add_first_logins(store: Store, config: Config) -> dict[Login, str]:
+    """Add a login for promotion and one for the rest where there is none at all; return their passwords."""
+    if await store.people.logins():
+        return {}
+    promotional = config.promotional_streams
+    others = [stream for stream in config.streams.values() if not stream.is_promotional]
+    passwords = dict[Login, str]()
+    for name, streams in (("marketing", promotional), ("shop", others)):
+        if streams:
+            login, password = Login(name, tuple(stream.name for stream in streams)), new_password()
+            await store.people.put_login(LoginRecord(login, hash_password(password)))
+            passwords[login] = password
+    return passwords
+
+
+def _tell(desk: Desk, config: Config, made: Sequence[Path], passwords: Mapping[Login, str], moved: list[str]) -> None:
+    addresses = _addresses(config)
+    logins = [{"name": one.name, "password": passwords[one], "streams": one.streams} for one in passwords]
+    line = _line_to_try(config, logins)
+    facts = {"made": made, "moved_ports": moved, "logins": logins, "addresses": addresses, "try": line}
+    told = [f"made        {_short(path)}" for path in made] or ["nothing was missing, and nothing has been changed"]
+    told += [f"the usual port of {name} is taken: a free one was chosen" for name in moved]
+    told += [f"{name:12}{', '.join(where)}" for name, where in addresses.items()]
+    told += [f"login       {one['name']}, password {one['password']} (shown this once)" for one in logins]
+    told += [f"\ntry, while assent serve runs:\n{line}"] if line else []
+    desk.say("\n".join(told), **facts)
+
+
+def _addresses(config: Config) -> dict[str, list[str]]:
+    sections = {"submission": config.submission, "feedback": config.feedback, "console": config.console}
+    addresses = {name: list(map(str, section.listen)) for name, section in sections.items() if section}
+    addresses |= {"site": [config.site.public_url]} if config.site else {}
+    return addresses | {"smarthost": list(config.smarthosts["default"].urls)}
+
+
+def _line_to_try(config: Config, logins: Sequence[Mapping[str, Any]]) -> str:
+    """Return a shell line that submits a newsletter; its refusal says what is missing."""
+    streams = config.promotional_streams
+    if not logins or not streams:
+        return ""
+    sender, user = _sender(streams[0]), shlex.quote(f"{logins[0]['name']}:{logins[0]['password']}")
+    message = f"From: {sender}\\r\\nTo: {READER}\\r\\nSubject: News\\r\\n\\r\\nHello Ann\\r\\n"
+    url = f"smtp://{config.submission.listen[0]}"
+    return f"printf '{message}' | curl -v {url} --user {user} --mail-from {sender} --mail-rcpt {READER} -T -"
+
+
+def _sender(stream: Stream) -> str:
+    return stream.senders[0].replace("*@*.", "news@").replace("*", "news")
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+COMMANDS = (init, check, dkim)
