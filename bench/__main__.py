@@ -121,7 +121,7 @@ def _troubles_of(record: Record) -> Iterator[None]:
     """A peer that fails is out of the run, and the table says why."""
     try:
         yield
-    except (Unavailable, PassFailed) as error:
+    except (Unavailable, PassFailed, OSError) as error:
         record.trouble = " ".join(str(error).split())
         _say(f"    {record.peer.title}: {record.trouble}")
 

@@ -5,6 +5,7 @@ The one rule: only processes of our own are ever signalled, and each is gone whe
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -12,7 +13,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from typing import IO
 
 PATIENCE = 30.0
 
@@ -73,36 +77,37 @@ def wait_until(is_ready: Callable[[], bool], what: str) -> None:
 
 
 class Daemon:
-    """One program in a process group of its own, its output in a log file."""
+    """One program in a process group of its own; what it prints goes to a file or, for `output=PIPE`, to `printed`."""
 
-    def __init__(
-        self, command: Sequence[str], log: Path, *, cwd: Path | None = None, env: dict[str, str] | None = None
-    ):
-        self._log = log
-        with log.open("ab") as output:
+    def __init__(self, command: Sequence[str], output: Path | int, *, cwd: Path | None = None) -> None:
+        self._log = output if isinstance(output, Path) else None
+        with ExitStack() as stack:
+            to = output if isinstance(output, int) else stack.enter_context(output.open("ab"))
             self._process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=env,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                command, cwd=cwd, stdout=to, stderr=None if to == PIPE else to, stdin=DEVNULL, start_new_session=True
             )
+        atexit.register(self.stop)  # an interrupted bench leaves nothing behind
 
-    def wait_until(self, is_ready: Callable[[], bool]) -> None:
-        """As the function; on failure the program is stopped and its last words go into the error."""
+    @property
+    def printed(self) -> IO[bytes]:
+        """The pipe that the program prints to."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def wait_until(self, is_ready: Callable[[], bool], what: str) -> None:
+        """As the function, with the program's last words in the error."""
         try:
-            wait_until(is_ready, self._log.stem)
+            wait_until(is_ready, what)
         except PassFailed as error:
-            self.stop()
-            raise PassFailed(f"{error}: {self._log.read_text(errors='replace')[-800:].strip()}") from None
+            words = self._log.read_text(errors="replace")[-800:].strip() if self._log else ""
+            raise PassFailed(f"{error}: {words}") from None
 
     def stop(self) -> None:
-        """Ask the program to end, and after ten seconds make its whole group end."""
+        """Ask the program to end, wait up to ten seconds, and end whatever is left of its group."""
         self._process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.wait()
+        atexit.unregister(self.stop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import email
 import smtplib
 from base64 import b64encode
+from contextlib import closing
 from dataclasses import dataclass
 
 import dkim
@@ -28,7 +29,7 @@ class Proof:
 
 def observe(workload: Workload, port: int, sink: KeepingSink) -> Proof:
     """Offer a stranger and then one reader's newsletter, and look at what reached the sink."""
-    with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+    with closing(smtplib.SMTP("127.0.0.1", port, timeout=30)) as client:
         client.ehlo("bench.example.com")
         client.mail(workload.sender)
         code, _ = client.rcpt(STRANGER)

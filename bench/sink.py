@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import threading
 import time
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from types import TracebackType
 
-from bench.process import PassFailed, greets, program, wait_until
+from bench.process import Daemon, PassFailed, greets, program
 
 READ_EVERY = 0.002
 PASS_LIMIT = 120.0
@@ -29,12 +29,10 @@ class CountingSink:
         self.count = 0
         self.changed_at = time.monotonic()
         self._changed = threading.Condition()
-        self._process = subprocess.Popen(
-            [program("smtp-sink"), *_as_nobody(), "-c", f"127.0.0.1:{port}", "1024"], stdout=subprocess.PIPE
-        )
+        self._daemon = Daemon(_smtp_sink(port, "-c"), PIPE)
         self._reader = threading.Thread(target=self._read_counter, daemon=True)
         self._reader.start()
-        wait_until(partial(greets, port), "smtp-sink")
+        self._daemon.wait_until(partial(greets, port), "smtp-sink")
 
     def arrival_of(self, total: int) -> float:
         """The monotonic time at which the `total`-th message was counted; waits for it.
@@ -48,9 +46,7 @@ class CountingSink:
             return self.changed_at
 
     def _read_counter(self) -> None:
-        pipe = self._process.stdout
-        assert pipe is not None
-        while text := os.read(pipe.fileno(), 1 << 16):
+        while text := os.read(self._daemon.printed.fileno(), 1 << 16):
             if counts := _COUNT.findall(text):
                 self._note(int(counts[-1]))
             time.sleep(READ_EVERY)
@@ -65,7 +61,7 @@ class CountingSink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        _end(self._process)
+        self._daemon.stop()
         self._reader.join()
 
 
@@ -76,10 +72,8 @@ class KeepingSink:
         self._folder = folder
         folder.mkdir(mode=0o777)
         folder.chmod(0o777)
-        self._process = subprocess.Popen(
-            [program("smtp-sink"), *_as_nobody(), "-d", f"{folder}/message.", f"127.0.0.1:{port}", "1024"]
-        )
-        wait_until(partial(greets, port), "smtp-sink")
+        self._daemon = Daemon(_smtp_sink(port, "-d", f"{folder}/message."), folder.with_suffix(".log"))
+        self._daemon.wait_until(partial(greets, port), "smtp-sink")
 
     def first_message(self) -> bytes:
         """The first message that arrived, as it was on the wire; raises `PassFailed` if none comes in 20 seconds."""
@@ -95,7 +89,7 @@ class KeepingSink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        _end(self._process)
+        self._daemon.stop()
 
 
 _SINK_TRACE = re.compile(rb"\A(?:X-[^\n]*\n)+Received: from [^\n]*\n(?:\t[^\n]*\n)*")
@@ -106,10 +100,6 @@ def _as_sent(dump: bytes) -> bytes:
     return _SINK_TRACE.sub(b"", dump, count=1)[:-1].replace(b"\n", b"\r\n")
 
 
-def _as_nobody() -> list[str]:
-    return ["-u", "nobody"] if os.geteuid() == 0 else []
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.wait()
+def _smtp_sink(port: int, *options: str) -> list[str]:
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    return [program("smtp-sink"), *user, *options, f"127.0.0.1:{port}", "1024"]

@@ -93,7 +93,7 @@ class Assent:
     def start(self) -> None:
         """`assent serve`."""
         self._daemon = Daemon(self._command("serve"), self._folder / "assent.log", cwd=self._folder)
-        self._daemon.wait_until(partial(greets, self.port))
+        self._daemon.wait_until(partial(greets, self.port), "Assent")
 
     def stop(self) -> None:
         """Ends the supervisor and its workers."""

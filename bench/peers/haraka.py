@@ -69,7 +69,7 @@ class Haraka:
         """One process a core."""
         command = [program("node"), str(_MODULES / "Haraka" / "bin" / "haraka"), "-c", str(self._folder)]
         self._daemon = Daemon(command, self._folder / "haraka.log", cwd=self._folder)
-        self._daemon.wait_until(partial(greets, self.port))
+        self._daemon.wait_until(partial(greets, self.port), "Haraka")
 
     def stop(self) -> None:
         """Ends the master and its workers."""

@@ -11,7 +11,7 @@ import sqlite3
 from functools import partial
 from pathlib import Path
 
-from bench.process import Daemon, Unavailable, accepts, free_port, greets, program, run, wait_until
+from bench.process import Daemon, Unavailable, accepts, free_port, greets, program, run
 from bench.workload import Workload
 
 _MAIN = """\
@@ -107,19 +107,26 @@ class Postfix:
         self._write("master.cf", _MASTER)
         self._write("optin.cf", _ACCESS)
         write_access_map(folder / "optin.db", self._workload.all_readers())
+        run([program("postfix"), "-c", str(folder), "check"])  # makes the queue's folders
 
     def version(self) -> str:
         """What `postconf` says."""
         return "Postfix " + run([program("postconf"), "-h", "-d", "mail_version"]).strip()
 
     def start(self) -> None:
-        """`postfix start`, and a greeting on the port."""
-        run([program("postfix"), "-c", str(self._folder), "start"])
-        wait_until(partial(greets, self.port), "Postfix")
+        """Postfix's master in the foreground, and a greeting on the port."""
+        command = [
+            run([program("postconf"), "-h", "daemon_directory"]).strip() + "/master",
+            "-c",
+            str(self._folder),
+            "-d",
+        ]
+        self._postfix = Daemon(command, self._folder / "postfix.log")
+        self._postfix.wait_until(partial(greets, self.port), "Postfix")
 
     def stop(self) -> None:
-        """`postfix abort`: at the end of a turn the queue is empty, so nothing needs time to finish."""
-        run([program("postfix"), "-c", str(self._folder), "abort"])
+        """Ends the master and its processes; at the end of a turn the queue is empty."""
+        self._postfix.stop()
 
     def _values(self) -> dict[str, object]:
         return {"folder": self._folder, "port": self.port, "sink_port": self._workload.sink_port}
@@ -154,7 +161,7 @@ class PostfixOpenDKIM(Postfix):
         """OpenDKIM first, so that Postfix's first message finds it."""
         command = [program("opendkim"), "-f", "-x", str(self._folder / "opendkim.conf")]
         self._opendkim = Daemon(command, self._folder / "opendkim.log")
-        self._opendkim.wait_until(self._milter_is_ready)
+        self._opendkim.wait_until(self._milter_is_ready, "OpenDKIM")
         super().start()
 
     def stop(self) -> None:
