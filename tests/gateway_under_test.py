@@ -1,13 +1,15 @@
 """The installed program as the tests see it: a folder, a configuration, a separate process, and sockets.
 
-Nothing here imports the program. What a test learns, it learns from replies, from pages, from the command line's answers
-and from what a strict sink received.
+Nothing here imports the program. What a test learns, it learns from replies, from pages, from the command line's
+answers and from what a strict sink received.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import signal
 import smtplib
 import socket
@@ -79,7 +81,12 @@ class Gateway:
 
     def _default_sections(self) -> dict[str, str]:
         return {
-            "top": f'hostname = "relay.example.com"\nworkers = {self.workers}\ndata_dir = "var"\ndatabase = "sqlite:var/assent.db"',
+            "top": f"""
+                hostname = "relay.example.com"
+                workers = {self.workers}
+                data_dir = "var"
+                database = "sqlite:var/assent.db"
+                """,
             "company": """
                 [company]
                 name = "Example Software, Inc."
@@ -279,6 +286,14 @@ class Gateway:
             f"/u/{token}", b"List-Unsubscribe=One-Click", **{"Content-Type": "application/x-www-form-urlencoded"}
         )
 
+    def say(self, request: bytes) -> Answer:
+        """Write a request to the site octet for octet, and return the answer; it must close the connection."""
+        with socket.create_connection(("127.0.0.1", self.site), timeout=20) as connection:
+            connection.sendall(request)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            return Answer(response.status, response.headers, response.read())
+
 
 def transact(
     client: smtplib.SMTP, message: bytes, recipients: Sequence[str], sender: str
@@ -367,3 +382,21 @@ def invoice(to: str = "reader@example.org") -> bytes:
         Thank you. The amount is 10.00.
         """
     return textwrap.dedent(text).replace("\n", "\r\n").encode()
+
+
+def field_of(message: bytes, name: str) -> list[bytes]:
+    """Return each header field of that name as it stands, folds and final CRLF included."""
+    header = message.partition(b"\r\n\r\n")[0] + b"\r\n"
+    return re.findall(rb"(?im)^%b[ \t]*:(?:.*\r\n)(?:[ \t].*\r\n)*" % re.escape(name.encode()), header)
+
+
+def link_of(message: bytes) -> str:
+    """Return the https link of the one List-Unsubscribe field."""
+    (field,) = field_of(message, "List-Unsubscribe")
+    (link,) = re.findall(rb"<(https:[^<>]+)>", field)
+    return str(link.decode("ascii"))
+
+
+def token_of(message: bytes) -> str:
+    """Return the token at the end of the unsubscribe link."""
+    return link_of(message).rpartition("/")[2]

@@ -115,6 +115,8 @@ class Sink:
     refused: list[Received] = field(default_factory=list, init=False)
     """What was refused after the dot."""
     commands: list[str] = field(default_factory=list, init=False)
+    attempts: list[tuple[float, str]] = field(default_factory=list, init=False)
+    """When MAIL came, for each recipient that was named after it, whatever was answered to either."""
     faults: list[str] = field(default_factory=list, init=False)
     connections: int = field(default=0, init=False)
 
@@ -162,7 +164,7 @@ class Sink:
 
     def clear(self) -> None:
         """Forget what was recorded."""
-        for record in (self.messages, self.refused, self.commands, self.faults):
+        for record in (self.messages, self.refused, self.commands, self.attempts, self.faults):
             record.clear()
 
     def start(self) -> None:
@@ -253,6 +255,7 @@ class _Session:
     helo: str = ""
     login: str = ""
     mail: str | None = None
+    mail_at: float = 0.0
     options: tuple[str, ...] = ()
     recipients: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
 
@@ -390,6 +393,7 @@ class _Session:
         return await self.read_line()
 
     async def do_mail(self, line: str) -> None:
+        self.mail_at = time.time()
         path, options = _path(line, "MAIL FROM")
         if not self.helo or self.mail is not None or path is None:
             await self.refuse(f"out of order or malformed: {line!r}", "503 5.5.1")
@@ -404,7 +408,9 @@ class _Session:
         path, options = _path(line, "RCPT TO")
         if path is None:
             await self.refuse(f"malformed: {line!r}", "501 5.1.3")
-        elif self.mail is None:
+            return
+        self.sink.attempts.append((self.mail_at, path))
+        if self.mail is None:
             await self.answer("RCPT", line, "503 5.5.1 MAIL first")
         elif fault := self.parameter_fault(options, _RCPT_PARAMETERS) or _utf8_fault(line, self.options):
             await self.refuse(fault, "555 5.5.4")
