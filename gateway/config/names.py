@@ -100,7 +100,7 @@ MESSAGE_CLASS = word(
     "a class",
     ", ".join(f'"{one}"' for one in MessageClass),
     lambda text: MessageClass(text) if text in set(MessageClass) else None,
-    MessageClass.PROMOTIONAL,
+    MessageClass.SYSTEM,
 )
 
 # ISO 3166-1 alpha-2 as assigned in 2026: the first letter, and the second letters that it has. Laid out by hand.

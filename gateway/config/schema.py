@@ -233,7 +233,7 @@ SITE = Section(
 
 CONSOLE = Section(
     "console",
-    "The operators' pages and the API, on a listener of their own.",
+    "Where operators and programs look in: `/metrics`, `/healthz`, `/readyz`. Pages and the API come later.",
     (Key("listen", LISTEN, ["127.0.0.1:8081"], "Addresses to serve on; keep them inside."),),
     absent=Presence.OFF,
 )
@@ -327,7 +327,6 @@ NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
     "smarthosts.rate": NotYet(("none",), "messages are relayed as fast as the smarthost takes them"),
     "site.subscribe": NotYet((False,), "/subscribe answers 404"),
     "site.rights": NotYet((False,), "/r answers 404"),
-    "console.listen": NotYet((), "nothing listens there"),
     "streams.refusals": NotYet(("smtp",), "refusals are told by 550"),
     "streams.mode": NotYet(("enforce",), "the stream enforces: what may not go is refused"),
     "streams.until": NotYet((), "there is no shadow mode to end"),
