@@ -307,7 +307,7 @@ DEFERRED = Verdict(Action.DEFER)
 
 
 def _parcels(message: SpooledMessage, addressees: Sequence[SpooledRecipient]) -> list[tuple[SpooledRecipient, ...]]:
-    """Split promotional mail, whose copies differ; what is the same for all goes in one transaction (RFC 5321 §4.5.4.1)."""
+    """Split promotional mail, whose copies differ; what is the same for all goes together (RFC 5321 §4.5.4.1)."""
     if message.message_class is MessageClass.PROMOTIONAL:
         return [(one,) for one in addressees]
     return [tuple(addressees)] if addressees else []

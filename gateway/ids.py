@@ -6,22 +6,21 @@ which has no letters that people confuse. Randomness and the clock are the calle
 
 from __future__ import annotations
 
-import base64
-import os
+import random
 from collections.abc import Callable
 from datetime import datetime
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_TO_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _CROCKFORD.encode("ascii"))
+_PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 _COUNTER_BITS = 14
 _SLOT_BITS = 7
 SPOOL_TEXT_LENGTH = 13
 
 
-def ulid(milliseconds: int, randomness: bytes) -> str:
-    """Return the 26 characters of a ULID from 48 bits of time and 10 octets of randomness."""
-    value = milliseconds << 80 | int.from_bytes(randomness, "big")
-    return base64.b32encode((value << 30).to_bytes(20, "big")).translate(_TO_CROCKFORD)[:26].decode("ascii")
+def ulid(milliseconds: int, randomness: int) -> str:
+    """Return the 26 characters of a ULID from 48 bits of time and 80 bits of randomness."""
+    value = milliseconds << 80 | randomness
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def ulid_milliseconds(text: str) -> int:
@@ -33,7 +32,7 @@ def ulid_milliseconds(text: str) -> int:
 
 def spool_text(spool_id: int) -> str:
     """Return a spool id as people see it: 13 characters."""
-    return "".join(_CROCKFORD[spool_id >> shift & 31] for shift in range(60, -1, -5))
+    return _CROCKFORD[spool_id >> 60] + "".join([_PAIRS[spool_id >> shift & 1023] for shift in range(50, -1, -10)])
 
 
 def spool_number(text: str) -> int:
@@ -49,10 +48,11 @@ class Ids:
     def __init__(self, slot: int, now: Callable[[], datetime]) -> None:
         self._slot = slot % (1 << _SLOT_BITS)
         self._now = now
-        self._count = int.from_bytes(os.urandom(2), "big")
+        self._random = random.SystemRandom().getrandbits
+        self._count = self._random(_COUNTER_BITS)
 
     def decision(self) -> str:
-        return ulid(self._milliseconds(), os.urandom(10))
+        return ulid(self._milliseconds(), self._random(80))
 
     def spool(self) -> int:
         """Return a new spool id: 42 bits of milliseconds, the slot, a counter; 63 bits, as SQLite's row ids have."""

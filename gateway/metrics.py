@@ -49,6 +49,8 @@ class Board:
 
     def __init__(self, workers: int) -> None:
         self._cells = memoryview(mmap.mmap(-1, workers * _WIDTH * 8)).cast("Q")
+        self.guests = memoryview(mmap.mmap(-1, workers * 8)).cast("Q")
+        """Open connections of each worker, for those who share a door."""
 
     def row(self, worker: int) -> Metrics:
         return Metrics(self._cells[worker * _WIDTH : (worker + 1) * _WIDTH])

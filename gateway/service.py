@@ -1,7 +1,7 @@
 """Build everything from the configuration; start, drain, stop. The only file that knows all rooms.
 
-A worker is one process with its own event loop, listeners, share of smarthost connections and delivery; the keeper is one
-process that seals, checkpoints and answers the operators. The order at the end is the rule: first no new mail is
+A worker is one process with its own event loop, listeners, share of smarthost connections and delivery; the keeper is
+one process that seals, checkpoints and answers the operators. The order at the end is the rule: first no new mail is
 taken, then what is under way is settled, then the store is closed.
 """
 
@@ -28,10 +28,10 @@ from gateway.delivery import Delivery, Lane
 from gateway.dialogue import Auth, Terms
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.ids import Ids, spool_text
-from gateway.listener import Listener, server_tls
+from gateway.listener import Listener, Seats, server_tls
 from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
-from gateway.metrics import Board, Metrics
+from gateway.metrics import Board
 from gateway.model import Failure, MessageClass, Peer, Recipient, Smarthost, SpooledMessage, SpooledRecipient
 from gateway.report import failure_report
 from gateway.sign import Signer, SigningKey
@@ -145,7 +145,7 @@ def _crew(config: Config, sockets: Sockets, board: Board, parts: Sequence[str]) 
 
 
 def _worker_main(config: Config, sockets: Sockets, board: Board, parts: Sequence[str], slot: int) -> Main:
-    return lambda pipe: _run(pipe, Worker(config, slot, board.row(slot % config.workers)).run(sockets, parts))
+    return lambda pipe: _run(pipe, Worker(config, slot, board).run(sockets, parts))
 
 
 def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
@@ -166,10 +166,11 @@ def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
 class Worker:
     """One process that takes mail, relays it, and serves the public site."""
 
-    def __init__(self, config: Config, slot: int, metrics: Metrics) -> None:
+    def __init__(self, config: Config, slot: int, board: Board) -> None:
         self._config = config
         self._slot = slot
-        self._metrics = metrics
+        self._metrics = board.row(slot)
+        self._seats = Seats(board.guests, slot)
         self._now = Clock().now
 
     def run(self, sockets: Sockets, parts: Sequence[str]) -> Callable[[asyncio.Event], Awaitable[None]]:
@@ -215,7 +216,7 @@ class Worker:
             self._config.hostname, submission.max_message_size, submission.max_recipients, auth=Auth.AFTER_TLS
         )
         tls = server_tls(submission.tls.certificate, submission.tls.key) if submission.tls else None
-        listener = Listener(handler, terms, tls=tls, plaintext_from=submission.plaintext_from)
+        listener = Listener(handler, terms, tls=tls, plaintext_from=submission.plaintext_from, seats=self._seats)
         for bound in sockets.submission:
             await listener.serve(bound)
         for bound in sockets.submission_tls:

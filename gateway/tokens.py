@@ -1,8 +1,8 @@
 """Sign and verify what we hand out: unsubscribe links, in web addresses and in mail addresses.
 
-Links are for ever, so the format is too (docs/decisions/0003-links-are-for-ever.md). A token has one spelling: what does not
-re-sign to the very same characters is not ours, so no second spelling of a link exists (itsdangerous
-accepts several). Nothing here reads a store: a valid token says who and what without one.
+Links are for ever, so the format is too (docs/decisions/0003-links-are-for-ever.md). A token has one spelling: what
+does not re-sign to the very same characters is not ours, so no second spelling of a link exists (itsdangerous accepts
+several). Nothing here reads a store: a valid token says who and what without one.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class UnsubscribeTokens:
     def read_local_part(self, local: str) -> Unsubscribe:
         """Return what a mail address's token says, in any case of its letters; raises `InvalidToken`."""
         folded = local.lower()
-        if len(folded) != len(MAIL_PREFIX) + _MAIL_LENGTH or not folded.isascii():
+        if len(folded) != len(MAIL_PREFIX) + _MAIL_LENGTH or not local.isascii():
             raise InvalidToken
         payload = _decoded(base64.b32decode, folded[len(MAIL_PREFIX) :].upper() + "=")[: _PAYLOAD.size]
         return self._checked(folded, payload, self._sign_mail)

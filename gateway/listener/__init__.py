@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.dialogue import Terms
+from gateway.listener.door import Door, Seats
 from gateway.listener.protocol import GatewaySMTP, Limits, Network, Reception, Session, Traffic
 
-__all__ = ["GatewaySMTP", "Limits", "Listener", "Session", "Traffic", "server_tls"]
+__all__ = ["GatewaySMTP", "Limits", "Listener", "Seats", "Session", "Traffic", "server_tls"]
 
 _LOOK_EVERY = 5.0
 _POLL = 0.01
-_BACKLOG = 1024
 
 
 class Listener:
@@ -34,7 +34,8 @@ class Listener:
         handle_DATA(server, session, envelope)     the message is `envelope.content`
 
     `terms.auth` says whether there are logins at all: they are offered under TLS, and without it to `plaintext_from`
-    (SMTP-03). STARTTLS is offered where there is a `tls` context.
+    (SMTP-03). STARTTLS is offered where there is a `tls` context. With `seats`, processes that have inherited the same
+    sockets share the connections evenly.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         plaintext_from: Sequence[Network] = (),
         limits: Limits | None = None,
+        seats: Seats | None = None,
     ) -> None:
-        self._reception = Reception(handler, terms, tls, plaintext_from, limits or Limits())
-        self._servers: list[asyncio.Server] = []
+        self._reception = Reception(handler, terms, tls, plaintext_from, limits or Limits(), seats)
+        self._doors: list[Door] = []
+        self._seats = seats
         self._clock: asyncio.TimerHandle | None = None
 
     @property
@@ -61,14 +64,28 @@ class Listener:
 
     async def serve(self, sock: socket.socket, *, implicit_tls: bool = False) -> None:
         """Listen on a bound socket, from now on until `drain`. Implicit TLS (RFC 8314) needs the `tls` context."""
-        self._servers.append(await self._server(sock, implicit_tls))
+        if implicit_tls and self._reception.tls is None:
+            raise ValueError("implicit TLS needs a certificate")
+        door = Door(
+            sock,
+            self.protocol_factory,
+            self._is_our_turn,
+            tls=self._reception.tls if implicit_tls else None,
+            handshake=self._reception.limits.handshake.total_seconds(),
+        )
+        self._doors.append(door)
+        door.open()
         if self._clock is None:
             self._look_at_the_clock()
 
+    def _is_our_turn(self) -> bool:
+        guests = len(self.traffic.connections) + sum(door.entering for door in self._doors)
+        return self._seats is None or not self._seats.has_elsewhere_fewer_than(guests)
+
     async def drain(self, seconds: float) -> None:
         """Take no new connection or command, finish the messages under way, say 421 to all, and close."""
-        for server in self._servers:
-            server.close()
+        for door in self._doors:
+            door.close()
         self.traffic.draining = True
         for connection in list(self.traffic.connections):
             connection.look_up()
@@ -78,20 +95,6 @@ class Listener:
         await self._empty(self._reception.limits.parting.total_seconds())
         if self._clock is not None:
             self._clock.cancel()
-
-    async def _server(self, sock: socket.socket, implicit_tls: bool) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        if not implicit_tls:
-            return await loop.create_server(self.protocol_factory, sock=sock, backlog=_BACKLOG)
-        if self._reception.tls is None:
-            raise ValueError("implicit TLS needs a certificate")
-        return await loop.create_server(
-            self.protocol_factory,
-            sock=sock,
-            backlog=_BACKLOG,
-            ssl=self._reception.tls,
-            ssl_handshake_timeout=self._reception.limits.handshake.total_seconds(),
-        )
 
     async def _empty(self, seconds: float) -> None:
         """Wait until the last connection has gone, this long at most."""

@@ -24,6 +24,7 @@ import aiosmtpd.smtp
 
 from gateway.dialogue import Auth, Content, Credentials, Dialogue, Event, Hello, Mail, Rcpt, StartTls, Terms
 from gateway.errors import StoreUnavailable
+from gateway.listener.door import Seats
 from gateway.model import Reply
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Traffic:
     """
 
     limits: Limits
+    seats: Seats | None = None
     connections: set[GatewaySMTP] = field(default_factory=set)
     octets_in_flight: int = 0
     draining: bool = False
@@ -111,6 +113,11 @@ class Traffic:
             self._by_address[ip] -= 1
             if not self._by_address[ip]:
                 del self._by_address[ip]
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.seats:
+            self.seats.tell(len(self.connections))
 
     def forget(self, connection: GatewaySMTP) -> None:
         self.vacate(connection)
@@ -130,12 +137,18 @@ class Reception:
     """What every connection of one listener begins with, worked out once."""
 
     def __init__(
-        self, handler: object, terms: Terms, tls: SSLContext | None, plaintext_from: Sequence[Network], limits: Limits
+        self,
+        handler: object,
+        terms: Terms,
+        tls: SSLContext | None,
+        plaintext_from: Sequence[Network],
+        limits: Limits,
+        seats: Seats | None,
     ) -> None:
         self.handler = handler
         self.tls = tls
         self.limits = limits
-        self.traffic = Traffic(limits)
+        self.traffic = Traffic(limits, seats)
         self.hooks = {
             name.removeprefix("handle_"): getattr(handler, name) for name in dir(handler) if name.startswith("handle_")
         }

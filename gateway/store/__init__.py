@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
-from gateway.model import Failure, Login, MessageClass, Outcome, Peer, Recipient, SpooledMessage, SpooledRecipient
+from gateway.model import Failure, Login, Outcome, SpooledMessage, SpooledRecipient
 
 Now = Callable[[], datetime]
 

@@ -33,6 +33,7 @@ _MESSAGE = (
     "From: <letters@news.example.com>\r\nTo: readers@news.example.com\r\nSubject: News\r\nX-Load: {id}\r\n"
     "Date: Sun, 22 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{id}@tool.example.net>\r\n\r\n{text}\r\n.\r\n"
 )
+_LINES = (20, 60, 600)
 _LOAD_ID = re.compile(rb"^X-Load: (\S+)\r\n", re.MULTILINE)
 _LINK = re.compile(rb"<https://mail\.example\.com(/u/[\w.-]+)>")
 
@@ -49,7 +50,7 @@ class Load:
     async def run(self, prefix: str, leaving: Mapping[str, str]) -> None:
         """Submit on `SESSIONS` connections while people opt out, and kill the gateway at a random instant.
 
-        `leaving` has the link of each address that opts out; the kill comes after `ACKNOWLEDGED_BEFORE_A_KILL` promises.
+        `leaving` has the link of each address that opts out; first, `ACKNOWLEDGED_BEFORE_A_KILL` messages are accepted.
         """
         before = len(self.acknowledged)
         clients = [asyncio.create_task(self._client(f"{prefix}-{n}")) for n in range(SESSIONS)]
