@@ -1,29 +1,35 @@
 """Who is alive: a worker holds a lock on its lease file for as long as its process lives.
 
 No clock takes part: the kernel lets go of the lock when the process ends, however it ends, so a killed worker's
-mail is taken over at once, and a slow worker's never.
+mail is taken over at once, and a slow worker's never. No owner comes twice, and a lease has its name only while or
+after it is held: so an owner whose lease is not there is as dead as one whose lease is free.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 
 class Leases:
     """This process's own lease, and a look at everybody else's."""
 
-    def __init__(self, folder: Path, owner: str) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        self.owner = owner
-        self._descriptor = os.open(folder / owner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.owner = f"{name}-{secrets.token_hex(4)}"
+        unnamed = folder / f".{self.owner}"
+        self._descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(folder / self.owner)
 
-    def dead(self) -> list[str]:
-        """Return the owners whose process has ended and whose lease has not been cleared away."""
-        return [path.name for path in self._folder.iterdir() if path.name != self.owner and _is_free(path)]
+    def dead(self, owners: Iterable[str]) -> list[str]:
+        """Return those of `owners`, and of all who ever left a lease, whose process has ended."""
+        known = {*owners, *(path.name for path in _leases(self._folder))}
+        return [owner for owner in sorted(known - {self.owner}) if _is_free(self._folder / owner)]
 
     def clear(self, owner: str) -> None:
         """Forget a dead owner, once nothing is in its name any more."""
@@ -34,13 +40,22 @@ class Leases:
         os.close(self._descriptor)
 
 
+def anyone_lives(folder: Path) -> bool:
+    """True where some process has the store open now."""
+    return any(not _is_free(path) for path in _leases(folder))
+
+
+def _leases(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if not path.name.startswith(".")]
+
+
 def _is_free(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         return False
