@@ -22,7 +22,7 @@ from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
 from gateway.model import KeyRing, Login, Scope
 from gateway.store import Facts, LoginRecord, Notice, Now
-from gateway.store.writer import Connection, Writer, connect
+from gateway.store.writer import Connection, Writer, connect, reading
 from gateway.tokens import FIRST_TOPIC
 
 _COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
@@ -38,6 +38,7 @@ class SqlitePeople:
     """The verbs of `assent.db`; reads cost one look-up and see every commit, writes are grouped."""
 
     def __init__(self, path: Path, ring: KeyRing, now: Now) -> None:
+        self._path = path
         self._writer = Writer(path)
         self._reader = connect(path, read_only=True)
         self._ring = ring.newest_first()
@@ -53,14 +54,17 @@ class SqlitePeople:
     # people
 
     async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
-        return [_facts(self._reader, self._ring, address) for address in addresses]
+        with reading(self._path):
+            return [_facts(self._reader, self._ring, address) for address in addresses]
 
     async def address_of(self, address_id: bytes) -> Address | None:
-        row = self._reader.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
+        with reading(self._path):
+            row = self._reader.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
         return Address.parse(row[0]) if row and row[0] else None
 
     async def history(self, address_id: bytes) -> list[Event]:
-        rows = self._reader.execute(f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq", (address_id,))
+        with reading(self._path):
+            rows = self._reader.execute(f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq", (address_id,)).fetchall()
         return [event_of(row) for row in rows]
 
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
@@ -98,14 +102,16 @@ class SqlitePeople:
             self._read_topics()
 
     def _read_topics(self) -> None:
-        rows = self._reader.execute("SELECT number, slug FROM topics").fetchall()
+        with reading(self._path):
+            rows = self._reader.execute("SELECT number, slug FROM topics").fetchall()
         self._slugs = dict(rows)
         self._numbers = {slug: number for number, slug in rows}
 
     # logins
 
     async def login(self, name: str) -> LoginRecord | None:
-        row = self._reader.execute(f"{_LOGINS} WHERE name = ?", (name,)).fetchone()
+        with reading(self._path):
+            row = self._reader.execute(f"{_LOGINS} WHERE name = ?", (name,)).fetchone()
         return _login_of(row) if row else None
 
     async def logins(self) -> list[LoginRecord]:
@@ -165,6 +171,13 @@ def event_of(row: Sequence[Any]) -> Event:
     )
 
 
+def columns_of(event: Event) -> tuple[Any, ...]:
+    """Return the first eight columns of an event's row, each in its one spelling."""
+    times = (timestamp(event.at), timestamp(event.recorded_at))
+    facts = canonical_json(event.facts).decode("utf-8")
+    return (event.seq, event.type, event.address_id, *times, event.topic, event.scope, facts)
+
+
 def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> Facts:
     found, digest = _find(connection, ring, address)
     if found is None:
@@ -221,10 +234,9 @@ def _append(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewE
     )
     salt = os.urandom(16)
     committed = commitment(salt, new.personal)
-    row = (event.seq, event.type, address_id, timestamp(event.at), timestamp(now), event.topic, event.scope)
     connection.execute(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*row, canonical_json(event.facts).decode("utf-8"), committed, event_leaf(event, committed)),
+        (*columns_of(event), committed, event_leaf(event, committed)),
     )
     fields = canonical_json(new.personal).decode("utf-8")
     connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))

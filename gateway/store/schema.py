@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
+from gateway.errors import ConfigError
 from gateway.store.writer import connect
 
 PEOPLE = (
@@ -140,10 +141,15 @@ DECISIONS = (
 
 
 def migrate(path: Path, migrations: tuple[str, ...]) -> int:
-    """Bring one file up to date and return how many migrations ran. Call it in one process, before the others open it."""
-    database = Database(connect(path))
-    database.enable_wal()
+    """Bring one file up to date and return how many migrations ran. Call it in one process, before the others open it.
+
+    Raises `ConfigError` for a file that a newer version has made.
+    """
+    database = Database(connect(path, create=True))
     applied = int(database.execute("PRAGMA user_version").fetchone()[0])
+    if applied > len(migrations):
+        raise ConfigError([f"{path}: made by a newer version of Assent; install that one, or restore a backup"])
+    database.enable_wal()
     for number, migration in enumerate(migrations[applied:], applied + 1):
         database.conn.executescript(f"BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {number}; COMMIT;")
     database.close()

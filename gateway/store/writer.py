@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from pysqlite3 import dbapi2 as sqlite
 
@@ -33,21 +35,39 @@ PATIENCE_SECONDS = 15
 """How long a caller waits for the lock before it hears `StoreUnavailable` (451 at the door)."""
 
 
-def connect(path: Path, *, read_only: bool = False) -> Connection:
-    """Open a database of ours with the settings that its promises rest on; raises `ConfigError`, `StoreUnavailable`."""
+def connect(path: Path, *, read_only: bool = False, create: bool = False) -> Connection:
+    """Open a database of ours with the settings that its promises rest on; raises `ConfigError`, `StoreUnavailable`.
+
+    Without `create`, a file that is not there is `StoreUnavailable` and stays so: an empty store knows no "no".
+    """
     if sqlite.sqlite_version_info < OLDEST_SQLITE:
         wanted = ".".join(map(str, OLDEST_SQLITE))
         raise ConfigError(
             [f"SQLite {sqlite.sqlite_version} can lose commits; install a pysqlite3 with SQLite {wanted} or newer"]
         )
     try:
-        connection = sqlite.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+        connection = sqlite.connect(
+            f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_SECONDS,
+        )
         for pragma in ("synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=0", "cache_size=-16384"):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
     except sqlite.Error as error:
         raise StoreUnavailable(f"{path.name} cannot be opened: {error}") from error
     return connection
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises while it reads into `StoreUnavailable`."""
+    try:
+        yield
+    except sqlite.Error as error:
+        raise StoreUnavailable(f"{path.name} cannot be read: {error}") from error
 
 
 class Writer:
@@ -78,7 +98,8 @@ class Writer:
         while self._running:
             await asyncio.wait([self._running])
         self._thread.shutdown()
-        self._connection.close()
+        if self._connection:
+            self._connection.close()
         os.close(self._lock)
 
     async def _commit_while_wanted(self) -> None:
@@ -91,7 +112,7 @@ class Writer:
     async def _commit_group(self) -> None:
         try:
             await self._locked()
-        except (sqlite.Error, OSError) as error:
+        except _FAILURES as error:
             self._fail_waiting(error)
             return
         group, self._waiting = [job for job in self._waiting if not job.future.done()], []
@@ -100,25 +121,25 @@ class Writer:
                 for job in group:
                     await self._in_thread(self._begin)
                     await self._commit([job])
-        except (sqlite.Error, OSError) as error:
+        except _FAILURES as error:
             self._abandon(group, error)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     async def _commit(self, group: list[_Job[Any]]) -> bool:
         """Run and commit a group; False where it was rolled back and its members should be tried one by one."""
+        connection: Connection = self._connection
         for job in group:
             try:
-                job.result = job.work(self._connection)
-            except sqlite.OperationalError:
-                raise
+                job.result = job.work(connection)
             except Exception as error:
-                self._connection.execute("ROLLBACK")
-                if len(group) > 1:
-                    return False
-                job.future.set_exception(error)
-                return True
-        await self._in_thread(self._connection.execute, "COMMIT")
+                if _is_the_databases(error):
+                    raise
+                connection.execute("ROLLBACK")
+                if len(group) == 1 and not job.future.done():
+                    job.future.set_exception(error)
+                return len(group) == 1
+        await self._in_thread(connection.execute, "COMMIT")
         for job in group:
             if not job.future.done():
                 job.future.set_result(job.result)
@@ -134,13 +155,16 @@ class Writer:
     def _lock_and_begin(self) -> None:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
+            self._connection = self._connection or connect(self._path)
             self._begin()
         except BaseException:
+            self._let_go()
             fcntl.flock(self._lock, fcntl.LOCK_UN)
             raise
 
     def _begin(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
+        connection: Connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
 
     async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
@@ -150,9 +174,15 @@ class Writer:
         _refuse(waiting, self._path, error)
 
     def _abandon(self, group: list[_Job[Any]], error: Exception) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        self._let_go()
         _refuse(group, self._path, error)
+
+    def _let_go(self) -> None:
+        """Close the connection, which rolls back; the next group opens another. None is trusted after a failure."""
+        broken, self._connection = self._connection, None
+        if broken:
+            with suppress(sqlite.Error):
+                broken.close()
 
 
 @dataclass(slots=True)
@@ -160,6 +190,14 @@ class _Job(Generic[T]):
     work: Callable[[Connection], T]
     future: asyncio.Future[T]
     result: Any = None
+
+
+_FAILURES = (sqlite.Error, OSError, StoreUnavailable)
+
+
+def _is_the_databases(error: Exception) -> bool:
+    """True where the file or the disk failed (full, broken, malformed), not the statement."""
+    return isinstance(error, sqlite.OperationalError) or type(error) is sqlite.DatabaseError
 
 
 def _refuse(jobs: list[_Job[Any]], path: Path, error: Exception) -> None:
