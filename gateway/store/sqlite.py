@@ -5,17 +5,19 @@ Opening does not create: `prepare` does, once, in one process, before the worker
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
 from pathlib import Path
 
 from gateway.model import KeyRing
 from gateway.store import Now, ReportMaker, Store
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
-from gateway.store.leases import Leases
+from gateway.store.leases import Leases, anyone_lives
 from gateway.store.people import SqlitePeople
 from gateway.store.schema import PEOPLE, SPOOL, migrate
 from gateway.store.segments import Sealer, find_lines, verify
-from gateway.store.spool import SqliteSpool
-from gateway.store.writer import connect
+from gateway.store.spool import SqliteSpool, remove_orphans
+from gateway.store.writer import connect, reading
 
 
 class DataFolder:
@@ -36,6 +38,8 @@ class DataFolder:
         make_keys(self.keys)
         migrate(self.people, PEOPLE)
         migrate(self.spool, SPOOL)
+        if not anyone_lives(self.leases):
+            remove_orphans(self.spool, self.bodies)
 
     def address_ring(self) -> KeyRing:
         return read_ring(self.keys / ADDRESS_RING)
@@ -54,17 +58,14 @@ class DataFolder:
 
     def decision_lines(self, column: str, value: str) -> list[bytes]:
         """Return decision lines by `id`, `who`, `message` or `message_id`, those included that are not sealed yet."""
-        needle = value.encode("utf-8")
-        connection = connect(self.spool, read_only=True)
-        try:
+        with reading(self.spool), closing(connect(self.spool, read_only=True)) as connection:
             waiting = [bytes(row[0]) for row in connection.execute("SELECT lines FROM outbox ORDER BY id")]
-        finally:
-            connection.close()
-        unsealed = [line for packed in waiting for line in packed.split(b"\n") if needle in line]
+        lines = [line for packed in waiting for line in packed.split(b"\n")]
+        unsealed = [line for line in lines if json.loads(line).get(column) == value]
         return list(dict.fromkeys(find_lines(self.decisions, column, value) + unsealed))
 
     def open(self, owner: str, report: ReportMaker, now: Now) -> Store:
-        """Open the store for one worker, whose lease is called `owner`."""
+        """Open the store for one worker, whose lease is called `owner` and something unique."""
         leases = Leases(self.leases, owner)
         people = SqlitePeople(self.people, self.address_ring(), now)
         return Store(people, SqliteSpool(self.spool, self.bodies, leases, report, now))
