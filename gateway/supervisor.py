@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 DRAIN_SECONDS = 30
 _RESTART_PAUSE = 1.0
+_MOMENT, _LONG = 0.1, 3600.0
 
 Main = Callable[[int], int]
 """What a child process runs; it is given the read end of the pipe to watch, and returns its exit status."""
@@ -59,19 +60,24 @@ class Supervisor:
     def __init__(self, crew: Crew, reload: Callable[[], Crew | None]) -> None:
         self._crew = crew
         self._reload = reload
+        self._leaving: dict[int, float] = {}
         self._watched, self._held = os.pipe()
 
     def run(self) -> int:
-        """Start everyone and stay until SIGTERM or SIGINT; return the exit status."""
+        """Start everyone and stay until SIGTERM or SIGINT; return the exit status: 1 if anyone had to be killed."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._start(self._crew)
-        while True:
-            received = signal.sigwait(_SIGNALS)
-            if received in (signal.SIGTERM, signal.SIGINT):
-                return self._stop(self._crew)
+        while (received := self._next_signal()) not in (signal.SIGTERM, signal.SIGINT):
             if received == signal.SIGHUP:
                 self._change_crew()
             self._raise_the_fallen()
+            self._kill_the_late()
+        return self._stop()
+
+    def _next_signal(self) -> int | None:
+        """Wait for a signal; while somebody is leaving, no longer than a moment."""
+        received = signal.sigtimedwait(_SIGNALS, _MOMENT if self._leaving else _LONG)
+        return received.si_signo if received else None
 
     def _start(self, crew: Crew) -> None:
         for name in crew.mains:
@@ -87,15 +93,17 @@ class Supervisor:
             os.close(self._held)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             status = crew.mains[name](self._watched)
+            sys.stdout.flush()
+            sys.stderr.flush()
         except BaseException:
             log.exception("%s ended unforeseen", name)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             os._exit(status)
 
     def _raise_the_fallen(self) -> None:
+        """Start again whoever of the crew has ended; whoever was told to leave is only seen off."""
         for pid, status in _ended_children():
+            self._leaving.pop(pid, None)
             name = self._crew.pids.pop(pid, None)
             if name is not None:
                 log.error("%s (process %d) ended with status %d; it is started again", name, pid, status)
@@ -109,20 +117,31 @@ class Supervisor:
             return
         leaving, self._crew = self._crew, following
         self._start(following)
-        self._stop(leaving)
+        self._dismiss(leaving)
 
-    def _stop(self, crew: Crew) -> int:
-        """Let a crew finish what it is at; whoever has not ended after `DRAIN_SECONDS` is killed, and that is 1."""
+    def _dismiss(self, crew: Crew) -> None:
+        """Tell a crew to finish what it is at, within `DRAIN_SECONDS`."""
         for pid in crew.pids:
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while crew.pids and time.monotonic() < deadline:
-            signal.sigtimedwait([signal.SIGCHLD], 0.1)
-            for pid, _ in _ended_children():
-                crew.pids.pop(pid, None)
-        for pid in crew.pids:
+            self._leaving[pid] = time.monotonic() + DRAIN_SECONDS
+
+    def _kill_the_late(self) -> int:
+        """Kill whoever was told to leave and has not; return how many that were."""
+        late = [pid for pid, deadline in self._leaving.items() if time.monotonic() >= deadline]
+        for pid in late:
             os.kill(pid, signal.SIGKILL)
-        return 1 if crew.pids else 0
+            del self._leaving[pid]
+        return len(late)
+
+    def _stop(self) -> int:
+        leaving, self._crew = self._crew, Crew({})
+        self._dismiss(leaving)
+        killed = 0
+        while self._leaving:
+            self._next_signal()
+            self._raise_the_fallen()
+            killed += self._kill_the_late()
+        return 1 if killed else 0
 
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
