@@ -607,11 +607,15 @@ def test_a_password_file_holds_one_line(house: House, content: bytes) -> None:
 
 
 def test_a_secret_that_is_not_there_is_told_with_who_makes_it(house: House) -> None:
-    (house.folder / "var/dkim/example.com.s1.pem").unlink()
     (house.folder / "var/smarthost.password").unlink()
-    password, key = house.problems()
-    assert "there is no file" in password and "write the secret into it" in password
-    assert "there is no file" in key and "assent dkim new" in key
+    problem = house.only_problem()
+    assert "there is no file" in problem and "write the secret into it" in problem
+
+
+def test_a_dkim_key_that_is_not_there_is_a_warning_because_account_mail_goes_on(house: House) -> None:
+    (house.folder / "var/dkim/example.com.s1.pem").unlink()
+    [told] = [one for one in house.load().warnings if "there is no file" in one]
+    assert "assent dkim new" in told and "451 4.7.5" in told
 
 
 def test_whoever_makes_keys_may_read_the_file_before_there_are_any(house: House) -> None:

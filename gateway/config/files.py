@@ -20,6 +20,8 @@ from gateway.config.values import DkimKey
 
 RSA_LEAST_BITS = 1024
 _LARGEST_SECRET = 64 * 1024
+_UNSIGNED = "promotional mail that it should sign is answered 451 4.7.5, and other mail leaves unsigned"
+"""Account mail must not wait for a key (UNS-35)."""
 
 FOLDER = written("a folder", '"var"', lambda text, folder: folder / text if line(text) else None, Path("var"))
 
@@ -88,7 +90,10 @@ def _dkim_key(text: str, folder: Path) -> DkimKey | None:
     if not line(text):
         return None
     path = folder / text
-    pem = _private_content(path, DkimKey(path), "`assent dkim new DOMAIN` makes one")
+    try:
+        pem = _private_content(path, DkimKey(path), "`assent dkim new DOMAIN` makes one")
+    except Missing as error:
+        raise Missing(str(error), error.value, _UNSIGNED) from error
     try:
         private = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

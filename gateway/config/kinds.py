@@ -33,11 +33,15 @@ class Kind:
 
 
 class Missing(ValueError):
-    """A file that the configuration names does not exist yet; `value` is what the key says all the same."""
+    """A file that the configuration names does not exist yet; `value` is what the key says all the same.
 
-    def __init__(self, sentence: str, value: Any) -> None:
+    `meanwhile` says what happens without the file; it is "" where nothing can run without it.
+    """
+
+    def __init__(self, sentence: str, value: Any, meanwhile: str = "") -> None:
         super().__init__(sentence)
         self.value = value
+        self.meanwhile = meanwhile
 
 
 def shown(value: object) -> str:

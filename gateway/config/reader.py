@@ -109,11 +109,17 @@ class Reader:
         try:
             return key.kind.read(raw[key.name], self._folder)
         except Missing as error:
-            if self._keys_may_be_missing:
-                return error.value
-            return self._wrong(key, place, error)
+            return self._missing(key, place, error)
         except ValueError as error:
             return self._wrong(key, place, error)
+
+    def _missing(self, key: Key, place: Place, error: Missing) -> Any:
+        if self._keys_may_be_missing:
+            return error.value
+        if not error.meanwhile:
+            return self._wrong(key, place, error)
+        self._notes.warning(place, f"{dotted(place)}: {error}; until then {error.meanwhile}")
+        return error.value
 
     def _wrong(self, key: Key, place: Place, error: ValueError) -> Any:
         self._notes.problem(place, f"{dotted(place)}: {error}")
