@@ -20,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +239,10 @@ class Gateway:
         self.process = None
 
     def close(self) -> None:
+        """End whatever still runs."""
         if self.process is not None:
-            self.kill()
+            with suppress(ProcessLookupError):
+                self.kill()
 
     # the marketing tool
 
