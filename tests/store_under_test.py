@@ -11,8 +11,19 @@ from gateway.address import Address
 from gateway.consent import EventType, NewEvent
 from gateway.decisions import Subject, attempt_line, door_line
 from gateway.ids import Ids, spool_text
-from gateway.model import Action, Failure, MessageClass, Outcome, Peer, Recipient, Scope, Verdict
-from gateway.store import Settlement, SpooledMessage, SpooledRecipient
+from gateway.model import (
+    Action,
+    Failure,
+    MessageClass,
+    Outcome,
+    Peer,
+    Recipient,
+    Scope,
+    SpooledMessage,
+    SpooledRecipient,
+    Verdict,
+)
+from gateway.store import Settlement
 from gateway.store.people import SqlitePeople
 from gateway.store.spool import SqliteSpool
 from gateway.store.sqlite import DataFolder

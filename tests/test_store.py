@@ -243,7 +243,7 @@ def test_two_processes_write_at_once_and_lose_nothing(database: Path) -> None:
 
 
 def test_an_old_sqlite_is_refused(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module.sqlite, "sqlite_version_info", (3, 51, 2))
+    monkeypatch.setattr(sqlite, "sqlite_version_info", (3, 51, 2))
     with pytest.raises(ConfigError, match=r"3\.51\.3"):
         connect(database)
 

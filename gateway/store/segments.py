@@ -1,7 +1,7 @@
 """Seal what has been committed, and verify what was sealed.
 
-One sealer at a time, elected by a lock, closes runs of ledger events and decision lines into numbered segments, signs each
-head (Ed25519) and appends it to the anchor, a file outside the database. SQLite commits one writer at a
+One sealer at a time, elected by a lock, closes runs of ledger events and decision lines into numbered segments, signs
+each head (Ed25519) and appends it to the anchor, a file outside the database. SQLite commits one writer at a
 time and rows are numbered inside the transaction, so no row can appear below one that was read here.
 """
 
@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from gateway.consent import Standing, fold
 from gateway.ledger import SegmentHead, break_in_chain, commitment, event_leaf, leaf, merkle_root, seal
 from gateway.store import Now
-from gateway.store.people import event_of
+from gateway.store.people import columns_of, event_of
 from gateway.store.schema import DECISIONS, migrate
 from gateway.store.writer import Connection, Writer, connect
 
@@ -34,6 +33,10 @@ ANCHOR = "anchor.jsonl"
 
 LINES_A_SEGMENT = 20_000
 _HEAD_COLUMNS = "chain, number, first, last, count, root, previous, sealed_at"
+_UNREADABLE = (KeyError, TypeError, ValueError)
+
+_Line = tuple[int, bytes, str]
+"""A line's number, its leaf hash made anew, and what is wrong with the line itself ("" if nothing)."""
 
 
 class Sealer:
@@ -47,7 +50,7 @@ class Sealer:
         self._outbox = connect(spool, read_only=True)
         self._folder = folder
         self._anchor = folder.parent / ANCHOR
-        self._anchor_is_whole = False
+        self._is_whole = False
         self._key = key
         self._now = now
         self._lock = os.open(folder.parent / "sealer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -61,11 +64,13 @@ class Sealer:
         return True
 
     async def seal(self) -> int:
-        """Seal everything committed so far; return how many lines that were."""
-        if not self._anchor_is_whole:
-            await asyncio.to_thread(self._mend_anchor)
-            self._anchor_is_whole = True
-        return await self._seal_events() + await self._move_decisions()
+        """Seal what has been committed, up to `LINES_A_SEGMENT` of each chain; return how many lines that were."""
+        if not self._is_whole:
+            await asyncio.to_thread(self._mend)
+        self._is_whole = False
+        sealed = await self._seal_events() + await self._move_decisions()
+        self._is_whole = True
+        return sealed
 
     async def checkpoint(self) -> None:
         """Move both write-ahead logs' content into their files; only the sealer ever does."""
@@ -117,20 +122,25 @@ class Sealer:
         ]
 
     def _keep(self, lines: Sequence[bytes], first: int) -> None:
-        """Write lines into the month's file, numbered from `first`; what a crash left there unsealed is written anew."""
-        path = self._folder / f"{self._now():%Y-%m}.db"
-        if not path.exists():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            migrate(path, DECISIONS)
-        with closing(connect(path)) as connection:
+        """Write lines into the month's file, numbered from `first`."""
+        with closing(connect(self._month())) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute("DELETE FROM decisions WHERE seq >= ?", (first,))
             connection.executemany(
                 "INSERT INTO decisions (seq, id, who, message, message_id, line) VALUES (?, ?, ?, ?, ?, ?)",
                 [(seq, *_index_of(line), line) for seq, line in enumerate(lines, first)],
             )
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _month(self) -> Path:
+        """Return this month's file; it gets its name once it is whole, so that no crash leaves half of one."""
+        path = self._folder / f"{self._now():%Y-%m}.db"
+        if not path.exists():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unnamed = path.with_suffix(".new")
+            migrate(unnamed, DECISIONS)
+            unnamed.rename(path)
+        return path
 
     async def _close_segment(self, head: SegmentHead, source: int) -> None:
         signature = self._key.sign(head.signed_bytes())
@@ -140,8 +150,13 @@ class Sealer:
         )
         await asyncio.to_thread(append_to_anchor, self._anchor, [(head, signature)])
 
-    def _mend_anchor(self) -> None:
-        """Append the heads that a crash kept from the anchor."""
+    def _mend(self) -> None:
+        """Undo what a crash has half done: lines of a segment that was not closed, heads that were not anchored."""
+        head = last_head(self._reader, DECISION_LOG)
+        for path in sorted(self._folder.glob("*.db")):
+            with closing(connect(path)) as connection:
+                connection.execute("DELETE FROM decisions WHERE seq > ?", (head.last if head else 0,))
+        _cut_torn_line(self._anchor)
         known = {(head.chain, head.number) for head, _ in read_anchor(self._anchor)}
         signed = signed_heads(self._reader, LEDGER) + signed_heads(self._reader, DECISION_LOG)
         append_to_anchor(self._anchor, [one for one in signed if (one[0].chain, one[0].number) not in known])
@@ -150,13 +165,15 @@ class Sealer:
 def verify(people: Path, folder: Path, key: Ed25519PublicKey, anchor: Path | None) -> Iterator[str]:
     """Check ledger and decision log line by line; yield each place where they are not what was sealed.
 
-    With `anchor`, a file kept outside the database, a cut-off tail and a history written anew with the database's own keys
-    are found too.
+    With `anchor`, a file kept outside the database, a cut-off tail and a history written anew with the database's own
+    keys are found too.
     """
     with closing(connect(people, read_only=True)) as connection:
+        connection.text_factory = _lenient_text
         yield from _verify_chain(signed_heads(connection, LEDGER), _event_leaves(connection), key)
         yield from _verify_chain(signed_heads(connection, DECISION_LOG), _line_leaves(folder), key)
         yield from _verify_standing(connection)
+        yield from _verify_people(connection)
         if anchor:
             yield from _verify_anchor(connection, anchor, key)
 
@@ -193,7 +210,9 @@ def append_to_anchor(anchor: Path, heads: Sequence[tuple[SegmentHead, bytes]]) -
     """Append signed heads to the anchor file, one JSON object a line, and see them on disk."""
     if not heads:
         return
-    with open(anchor, "a", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    with open(
+        anchor, "a", encoding="ascii", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)
+    ) as file:
         for head, signature in heads:
             file.write(json.dumps({**asdict(head), "signature": signature.hex()}) + "\n")
         file.flush()
@@ -201,53 +220,90 @@ def append_to_anchor(anchor: Path, heads: Sequence[tuple[SegmentHead, bytes]]) -
 
 
 def read_anchor(anchor: Path) -> list[tuple[SegmentHead, bytes]]:
-    """Return the heads in an anchor file; a last line that a crash left unfinished is passed over."""
+    """Return the heads in an anchor file; a last line that a crash left unfinished is passed over.
+
+    Raises `ValueError` where another line is not one of ours.
+    """
     if not anchor.exists():
         return []
     heads = []
     for line in anchor.read_text("ascii").splitlines(keepends=True):
         if line.endswith("\n"):
-            told = json.loads(line)
-            signature = bytes.fromhex(told.pop("signature"))
-            heads.append((SegmentHead(**told), signature))
+            heads.append(_anchored_head(line))
     return heads
 
 
+def _anchored_head(line: str) -> tuple[SegmentHead, bytes]:
+    try:
+        told = json.loads(line)
+        return SegmentHead(**{name: told[name] for name in _HEAD_COLUMNS.split(", ")}), bytes.fromhex(told["signature"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a segment head: {line[:80]!r}") from error
+
+
+def _cut_torn_line(anchor: Path) -> None:
+    """Remove a last line that a crash left unfinished, so that the next one does not continue it."""
+    if anchor.exists():
+        content = anchor.read_bytes()
+        os.truncate(anchor, content.rfind(b"\n") + 1)
+
+
 def _verify_chain(
-    signed: Sequence[tuple[SegmentHead, bytes]], lines: Iterable[tuple[int, bytes, str]], key: Ed25519PublicKey
+    signed: Sequence[tuple[SegmentHead, bytes]], lines: Iterable[_Line], key: Ed25519PublicKey
 ) -> Iterator[str]:
-    """`lines` gives each line's number, its leaf hash made anew, and what is wrong with the line itself ("" if nothing)."""
     broken = break_in_chain([head for head, _ in signed])
     if broken:
         yield broken
-    remaining = iter(lines)
+    runs = _runs(iter(lines), [head.last for head, _ in signed])
     for head, signature in signed:
         if not _is_signed(head, signature, key):
             yield f"{head.chain} segment {head.number}: the signature is not ours"
-        taken = list(islice(remaining, head.count))
+        taken = next(runs)
         yield from (f"{head.chain} line {number}: {wrong}" for number, _, wrong in taken if wrong)
         if [number for number, _, _ in taken] != list(range(head.first, head.last + 1)):
             yield f"{head.chain} segment {head.number}: a line of {head.first} to {head.last} is missing"
         elif merkle_root([one for _, one, _ in taken]).hex() != head.root:
             yield f"{head.chain} segment {head.number}: a line of {head.first} to {head.last} has been changed or moved"
-    yield from (f"line {number} (not sealed yet): {wrong}" for number, _, wrong in remaining if wrong)
+    yield from (f"line {number} (not sealed yet): {wrong}" for run in runs for number, _, wrong in run if wrong)
 
 
-def _event_leaves(connection: Connection) -> Iterator[tuple[int, bytes, str]]:
+def _runs(lines: Iterator[_Line], lasts: Sequence[int]) -> Iterator[list[_Line]]:
+    """Yield the lines up to each of the numbers `lasts`, then the rest: a line that is missing moves no other."""
+    ahead = next(lines, None)
+    for last in lasts:
+        run: list[_Line] = []
+        while ahead and ahead[0] <= last:
+            run.append(ahead)
+            ahead = next(lines, None)
+        yield run
+    if ahead:
+        yield [ahead, *lines]
+
+
+def _event_leaves(connection: Connection) -> Iterator[_Line]:
     rows = connection.execute(
         "SELECT e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields,"
         " e.commitment, e.hash, p.salt FROM events e LEFT JOIN event_personal p USING (seq) ORDER BY e.seq"
     )
-    for *columns, committed, stored, salt in rows:
-        event = event_of(columns)
-        recomputed = event_leaf(event, committed)
-        wrong = "" if recomputed == stored else "it is not what was recorded"
-        if event.personal is not None and commitment(salt, event.personal) != committed:
-            wrong = "its personal fields are not what was recorded"
-        yield event.seq, recomputed, wrong
+    for row in rows:
+        try:
+            yield _event_leaf(*row)
+        except _UNREADABLE:
+            yield row[0], b"", "it cannot be read"
 
 
-def _line_leaves(folder: Path) -> Iterator[tuple[int, bytes, str]]:
+def _event_leaf(*row: Any) -> _Line:
+    *columns, committed, stored, salt = row
+    event = event_of(columns)
+    recomputed = event_leaf(event, committed)
+    if recomputed != stored or columns_of(event) != tuple(columns[:-1]):
+        return event.seq, recomputed, "it is not what was recorded"
+    if event.personal is not None and commitment(salt, event.personal) != committed:
+        return event.seq, recomputed, "its personal fields are not what was recorded"
+    return event.seq, recomputed, ""
+
+
+def _line_leaves(folder: Path) -> Iterator[_Line]:
     for path in sorted(folder.glob("*.db")):
         with closing(connect(path, read_only=True)) as connection:
             for seq, line in connection.execute("SELECT seq, line FROM decisions ORDER BY seq"):
@@ -261,12 +317,38 @@ def _verify_standing(connection: Connection) -> Iterator[str]:
             " FROM events e WHERE e.address_id = ? ORDER BY e.seq",
             (address_id,),
         )
-        if fold(map(event_of, rows)) != Standing.from_json(json.loads(standing)):
+        if not _amounts_to(rows, standing):
             yield f"person {address_id.hex()}: the standing is not what the ledger amounts to"
 
 
+def _amounts_to(rows: Iterable[Sequence[Any]], standing: str) -> bool:
+    try:
+        return fold(map(event_of, rows)) == Standing.from_json(json.loads(standing))
+    except _UNREADABLE:
+        return False
+
+
+def _verify_people(connection: Connection) -> Iterator[str]:
+    """A person who is gone, or whom no key leads to, would be asked and sent to as if they had never said anything."""
+    rows = connection.execute(
+        "SELECT DISTINCT e.address_id FROM events e LEFT JOIN people p USING (address_id) WHERE p.address_id IS NULL"
+    )
+    yield from (f"person {address_id.hex()} is in the ledger and nowhere else" for (address_id,) in rows)
+    rows = connection.execute(
+        "SELECT address_id FROM people WHERE address IS NOT NULL"
+        " AND address_id NOT IN (SELECT address_id FROM address_keys)"
+    )
+    yield from (f"person {address_id.hex()} cannot be found by their address" for (address_id,) in rows)
+
+
 def _verify_anchor(connection: Connection, anchor: Path, key: Ed25519PublicKey) -> Iterator[str]:
-    anchored = read_anchor(anchor)
+    try:
+        anchored = read_anchor(anchor)
+    except ValueError as error:
+        yield f"{anchor.name}: {error}"
+        return
+    if not anchored and signed_heads(connection, LEDGER):
+        yield f"{anchor.name}: no segment head stands there"
     for chain in (LEDGER, DECISION_LOG):
         stored = {head.number: head for head, _ in signed_heads(connection, chain)}
         for head, signature in (one for one in anchored if one[0].chain == chain):
@@ -284,6 +366,11 @@ def _is_signed(head: SegmentHead, signature: bytes, key: Ed25519PublicKey) -> bo
     except InvalidSignature:
         return False
     return True
+
+
+def _lenient_text(octets: bytes) -> str:
+    """Read text that may have been tampered with: what is no UTF-8 is found wrong by its hash, not by an exception."""
+    return octets.decode("utf-8", "surrogateescape")
 
 
 def _index_of(line: bytes) -> tuple[str, str, str, str]:
