@@ -9,6 +9,7 @@ its end has been written down. Failures of the next hop are values here (`Reply`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ class Lane:
         self.smarthost = smarthost
         self._waiting: tuple[deque[Parcel], ...] = (deque(), deque(), deque())
         self._something = asyncio.Event()
-        self._is_closed = False
+        self._closed = asyncio.Event()
 
     def put(self, parcel: Parcel) -> None:
         self._waiting[_PRIORITY.get(parcel.message.message_class, 1)].append(parcel)
@@ -79,7 +80,7 @@ class Lane:
 
     async def next(self) -> Parcel | None:
         """Return the most urgent parcel, waiting for one; None once the lane is closed."""
-        while not self._is_closed:
+        while not self._closed.is_set():
             for queue in self._waiting:
                 if queue:
                     return queue.popleft()
@@ -87,8 +88,13 @@ class Lane:
             await self._something.wait()
         return None
 
+    async def rest(self) -> None:
+        """Wait until the smarthost is worth trying again, or until the lane is closed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), self.pool.rest_left)
+
     def close(self) -> None:
-        self._is_closed = True
+        self._closed.set()
         self._something.set()
 
     def __len__(self) -> int:
@@ -128,13 +134,20 @@ class Delivery:
             asyncio.create_task(self._relay_for_ever(lane)) for lane in self._lanes.values() for _ in range(runners)
         ]
 
-    async def stop(self) -> None:
-        """Finish and settle what is under way; what waits stays in the spool, for whoever starts next."""
+    async def stop(self, seconds: float) -> None:
+        """Finish and settle what is under way; what waits stays in the spool, for whoever starts next.
+
+        An attempt that takes longer than `seconds` is given up; its copy may come twice, but is not lost.
+        """
         if self._claimer:
             self._claimer.cancel()
         for lane in self._lanes.values():
             lane.close()
-        await asyncio.gather(*self._runners)
+        if self._runners:
+            _, late = await asyncio.wait(self._runners, timeout=seconds)
+            for runner in late:
+                runner.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     # what the listener hands over
 
@@ -192,7 +205,7 @@ class Delivery:
             self._metrics.smarthost_unavailable()
             unavailable = Reply(451, "4.4.1", str(error) or "no smarthost answers")
             await self._settle_when_possible(self._deferrals(parcel, lane, unavailable))
-            await asyncio.sleep(lane.pool.rest_left)
+            await lane.rest()
         else:
             await self._settle_when_possible(settlements)
 

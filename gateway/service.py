@@ -47,7 +47,9 @@ from unsubscribe_site.server import start as start_site
 log = logging.getLogger(__name__)
 
 PARTS = ("relay", "site", "console")
-DRAIN_SECONDS = 20
+DRAIN_SECONDS = 10
+"""How long listeners, and then attempts under way, may take to finish; the supervisor waits for both."""
+
 SEAL_SECONDS = 0.5
 RUNNERS_A_CONNECTION = 2
 """Copies under way for each connection: while one is written down, the next is relayed."""
@@ -115,7 +117,6 @@ async def prepare(config: Config) -> None:
 
 def serve(path: Path, parts: Sequence[str]) -> int:
     """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`."""
-    os.umask(0o077)
     config = load(path)
     _warn(config)
     asyncio.run(prepare(config))
@@ -205,7 +206,7 @@ class Worker:
 
         async def close() -> None:
             await asyncio.gather(*(listener.drain(DRAIN_SECONDS) for listener in listeners))
-            await delivery.stop()
+            await delivery.stop(DRAIN_SECONDS)
             await asyncio.gather(*(pool.close() for pool in pools.values()))
 
         return close

@@ -6,6 +6,7 @@ is no, 2 usage, 75 try again, 78 the configuration is wrong. What the commands d
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ for commands in (serving, setup, demo, people, mail):
 
 def main() -> None:
     """Run a command; what went wrong is told in a sentence, and in the exit status (sysexits)."""
+    os.umask(0o077)
     try:
         assent.main(standalone_mode=True)
     except ConfigError as error:
