@@ -171,7 +171,7 @@ class Delivery:
             try:
                 await self._store.spool.take_over()
                 if all(len(lane) < CLAIM_SIZE for lane in self._lanes.values()) and self.has_room(0):
-                    self._hand_on(await self._store.spool.claim(CLAIM_SIZE))
+                    self._hand_on(await self._store.spool.claim(CLAIM_SIZE, MEMORY_BUDGET - self._in_memory))
             except StoreUnavailable as error:
                 log.warning("the spool cannot be read now: %s", error)
             except Exception:

@@ -529,6 +529,16 @@ async def test_breach_notices_go_first_and_promotion_last(rig: Rig) -> None:
     assert set(claimed[3:]) == {MessageClass.PROMOTIONAL, MessageClass.PRODUCT}
 
 
+async def test_a_claim_brings_no_more_bodies_than_fit_but_always_one(rig: Rig) -> None:
+    async with rig.spool() as spool:
+        for _ in range(3):
+            await spool.keep(rig.message(bytes(1000)), rig.addressees(ALICE, ALICE), [], claimed=False)
+            rig.clock.move(timedelta(seconds=1))
+        assert [one.addressee.n for one in await spool.claim(9, 1999)] == [0, 1]
+        assert len(await spool.claim(9, 1)) == 1
+        assert len(await spool.claim(9, 10_000)) == 3
+
+
 @pytest.mark.parametrize("octets", [0, 1, LARGE_BODY, LARGE_BODY + 1])
 async def test_a_body_comes_back_octet_for_octet_and_a_large_one_is_a_file(rig: Rig, octets: int) -> None:
     message = rig.message(bytes(range(256)) * (octets // 256) + bytes(octets % 256))

@@ -166,8 +166,11 @@ class Spool(Protocol):
     def note(self, lines: Sequence[bytes]) -> None:
         """Keep decision lines of refusals with the next commit, within a second; a crash may lose them."""
 
-    async def claim(self, limit: int) -> list[Claimed]:
-        """Claim copies that are due and nobody's, or a dead worker's: breach notices first, promotion last."""
+    async def claim(self, limit: int, octets: int = ...) -> list[Claimed]:
+        """Claim copies that are due and nobody's: breach notices first, promotion last.
+
+        At most `limit` of them, and at least one, but no more than `octets` of bodies.
+        """
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write down how attempts ended; a message whose last recipient is settled goes, its failures reported."""

@@ -96,6 +96,7 @@ SPOOL = (
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
         envelope TEXT NOT NULL,
+        size INTEGER NOT NULL,
         body BLOB
     );
     CREATE TABLE recipients (

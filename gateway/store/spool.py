@@ -28,6 +28,7 @@ from gateway.store.writer import Connection, Writer, connect, reading
 LARGE_BODY = 128 * 1024
 """Octets from which a body is a file of its own, so that small commits do not wait behind it."""
 
+CLAIMED_OCTETS = 64 * 1024 * 1024
 NOTE_SECONDS = 0.5
 NOTES_KEPT = 50_000
 """How many decision lines of refusals wait for a store that cannot be written to; the newest beyond that are lost."""
@@ -95,11 +96,11 @@ class SqliteSpool:
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._start_noting)
 
-    async def claim(self, limit: int) -> list[Claimed]:
+    async def claim(self, limit: int, octets: int = CLAIMED_OCTETS) -> list[Claimed]:
         if not await self._anything_due():
             return []
         now, owner = _epoch(self._now()), self._leases.owner
-        rows = await self._writer.do(lambda connection: _claim(connection, owner, now, limit))
+        rows = await self._writer.do(lambda connection: _claim(connection, owner, now, limit, octets))
         try:
             return await self._with_messages(rows)
         except (StoreUnavailable, OSError) as error:
@@ -279,7 +280,9 @@ def _insert(
     due: int,
     owner: str | None,
 ) -> None:
-    connection.execute("INSERT INTO messages VALUES (?, ?, ?)", (message.id, _envelope_json(message), body))
+    connection.execute(
+        "INSERT INTO messages VALUES (?, ?, ?, ?)", (message.id, _envelope_json(message), len(message.message), body)
+    )
     priority = _PRIORITIES.get(message.message_class, _ORDINARY)
     connection.executemany(
         "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
@@ -307,17 +310,29 @@ def _put_lines(connection: Connection, lines: Sequence[bytes]) -> None:
         connection.execute("INSERT INTO outbox (lines) VALUES (?)", (b"\n".join(lines),))
 
 
-def _claim(connection: Connection, owner: str, now: int, limit: int) -> list[tuple[int, SpooledRecipient]]:
+def _claim(connection: Connection, owner: str, now: int, limit: int, octets: int) -> list[tuple[int, SpooledRecipient]]:
+    """Claim what is due, the most urgent first, up to so many recipients and so many octets of distinct bodies."""
     claimed: list[tuple[int, SpooledRecipient]] = []
+    sizes: dict[int, int] = {}
     for priority in (0, 1, 2):
-        rows = connection.execute(
-            "UPDATE recipients SET owner = ? WHERE (message_id, n) IN (SELECT message_id, n FROM recipients"
-            " WHERE owner IS NULL AND due > 0 AND priority = ? AND due <= ? ORDER BY due LIMIT ?)"
-            " RETURNING message_id, n, address, options, who, decision, attempts",
-            (owner, priority, now, limit - len(claimed)),
-        ).fetchall()
-        claimed += [(row[0], _addressee_of(row)) for row in rows]
+        rows = connection.execute(_DUE, (priority, now, limit - len(claimed))).fetchall()
+        for message_id, size, *columns in rows:
+            sizes[message_id] = size
+            if claimed and sum(sizes.values()) > octets:
+                break
+            claimed.append((message_id, _addressee_of(columns)))
+    connection.executemany(
+        "UPDATE recipients SET owner = ? WHERE message_id = ? AND n = ?",
+        [(owner, message_id, addressee.n) for message_id, addressee in claimed],
+    )
     return claimed
+
+
+_DUE = (
+    "SELECT r.message_id, m.size, r.n, r.address, r.options, r.who, r.decision, r.attempts"
+    " FROM recipients r JOIN messages m ON m.id = r.message_id"
+    " WHERE r.owner IS NULL AND r.due > 0 AND r.priority = ? AND r.due <= ? ORDER BY r.due LIMIT ?"
+)
 
 
 def _give_back(connection: Connection, rows: Sequence[tuple[int, SpooledRecipient]]) -> None:
@@ -392,7 +407,7 @@ def _message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
 
 
 def _addressee_of(row: Sequence[Any]) -> SpooledRecipient:
-    _, n, address, options, who, decision, attempts = row
+    n, address, options, who, decision, attempts = row
     return SpooledRecipient(n, _recipient(address, options), who, decision, attempts)
 
 
