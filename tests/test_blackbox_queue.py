@@ -1,0 +1,210 @@
+"""An opt-out reaches mail that is already queued, whatever happens in between: a crash, a slow smarthost, a race.
+
+The judge stands outside: when a click's 200 was read, against when MAIL came for that person at a strict sink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.gateway_under_test import Gateway, eventually, fetch, newsletter, token_of
+from tests.sink import Sink
+
+INTERLEAVINGS = int(os.environ.get("ASSENT_INTERLEAVINGS", "300"))
+SESSIONS = 20
+GRACE = 1.0
+"""Seconds after a click's 200 in which a copy that was decided before may still begin to leave (OUT-02)."""
+
+STOPPED = (550, "5.7.1 unsubscribed:")
+
+
+def token_for(gateway: Gateway, sink: Sink, reader: str) -> str:
+    """Return the token of a newsletter that was really relayed; the sink forgets it."""
+    assert gateway.submit(newsletter(reader, subject="First"), [reader])[""][0] == 250
+    token = token_of(sink.wait_for(1)[0].content)
+    sink.clear()
+    return token
+
+
+def queue_while_held(gateway: Gateway, sink: Sink, reader: str) -> tuple[str, str]:
+    """Have a newsletter accepted and tried in vain; return its Message-ID and its id in the queue."""
+    sink.hold()
+    message = newsletter(reader, subject="Queued")
+    code, text = gateway.submit(message, [reader])[""]
+    assert code == 250
+    eventually(lambda: sink.attempts)
+    return re.search(rb"(?m)^Message-ID: (\S+)", message)[1].decode(), text.split()[-1]
+
+
+def is_settled(gateway: Gateway, queued: str) -> bool:
+    return gateway.run("queue", "show", queued, check=False).returncode == 1
+
+
+def outcomes(gateway: Gateway, message_id: str, reader: str) -> list[str]:
+    lines = gateway.json("explain", message_id, reader)
+    return [line["outcome"] for line in lines if line["kind"] == "attempt"]
+
+
+@pytest.mark.req("OUT-02")
+def test_a_copy_that_waits_for_the_smarthost_is_dropped_by_an_opt_out(make_gateway: MakeGateway, sink: Sink) -> None:
+    gateway = make_gateway(workers=2)
+    gateway.opt_in("leaving@example.org", "staying@example.org")
+    gateway.start()
+    token = token_for(gateway, sink, "leaving@example.org")
+    message_id, queued = queue_while_held(gateway, sink, "leaving@example.org")
+    other_id, other = queue_while_held(gateway, sink, "staying@example.org")
+    assert gateway.one_click(token).status == 200
+    sink.release()
+    eventually(lambda: is_settled(gateway, queued) and is_settled(gateway, other))
+    assert [one.recipients for one in sink.messages] == [("staying@example.org",)]
+    *earlier, last = outcomes(gateway, message_id, "leaving@example.org")
+    assert (set(earlier), last) == ({"deferred"}, "suppressed")
+    assert outcomes(gateway, other_id, "staying@example.org")[-1] == "relayed"
+
+
+@pytest.mark.req("UNS-22")
+def test_an_opt_out_survives_a_crash_right_after_its_200_and_stops_what_is_queued(
+    make_gateway: MakeGateway, sink: Sink
+) -> None:
+    gateway = make_gateway(workers=2)
+    gateway.opt_in("leaving@example.org", "staying@example.org")
+    gateway.start()
+    token = token_for(gateway, sink, "leaving@example.org")
+    message_id, queued = queue_while_held(gateway, sink, "leaving@example.org")
+    _, other = queue_while_held(gateway, sink, "staying@example.org")
+    answer = gateway.one_click(token)
+    gateway.kill()
+    assert answer.status == 200
+    sink.release()
+    gateway.start()
+    code, text = gateway.submit(newsletter(), ["leaving@example.org"])["leaving@example.org"]
+    assert (code, text[: len(STOPPED[1])]) == STOPPED
+    eventually(lambda: is_settled(gateway, queued) and is_settled(gateway, other))
+    assert [one.recipients for one in sink.messages] == [("staying@example.org",)]
+    assert outcomes(gateway, message_id, "leaving@example.org")[-1] == "suppressed"
+
+
+@dataclass
+class Race:
+    """People who are sent a newsletter and click at about the same time, and the book of who did what when."""
+
+    gateway: Gateway
+    sink: Sink
+    tokens: dict[str, str]
+    clicked_at: dict[str, float] = field(default_factory=dict)
+    accepted: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+
+    async def run(self) -> None:
+        """Let everybody race, `SESSIONS` submissions at a time, at a smarthost that misbehaves."""
+        weather = asyncio.create_task(self._weather())
+        slots = asyncio.Semaphore(SESSIONS)
+        await asyncio.gather(*(self._person(person, slots) for person in self.tokens))
+        weather.cancel()
+
+    async def _person(self, person: str, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            longest = random.choice([0.0, 0.02, 0.1, 0.5, 1.5, 4.0])
+            click = asyncio.create_task(self._click(person, random.uniform(0, longest)))
+            await asyncio.sleep(random.choice([0.0, 0.0, 0.03]))
+            await self._submit(person)
+        await click
+
+    async def _click(self, person: str, after: float) -> None:
+        await asyncio.sleep(after)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.site)
+        head = f"POST /u/{self.tokens[person]} HTTP/1.1\r\nHost: mail.example.com\r\nContent-Length: 26\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\nList-Unsubscribe=One-Click".encode())
+        status = await reader.readline()
+        self.clicked_at[person] = time.time()
+        writer.close()
+        assert status.startswith(b"HTTP/1.1 200 "), status
+
+    async def _submit(self, person: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.submission)
+        await _reply(reader)
+        for command in ("EHLO load.example.net", "MAIL FROM:<letters@news.example.com>"):
+            assert (await _say(reader, writer, command)).startswith("250")
+        if (await _say(reader, writer, f"RCPT TO:<{person}>")).startswith("250"):
+            await _say(reader, writer, "DATA")
+            writer.write(newsletter(person) + b".\r\n")
+            taken = await _reply(reader)
+            (self.accepted if taken.startswith("250") else self.refused).add(person)
+        else:
+            self.refused.add(person)
+        writer.close()
+
+    async def _weather(self) -> None:
+        """Hold, drop and slow down what the gateway says to its smarthost, a moment of each in turn."""
+        while True:
+            self.sink.normal()
+            self.sink.release()
+            match random.choice(["fine", "held", "dropped", "slow to greet", "slow to answer"]):
+                case "held":
+                    self.sink.hold()
+                case "dropped":
+                    await asyncio.to_thread(self.sink.drop_connections)
+                case "slow to greet":
+                    await asyncio.to_thread(self.sink.drop_connections)
+                    self.sink.on("EHLO", delay=random.uniform(0.5, 1.5))
+                case "slow to answer":
+                    self.sink.on("RCPT", delay=random.uniform(0.1, 0.5))
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+
+
+async def _say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str) -> str:
+    writer.write(line.encode() + b"\r\n")
+    return await _reply(reader)
+
+
+async def _reply(reader: asyncio.StreamReader) -> str:
+    while (line := await reader.readuntil(b"\r\n"))[3:4] == b"-":
+        pass
+    return line.decode()
+
+
+def tokens_of_all(gateway: Gateway, sink: Sink, people: list[str]) -> dict[str, str]:
+    """Return each person's token, from newsletters that were really relayed; the sink forgets them."""
+    for start in range(0, len(people), 500):
+        assert gateway.submit(newsletter("readers@news.example.com"), people[start : start + 500])[""][0] == 250
+    sink.wait_for(len(people), 60 + len(people) / 50)
+    found = {one.recipients[0]: token_of(one.content) for one in sink.messages}
+    sink.clear()
+    return found
+
+
+def suppressed_attempts(gateway: Gateway) -> int:
+    told = fetch(f"http://127.0.0.1:{gateway.console}/metrics").text
+    return int(re.search(r'(?m)^assent_attempts_total\{outcome="suppressed"\} (\d+)$', told)[1])
+
+
+@pytest.mark.req("OUT-02")
+def test_no_copy_begins_to_leave_more_than_a_second_after_its_readers_click(
+    make_gateway: MakeGateway, sink: Sink
+) -> None:
+    gateway = make_gateway(workers=2)
+    people = [f"racer{n}@example.org" for n in range(INTERLEAVINGS)]
+    gateway.add_login("load", "newsletter", "--network", "127.0.0.0/8")
+    gateway.opt_in(*people)
+    gateway.start()
+    race = Race(gateway, sink, tokens_of_all(gateway, sink, people))
+    asyncio.run(race.run())
+    sink.normal()
+    sink.release()
+    eventually(lambda: gateway.json("queue", "list") == [], 60)
+    late = [person for at, person in sink.attempts if at > race.clicked_at[person] + GRACE]
+    relayed = {one.recipients[0] for one in sink.messages}
+    assert late == []
+    assert race.clicked_at.keys() == set(people)
+    assert race.accepted | race.refused == set(people)
+    assert not relayed & race.refused
+    assert len(race.accepted - relayed) <= suppressed_attempts(gateway), "what was accepted left or was suppressed"
+    assert relayed and race.accepted - relayed and race.refused, "the dice never let anybody come first"
