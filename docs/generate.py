@@ -1,6 +1,6 @@
-"""`make docs`: write the documents that the program itself can tell, which so far is docs/commands.md.
+"""`make docs`: write the documents that the program itself can tell, docs/commands.md and docs/configuration.md.
 
-What stands there is what `--help` says; a test compares the two, so that neither can be wrong alone.
+What stands there is what `--help` and the table of keys say; tests compare them, so that neither can be wrong alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from pathlib import Path
 
 import click
 
+from gateway.cli import assent
+from gateway.config import reference as keys
+
 COMMANDS = Path(__file__).with_name("commands.md")
+CONFIGURATION = Path(__file__).with_name("configuration.md")
 
 _OPENING = """# Commands
 
@@ -40,9 +44,8 @@ def _section(context: click.Context) -> str:
 
 
 def main() -> None:
-    from gateway.cli import main as program
-
-    COMMANDS.write_text(reference(program, "assent"), "utf-8")
+    COMMANDS.write_text(reference(assent, "assent"), "utf-8")
+    CONFIGURATION.write_text(keys(), "utf-8")
 
 
 if __name__ == "__main__":
