@@ -318,7 +318,11 @@ def signers(config: Config) -> Mapping[str, Signer]:
         ]
         for name, domain in config.dkim.items()
     }
-    return {name: Signer(keys, identity=config.dkim[name].identity) for name, keys in loaded.items() if keys}
+    return {
+        name: Signer(keys, config.dkim[name].also_sign, config.dkim[name].identity)
+        for name, keys in loaded.items()
+        if keys
+    }
 
 
 def _bound(config: Config, parts: Sequence[str]) -> Sockets:

@@ -28,6 +28,7 @@ from gateway.config.lines import Lines
 from gateway.config.schema import NOT_YET_IN_FORCE, REQUIRED, SECTIONS, Key, Presence
 from gateway.errors import ConfigError
 from gateway.model import MessageClass
+from gateway.sign import NEVER_SIGNED
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = (ROOT / "config.example.toml").read_text("utf-8")
@@ -261,9 +262,9 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 # The example and the documents
 
 
-def test_the_table_of_keys_is_the_contracts_and_one_more() -> None:
+def test_the_table_of_keys_is_the_contracts_and_two_more() -> None:
     promised = {(section, key) for section, keys in CONTRACT.items() for key in keys.split()}
-    assert schema_keys().keys() - promised == {("dkim", "identity")}
+    assert schema_keys().keys() - promised == {("dkim", "identity"), ("dkim", "also_sign")}
     assert promised - schema_keys().keys() == set()
 
 
@@ -674,6 +675,12 @@ def test_a_selector_is_a_name_in_dns(house: House) -> None:
 def test_an_identity_outside_of_its_domain_is_refused(house: House, identity: str) -> None:
     house.change('# identity = "@news.example.com"', f'identity = "{identity}"')
     assert "is not in example.com (RFC 6376 §3.5)" in house.only_problem()
+
+
+@pytest.mark.parametrize("name", sorted(NEVER_SIGNED - {""}))
+def test_a_header_field_that_must_not_be_signed_is_refused(house: House, name: str) -> None:
+    house.change('# also_sign = ["X-Campaign"]', f'also_sign = ["X-Campaign", "{name.title()}"]')
+    assert "must not be signed" in house.only_problem()
 
 
 @pytest.mark.parametrize("domain", ["evilexample.com", "example.org"])

@@ -75,7 +75,8 @@ def _smarthost(name: str, table: Table) -> Smarthost:
 
 
 def _dkim(name: str, table: Table) -> DkimDomain:
-    return DkimDomain(name, tuple(DkimSelector(**one) for one in table["selectors"]), table["identity"])
+    selectors = tuple(DkimSelector(**one) for one in table["selectors"])
+    return DkimDomain(name, selectors, table["identity"], table["also_sign"])
 
 
 def _stream(name: str, table: Table) -> Stream:

@@ -96,6 +96,16 @@ def _selector(text: str) -> str | None:
 
 SELECTOR = word("a selector", '"s1"', _selector)
 
+
+def _signed_name(text: str) -> str | None:
+    """RFC 6376 §5.4.1: what changes on the way, or was there for those on the way only, is not signed."""
+    if text.lower() in {"return-path", "received", "bcc", "resent-bcc", "comments", "keywords", "dkim-signature"}:
+        raise ValueError(f"{shown(text)} must not be signed (RFC 6376 §5.4.1); remove it")
+    return text.lower() if re.fullmatch(r"[!-9;-~]+", text) else None
+
+
+SIGNED_NAMES = many(word("a header field's name", '"X-Campaign"', _signed_name), "an array of names", '["X-Campaign"]')
+
 MESSAGE_CLASS = word(
     "a class",
     ", ".join(f'"{one}"' for one in MessageClass),

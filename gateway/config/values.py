@@ -101,11 +101,12 @@ class DkimSelector:
 
 @dataclass(frozen=True, slots=True)
 class DkimDomain:
-    """A domain that signs: `d=`, its keys in order, and `i=` ("" leaves the tag out)."""
+    """A domain that signs: `d=`, its keys in order, `i=` ("" leaves the tag out), and what it signs besides."""
 
     name: str
     selectors: tuple[DkimSelector, ...]
     identity: str = ""
+    also_sign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
