@@ -85,7 +85,8 @@ def _narrowed(block: HeaderBlock, usable: list[Stream], topics: Mapping[str, Top
     message_class = declared or stream.message_class
     if _strictness(message_class) > _strictness(stream.message_class):
         return _mismatch("5.7.0", "the login does not have this class for this From address")
-    purposes = _purposes(stream, message_class, topics)
+    as_strict = [one for one in usable if one.message_class is stream.message_class]
+    purposes = tuple(dict.fromkeys(each for one in as_strict for each in _purposes(one, message_class, topics)))
     if topic:
         purposes = tuple(one for one in purposes if one.topic is None or one.topic.slug == topic)
     return Choice(stream, message_class, purposes)
