@@ -1,0 +1,115 @@
+"""The policy: a person's "no" first, then what the sender can show; unknown means refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.consent import NOTHING_KNOWN, Permission, Standing, Suppression
+from gateway.model import Action, MessageClass, Purpose, Reason, Scope, Topic, Verdict
+from gateway.policy import RULES, SEND, decide, refusal, refused_by_all, strictest
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+NEWS, SOFTWARE, OFFERS = Topic("news", "News"), Topic("software", "Software"), Topic("offers", "Offers", partner=True)
+OPTED_IN = Standing({"news": Permission(1, "express", AT), "offers": Permission(2, "express", AT)})
+ESSENTIAL = set(MessageClass) - {MessageClass.PROMOTIONAL, MessageClass.PRODUCT, MessageClass.CONFIRMATION}
+
+
+def promotional(topic: Topic | None = NEWS) -> Purpose:
+    return Purpose(MessageClass.PROMOTIONAL, topic)
+
+
+def with_no(scope: Scope, reason: Reason, topic: str = "") -> Standing:
+    return Standing(OPTED_IN.permissions, (Suppression(9, scope, topic, reason, AT),))
+
+
+@pytest.mark.req("POL-01", "POL-03")
+def test_promotion_needs_an_opt_in_to_its_own_topic() -> None:
+    assert decide(promotional(NEWS), NOTHING_KNOWN).reason is Reason.NO_CONSENT
+    assert decide(promotional(SOFTWARE), OPTED_IN).reason is Reason.NO_CONSENT
+    assert decide(promotional(NEWS), OPTED_IN) == Verdict(Action.SEND, evidence=(1,), rules=RULES)
+
+
+def test_promotion_without_a_topic_is_refused_to_everybody() -> None:
+    assert decide(promotional(None), OPTED_IN).reason is Reason.UNKNOWN_TOPIC
+
+
+@pytest.mark.req("SUP-06", "SUP-14")
+@pytest.mark.parametrize(
+    ("scope", "topic", "refused"),
+    [
+        (Scope.TOPIC, "news", {"news"}),
+        (Scope.TOPIC, "offers", {"offers"}),
+        (Scope.PARTNER, "", {"offers"}),
+        (Scope.ALL_MARKETING, "", {"news", "offers"}),
+        (Scope.ADDRESS, "", {"news", "offers"}),
+    ],
+)
+def test_a_no_is_looked_at_before_the_opt_in(scope: Scope, topic: str, refused: set[str]) -> None:
+    standing = with_no(scope, Reason.UNSUBSCRIBED, topic)
+    verdicts = {one.slug: decide(promotional(one), standing) for one in (NEWS, OFFERS)}
+    assert {slug for slug, verdict in verdicts.items() if not verdict.may_send} == refused
+    assert {(one.reason, one.evidence) for one in verdicts.values() if not one.may_send} == {
+        (Reason.UNSUBSCRIBED, (9,))
+    }
+
+
+def test_a_refusal_says_no_before_it_says_no_consent() -> None:
+    assert decide(promotional(SOFTWARE), with_no(Scope.ALL_MARKETING, Reason.COMPLAINED)).reason is Reason.COMPLAINED
+
+
+@pytest.mark.req("SUP-14", "POL-20")
+@pytest.mark.parametrize("message_class", sorted(ESSENTIAL))
+@pytest.mark.parametrize("scope", Scope)
+def test_essential_mail_goes_to_everybody(message_class: MessageClass, scope: Scope) -> None:
+    assert decide(Purpose(message_class), with_no(scope, Reason.BOUNCED)) == SEND
+
+
+@pytest.mark.req("POL-04")
+def test_product_mail_goes_to_nobody_who_is_not_known_to_own_the_product() -> None:
+    product = Purpose(MessageClass.PRODUCT)
+    assert decide(product, OPTED_IN).reason is Reason.NOT_CUSTOMER
+    assert decide(product, with_no(Scope.ALL_MARKETING, Reason.UNSUBSCRIBED)).reason is Reason.NOT_CUSTOMER
+    assert decide(product, with_no(Scope.ADDRESS, Reason.BOUNCED)).reason is Reason.BOUNCED
+
+
+@pytest.mark.parametrize(
+    ("scope", "topic", "may_send"),
+    [
+        (Scope.TOPIC, "news", True),
+        (Scope.PARTNER, "", True),
+        (Scope.ALL_MARKETING, "", False),
+        (Scope.ADDRESS, "", False),
+    ],
+)
+def test_a_confirmation_is_stopped_by_a_no_to_everything_only(scope: Scope, topic: str, may_send: bool) -> None:
+    assert decide(Purpose(MessageClass.CONFIRMATION), NOTHING_KNOWN) == SEND
+    verdict = decide(Purpose(MessageClass.CONFIRMATION), with_no(scope, Reason.OBJECTED, topic))
+    assert verdict.may_send is may_send
+
+
+@pytest.mark.req("CLS-01")
+def test_a_message_that_leaves_its_purpose_open_needs_every_purpose_to_allow_it() -> None:
+    assert strictest([promotional(NEWS), promotional(OFFERS)], OPTED_IN).may_send
+    for purposes in ([promotional(NEWS), promotional(SOFTWARE)], [promotional(SOFTWARE), promotional(NEWS)]):
+        assert strictest(purposes, OPTED_IN).reason is Reason.NO_CONSENT
+    assert strictest([], OPTED_IN).reason is Reason.UNKNOWN_TOPIC
+
+
+@pytest.mark.req("CLS-01")
+def test_a_recipient_is_refused_at_once_where_no_purpose_would_do() -> None:
+    account = Purpose(MessageClass.ACCOUNT)
+    assert refused_by_all([promotional(SOFTWARE), account], NOTHING_KNOWN) is None
+    refused = refused_by_all([promotional(SOFTWARE), promotional(NEWS)], NOTHING_KNOWN)
+    assert refused is not None and refused.reason is Reason.NO_CONSENT
+    assert refused_by_all([promotional(SOFTWARE), promotional(NEWS)], OPTED_IN) is None
+    assert refused_by_all([], OPTED_IN) == refusal(Reason.UNKNOWN_TOPIC)
+
+
+def test_every_refusal_has_a_sentence_of_one_line_and_names_its_rules() -> None:
+    for reason in (Reason.NO_CONSENT, Reason.ERASED, Reason.MINOR, Reason.OBJECTED):
+        verdict = refusal(reason)
+        assert verdict.action is Action.REFUSE
+        assert verdict.sentence and "\n" not in verdict.sentence
+        assert verdict.rules == RULES
