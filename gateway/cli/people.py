@@ -19,8 +19,15 @@ from gateway.model import Login, Reason, Scope
 from gateway.passwords import hash_password, new_password
 from gateway.store import LoginRecord, Notice, Store
 
-BASES = {"express": EventType.EXPRESS_OPT_IN, "confirmed": EventType.OPT_IN_CONFIRMED}
-"""The bases that this version records; the other ones of the contract come with the regimes."""
+BASES = {
+    "express": EventType.EXPRESS_OPT_IN,
+    "confirmed": EventType.OPT_IN_CONFIRMED,
+    "policy-accepted": EventType.POLICY_ACCEPTED,
+}
+"""The bases that this version records; the other ones of the contract come with the regimes.
+
+That somebody accepted a policy is kept as what it is, and permits nothing where an opt-in is required (POL-01).
+"""
 
 SUPPRESSING = {
     "unsubscribed": EventType.UNSUBSCRIBE,
