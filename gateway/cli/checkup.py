@@ -31,10 +31,9 @@ from gateway.model import Copy, MessageClass, Peer, Recipient, SpooledMessage
 from gateway.service import data_folder, signers
 from gateway.sign import WEAK_BELOW, SigningKey, dns_record
 from gateway.stamp import Unstampable
-from gateway.store.keys import LEDGER_KEY, read_ledger_key
 from gateway.store.schema import PEOPLE, SPOOL
 from gateway.store.sqlite import DataFolder
-from gateway.store.writer import connect
+from gateway.store.writer import connect, reading
 from gateway.tokens import FIRST_TOPIC, UnsubscribeTokens
 
 RENEW_BEFORE = timedelta(days=30)
@@ -92,7 +91,7 @@ def _store(path: Path, migrations: tuple[str, ...]) -> Finding:
     if not path.exists():
         return Finding("store", State.PROBLEM, f"{path} is not there; run assent init, or restore a backup")
     try:
-        with closing(connect(path, read_only=True)) as connection:
+        with reading(path), closing(connect(path, read_only=True)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
     except StoreUnavailable as error:
         return Finding("store", State.PROBLEM, f"{path}: {error}")
@@ -108,7 +107,7 @@ def _secrets(folder: DataFolder) -> Iterator[Finding]:
     readers: tuple[tuple[str, Callable[[], object]], ...] = (
         ("key of addresses", folder.address_ring),
         ("key of links", folder.token_ring),
-        ("key of the ledger", lambda: read_ledger_key(folder.keys / LEDGER_KEY)),
+        ("key of the ledger", folder.ledger_key),
     )
     for what, read in readers:
         try:
@@ -129,14 +128,14 @@ def _certificates(config: Config, now: datetime) -> Iterator[Finding]:
 def _certificate(what: str, path: Path, host: str, now: datetime) -> Finding:
     """`host` is the name that it must be good for, "" for any."""
     certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
-    until = certificate.not_valid_after_utc
-    if not certificate.not_valid_before_utc <= now < until:
-        return Finding(what, State.PROBLEM, f"{path} is not valid today, but until {until:%Y-%m-%d}; renew it")
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not since <= now < until:
+        return Finding(what, State.PROBLEM, f"{path} is valid from {since:%F} until {until:%F}, not now; renew it")
     if host and not _names(certificate).intersection({host, f"*.{host.partition('.')[2]}"}):
         return Finding(what, State.PROBLEM, f"{path} is not for {host}, where the links lead; get one that is")
     if until - now < RENEW_BEFORE:
-        return Finding(what, State.WARNING, f"{path} ends on {until:%Y-%m-%d}; renew it")
-    return Finding(what, State.OK, f"valid until {until:%Y-%m-%d}")
+        return Finding(what, State.WARNING, f"{path} ends on {until:%F}; renew it")
+    return Finding(what, State.OK, f"valid until {until:%F}")
 
 
 def _names(certificate: x509.Certificate) -> set[str]:

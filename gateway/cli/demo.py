@@ -195,8 +195,11 @@ class Story:
         records = {f"{one['name']}.": one["record"] for one in self._json("dkim", "dns")}
         valid = dkim.DKIM(self._copy).verify(dnsfunc=lambda name, timeout=0: records.get(name.decode(), "").encode())
         _expect(bool(valid), "the signature does not verify")
-        signature = " ".join(str(_read(self._copy)["DKIM-Signature"]).split())
-        return f"{_found(r'(a=[^;]+;)', signature)} {_found(r'(d=[^;]+; s=[^;]+);', signature)}: valid"
+        signature = "".join(str(_read(self._copy)["DKIM-Signature"]).split())
+        names = _found(r";h=([^;]+);", signature).split(":")
+        _expect({"list-unsubscribe", "list-unsubscribe-post"} <= set(names), f"signed are only {names}")
+        where = " ".join(_found(rf"({tag}=[^;]+)", signature) for tag in (";a", ";d", ";s"))
+        return f"{where.replace(';', '')}: valid, and it covers the link"
 
     def look_at_page(self) -> str:
         status, words = self._http("GET")

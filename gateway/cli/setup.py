@@ -45,7 +45,7 @@ def init(desk: Desk) -> None:
     ports = {} if desk.path.exists() else write_first_config(desk.path, FIRST_PORTS)
     config = load(desk.path, keys_may_be_missing=True)
     made = [desk.path] if ports else []
-    made += [*_make_dkim_keys(config), *_make_certificates(desk, config), *_make_store(desk, config)]
+    made += [*_make_dkim_keys(config), *_make_certificates(desk, config), *_make_store(config)]
     passwords = desk.with_store(lambda store: _add_first_logins(store, config))
     _tell(desk, config, made, passwords, [name for name in ports if ports[name] != FIRST_PORTS[name]])
 
@@ -128,13 +128,10 @@ def _machine_name() -> list[str]:
         return []
 
 
-def _make_store(desk: Desk, config: Config) -> list[Path]:
+def _make_store(config: Config) -> list[Path]:
     folder = data_folder(config)
-    databases = [folder.people, folder.spool]
     keys = [folder.keys / name for name in (ADDRESS_RING, TOKEN_RING, LEDGER_KEY)]
-    missing = [path for path in (*databases, *keys) if not path.exists()]
-    if folder.people.exists() and (lost := [str(path) for path in keys if path in missing]):
-        desk.no(f"there is a store, but not {', '.join(lost)}: restore it from a backup", missing=lost)
+    missing = [path for path in (folder.people, folder.spool, *keys) if not path.exists()]
     if missing:
         asyncio.run(prepare(config))
     return missing

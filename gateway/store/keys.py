@@ -72,7 +72,7 @@ def _read_secret(path: Path) -> bytes:
             raise ConfigError([f"{path}: others can read this secret; run chmod 600 {path}"])
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}; run assent init, or restore it from a backup"]) from error
+        raise ConfigError([f"{path}: {error.strerror}; restore it from a backup"]) from error
 
 
 def _new_ledger_key() -> bytes:

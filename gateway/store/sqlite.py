@@ -9,6 +9,8 @@ import json
 from contextlib import closing
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from gateway.model import KeyRing
 from gateway.store import Now, ReportMaker, Store
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
@@ -33,9 +35,16 @@ class DataFolder:
         self.keys = root / "keys"
 
     def prepare(self) -> None:
-        """Make or migrate the files, and make the keys that are missing. One process, before all others."""
+        """Make or migrate the files, and a new store's keys. One process, before all others.
+
+        Raises `ConfigError` for a key that is loose, broken or lost: an old store is never given a new one, under which
+        no link of it would be known any more.
+        """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make_keys(self.keys)
+        if not self.people.exists():
+            make_keys(self.keys)
+        for read in (self.address_ring, self.token_ring, self.ledger_key):
+            read()
         migrate(self.people, PEOPLE)
         migrate(self.spool, SPOOL)
         if not anyone_lives(self.leases):
@@ -47,14 +56,15 @@ class DataFolder:
     def token_ring(self) -> KeyRing:
         return read_ring(self.keys / TOKEN_RING)
 
+    def ledger_key(self) -> Ed25519PrivateKey:
+        return read_ledger_key(self.keys / LEDGER_KEY)
+
     def sealer(self, now: Now) -> Sealer:
-        key = read_ledger_key(self.keys / LEDGER_KEY)
-        return Sealer(self.people, self.spool, self.decisions, key, now)
+        return Sealer(self.people, self.spool, self.decisions, self.ledger_key(), now)
 
     def verify(self, anchor: Path | None) -> list[str]:
         """Return every place where the ledger or the decision log is not what was sealed."""
-        public = read_ledger_key(self.keys / LEDGER_KEY).public_key()
-        return list(verify(self.people, self.decisions, public, anchor))
+        return list(verify(self.people, self.decisions, self.ledger_key().public_key(), anchor))
 
     def decision_lines(self, column: str, value: str) -> list[bytes]:
         """Return decision lines by `id`, `who`, `message` or `message_id`, those included that are not sealed yet."""
