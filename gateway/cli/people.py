@@ -51,6 +51,9 @@ class AddressType(click.ParamType[Address]):
 
 
 ADDRESS = AddressType()
+# By their values: of an enumeration click would take the members' names.
+SCOPE = click.Choice([one.value for one in Scope])
+REASON = click.Choice([one.value for one in Reason])
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -300,8 +303,8 @@ def suppressions() -> None:
 
 
 @suppressions.command("list")
-@click.option("--scope", type=click.Choice(list(Scope)), default=None)
-@click.option("--reason", type=click.Choice(list(Reason)), default=None)
+@click.option("--scope", type=SCOPE, default=None)
+@click.option("--reason", type=REASON, default=None)
 @click.option("--search", default="", help="A part of the address.")
 @pass_desk
 def suppressions_list(desk: Desk, scope: str | None, reason: str | None, search: str) -> None:
@@ -330,7 +333,7 @@ def suppressions_check(desk: Desk, address: Address) -> None:
 
 @suppressions.command("add")
 @click.argument("address", type=ADDRESS)
-@click.option("--scope", type=click.Choice(list(Scope)), required=True)
+@click.option("--scope", type=SCOPE, required=True)
 @click.option("--topic", default="", help="Needed with --scope topic.")
 @click.option("--reason", type=click.Choice(list(SUPPRESSING)), required=True)
 @click.option("--why", default="", help="How we learnt of it.")
@@ -346,7 +349,7 @@ def suppressions_add(desk: Desk, address: Address, scope: str, topic: str, reaso
 
 @suppressions.command("remove")
 @click.argument("address", type=ADDRESS)
-@click.option("--scope", type=click.Choice(list(Scope)), required=True)
+@click.option("--scope", type=SCOPE, required=True)
 @click.option("--topic", default="", help="Needed with --scope topic.")
 @click.option("--why", required=True, help="The reason, for the record.")
 @pass_desk
