@@ -6,6 +6,7 @@ header of the original only (RET=HDRS), since its submitter has the rest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from email.utils import format_datetime
@@ -62,7 +63,8 @@ def _delivery_status(hostname: str, envelope_id: str, failures: Sequence[Failure
 def _recipient_fields(failure: Failure) -> bytes:
     address = failure.recipient.address
     kind = "utf-8" if address.needs_smtputf8 else "rfc822"
-    original = [one[6:].replace(";", "; ", 1) for one in failure.recipient.options if one.upper().startswith("ORCPT=")]
+    told = [one[6:] for one in failure.recipient.options if one.upper().startswith("ORCPT=")]
+    original = [_from_xtext(one).replace(";", "; ", 1) for one in told]
     return _lines(
         [
             *(f"Original-Recipient: {one}" for one in original),
@@ -76,7 +78,13 @@ def _recipient_fields(failure: Failure) -> bytes:
 
 def _envelope_id(about: SpooledMessage) -> str:
     """Return the submitter's ENVID (RFC 3461 §4.4), "" for none."""
-    return next((one[6:] for one in about.options if one.upper().startswith("ENVID=")), "")
+    return next((_from_xtext(one[6:]) for one in about.options if one.upper().startswith("ENVID=")), "")
+
+
+def _from_xtext(encoded: str) -> str:
+    """Decode xtext (RFC 3461 §4); what would break out of its field stays as it came."""
+    decoded = re.sub(r"\+([0-9A-F]{2})", lambda octet: chr(int(octet[1], 16)), encoded)
+    return decoded if decoded.isascii() and decoded.isprintable() else encoded
 
 
 def _status(failure: Failure) -> str:
