@@ -13,6 +13,7 @@ import re
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -58,6 +59,8 @@ class Gateway:
         self.passwords: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
+        self.site_ca: Path | None = None
+        """Whom to trust where the site speaks TLS itself; None where it does not."""
         self._sections = dict(sections or {})
 
     # the operator
@@ -280,7 +283,8 @@ class Gateway:
     def http(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        return fetch(f"http://127.0.0.1:{self.site}{path}", method, body, headers)
+        site = "https://localhost" if self.site_ca else "http://127.0.0.1"
+        return fetch(f"{site}:{self.site}{path}", method, body, headers, self.site_ca)
 
     def one_click(self, token: str) -> Answer:
         """POST as RFC 8058 §8.1 shows it."""
@@ -333,9 +337,16 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def fetch(url: str, method: str = "GET", body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+def fetch(
+    url: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    ca: Path | None = None,
+) -> Answer:
     request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
-    opener = urllib.request.build_opener(_NoRedirect)
+    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))
+    opener = urllib.request.build_opener(_NoRedirect, tls)
     try:
         with opener.open(request, timeout=20) as response:
             return Answer(response.status, response.headers, response.read())
