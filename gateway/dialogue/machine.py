@@ -1,25 +1,35 @@
-"""The server's side of SMTP without I/O: octets in, events out, replies in, octets out (RFC 5321).
+"""The conversation: which command may come when, what is asked of the listener, how much is borne with.
 
-The rule that must not be broken: only CRLF.CRLF ends a message, and a message with a bare CR, a bare LF or a NUL is
-refused, never repaired, so that nobody who reads it after us can see two where we saw one (SMTP-06). What is
-kept in memory is counted and bounded whatever the client sends.
-
-Syntax, order and budgets are decided here. Who may log in, who may send and what becomes of a message are
-questions to the listener (`Credentials`, `Mail`, `Rcpt`, `Content`); sockets, TLS and time are its own affair.
+The budgets and the order of commands are decided here; a question that has been asked is answered before the next
+line is read, so that replies keep the order of the commands (RFC 2920 §3.2).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-import textwrap
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from gateway.address import PATH_LIMIT, Address
+from gateway.dialogue.arrival import Arrival, too_big
+from gateway.dialogue.sasl import MECHANISMS, Credentials, Exchange
+from gateway.dialogue.syntax import (
+    HOST_NAME,
+    LINE_LIMIT,
+    LINE_LIMITS,
+    LONGEST_LINE,
+    MAIL_PARAMETERS,
+    RCPT_PARAMETERS,
+    Refused,
+    address,
+    encoded,
+    need_no,
+    options_of,
+    parse_parameters,
+    split_path,
+    text_of,
+)
 from gateway.errors import Malformed
 from gateway.model import Recipient, Reply
 
@@ -62,15 +72,6 @@ class Hello:
 @dataclass(frozen=True, slots=True)
 class StartTls:
     """220 has been said: flush it, shake hands, then `restart` the dialogue on the terms of a protected connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """May this login in? 235 lets it in, a permanent reply counts as a failed guess."""
-
-    mechanism: str
-    name: str
-    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,8 @@ class Dialogue:
         self._buffer = bytearray()
         self._phase = _Phase.COMMANDS
         self._asked: Question | None = None
-        self._exchange: _Exchange | None = None
-        self._arrival: _Arrival | None = None
+        self._exchange: Exchange | None = None
+        self._arrival: Arrival | None = None
         self._skipping = self._greeted = self._extended = self._authenticated = False
         self._in_transaction = self._mail_failed = self._smtputf8 = False
         self._accepted = self._tried = self._login_failures = 0
@@ -197,25 +198,25 @@ class Dialogue:
         del self._buffer[:end]
         try:
             return self._heed(line)
-        except _Refused as refusal:
+        except Refused as refusal:
             self._refuse(refusal)
             return None
 
     def _skip_endless_line(self) -> None:
-        if self._skipping or len(self._buffer) > _LONGEST_LINE:
+        if self._skipping or len(self._buffer) > LONGEST_LINE:
             self._skipping = True
             self._buffer.clear()
 
     def _heed(self, line: bytes) -> Event | None:
-        """Obey one line, which is b"" where it was too long to keep; raises `_Refused`."""
+        """Obey one line, which is b"" where it was too long to keep; raises `Refused`."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            return self._log_in(exchange, _text_of(line, _LONGEST_LINE))
-        text = _text_of(line, _LINE_LIMITS.get(line[:4].upper(), _LINE_LIMIT))
+            return self._log_in(exchange, text_of(line, LONGEST_LINE))
+        text = text_of(line, LINE_LIMITS.get(line[:4].upper(), LINE_LIMIT))
         verb, _, argument = text.partition(" ")
         return _COMMANDS.get(verb.upper(), Dialogue._unknown_command)(self, argument)
 
-    def _take_message(self, arrival: _Arrival) -> Content | None:
+    def _take_message(self, arrival: Arrival) -> Content | None:
         """Return the message once its final dot has come, unless it is refused, which is then said here."""
         if not arrival.is_complete():
             return None
@@ -237,8 +238,8 @@ class Dialogue:
         return self._hello(name, extended=True)
 
     def _hello(self, name: str, *, extended: bool) -> Hello:
-        if not _HOST_NAME.fullmatch(name):
-            raise _Refused(Reply(501, "5.5.4", "say EHLO and your host name"))
+        if not HOST_NAME.fullmatch(name):
+            raise Refused(Reply(501, "5.5.4", "say EHLO and your host name"))
         self._spend_idle()
         self._end_transaction()
         self._greeted, self._extended = True, extended
@@ -253,46 +254,46 @@ class Dialogue:
         if self._terms.starttls:
             yield "STARTTLS"
         if self._terms.auth is Auth.NOW:
-            yield "AUTH " + " ".join(_MECHANISMS)
+            yield "AUTH " + " ".join(MECHANISMS)
         yield "ENHANCEDSTATUSCODES"
 
     def _mail(self, argument: str) -> Mail:
         self._need_hello()
         if self._in_transaction and (self._accepted or not self._tried):
-            raise _Refused(_NESTED_MAIL)
+            raise Refused(_NESTED_MAIL)
         self._end_transaction()
         self._mail_failed = True
-        path, rest = _split_path(argument, "FROM:", _MAIL_SYNTAX)
-        parameters = self._parameters(rest, _MAIL_PARAMETERS)
+        path, rest = split_path(argument, "FROM:", _MAIL_SYNTAX)
+        parameters = self._parameters(rest, MAIL_PARAMETERS)
         size = self._declared_size(parameters)
         self._smtputf8 = "SMTPUTF8" in parameters
         self._need_smtputf8(argument, 550)
         if path:
-            _address(path, "5.1.7")
-        self._asked = mail = Mail(path, _options(parameters), size, self._smtputf8)
+            address(path, "5.1.7")
+        self._asked = mail = Mail(path, options_of(parameters), size, self._smtputf8)
         return mail
 
     def _rcpt(self, argument: str) -> Rcpt:
         self._need_transaction()
         self._tried += 1
         if self._accepted >= self._terms.max_recipients:
-            raise _Refused(Reply(452, "4.5.3", "too many recipients; those before this one stand"), counts=False)
-        path, rest = _split_path(argument, "TO:", _RCPT_SYNTAX)
-        parameters = self._parameters(rest, _RCPT_PARAMETERS)
+            raise Refused(Reply(452, "4.5.3", "too many recipients; those before this one stand"), counts=False)
+        path, rest = split_path(argument, "TO:", _RCPT_SYNTAX)
+        parameters = self._parameters(rest, RCPT_PARAMETERS)
         self._need_smtputf8(argument, 553)
-        self._asked = rcpt = Rcpt(Recipient(_address(path, "5.1.3"), _options(parameters)))
+        self._asked = rcpt = Rcpt(Recipient(address(path, "5.1.3"), options_of(parameters)))
         return rcpt
 
     def _data(self, argument: str) -> None:
-        _need_no(argument)
+        need_no(argument)
         self._need_transaction()
         if not self._accepted:
-            raise _Refused(Reply(554, "5.5.1", "no valid recipients"), counts=False)
+            raise Refused(Reply(554, "5.5.1", "no valid recipients"), counts=False)
         self._out += b"354 end with <CRLF>.<CRLF>\r\n"
-        self._arrival = _Arrival(self._buffer, self._terms.max_size)
+        self._arrival = Arrival(self._buffer, self._terms.max_size)
 
     def _rset(self, argument: str) -> None:
-        _need_no(argument)
+        need_no(argument)
         if not (self._in_transaction or self._mail_failed):
             self._spend_idle()
         self._end_transaction()
@@ -311,13 +312,13 @@ class Dialogue:
         self._say(Reply(214, "2.0.0", "see RFC 5321 and RFC 6409"))
 
     def _quit(self, argument: str) -> None:
-        _need_no(argument)
+        need_no(argument)
         self.hang_up(Reply(221, "2.0.0", f"{self._terms.hostname} closes the connection"))
 
     def _starttls(self, argument: str) -> StartTls:
-        _need_no(argument)
+        need_no(argument)
         if not self._terms.starttls:
-            raise _Refused(Reply(502, "5.5.1", "STARTTLS is not offered here"))
+            raise Refused(Reply(502, "5.5.1", "STARTTLS is not offered here"))
         self._say(Reply(220, "2.0.0", "ready to start TLS"))
         self._phase = _Phase.HANDSHAKE
         self._buffer.clear()
@@ -326,9 +327,9 @@ class Dialogue:
     def _auth(self, argument: str) -> Credentials | None:
         self._need_permission_to_log_in()
         mechanism, _, response = argument.partition(" ")
-        begin = _MECHANISMS.get(mechanism.upper())
+        begin = MECHANISMS.get(mechanism.upper())
         if begin is None:
-            raise _Refused(Reply(504, "5.5.4", "the mechanisms are " + " and ".join(_MECHANISMS)))
+            raise Refused(Reply(504, "5.5.4", "the mechanisms are " + " and ".join(MECHANISMS)))
         exchange = begin()
         challenge = next(exchange)
         if response:
@@ -337,62 +338,62 @@ class Dialogue:
         return None
 
     def _not_implemented(self, _argument: str) -> None:
-        raise _Refused(Reply(502, "5.5.1", "this command is not implemented"))
+        raise Refused(Reply(502, "5.5.1", "this command is not implemented"))
 
     def _unknown_command(self, _argument: str) -> None:
         self._unknown += 1
-        raise _Refused(Reply(500, "5.5.1", "this command is not known"))
+        raise Refused(Reply(500, "5.5.1", "this command is not known"))
 
     # -- what commands share --
 
     def _need_hello(self) -> None:
         if not self._greeted:
-            raise _Refused(Reply(503, "5.5.1", "say EHLO first"))
+            raise Refused(Reply(503, "5.5.1", "say EHLO first"))
 
     def _need_transaction(self) -> None:
         """What a client pipelined behind a MAIL that failed is not held against it."""
         if not self._in_transaction:
-            raise _Refused(Reply(503, "5.5.1", "say MAIL first"), counts=not self._mail_failed)
+            raise Refused(Reply(503, "5.5.1", "say MAIL first"), counts=not self._mail_failed)
 
     def _need_permission_to_log_in(self) -> None:
         self._need_hello()
         if self._terms.auth is not Auth.NOW:
-            raise _Refused(_AUTH_REFUSALS[self._terms.auth])
+            raise Refused(_AUTH_REFUSALS[self._terms.auth])
         if self._authenticated or self._in_transaction or not self._extended:
-            raise _Refused(Reply(503, "5.5.1", "AUTH comes after EHLO, once, and not within a transaction"))
+            raise Refused(Reply(503, "5.5.1", "AUTH comes after EHLO, once, and not within a transaction"))
 
     def _need_smtputf8(self, argument: str, code: int) -> None:
         """RFC 6531 §3.5: 550 at MAIL, 553 at RCPT."""
         if not (self._smtputf8 or argument.isascii()):
-            raise _Refused(Reply(code, "5.6.7", "an address that is not ASCII needs SMTPUTF8"), counts=False)
+            raise Refused(Reply(code, "5.6.7", "an address that is not ASCII needs SMTPUTF8"), counts=False)
 
     def _parameters(self, text: str, known: Mapping[str, re.Pattern[str]]) -> dict[str, str]:
         """Return keyword → "=value" of MAIL's or RCPT's parameters (RFC 5321 §4.1.1.11)."""
         if text and not self._extended:
-            raise _Refused(Reply(555, "5.5.4", "parameters need EHLO"))
-        return _parse_parameters(text, known) if text else {}
+            raise Refused(Reply(555, "5.5.4", "parameters need EHLO"))
+        return parse_parameters(text, known) if text else {}
 
     def _declared_size(self, parameters: dict[str, str]) -> int:
         size = int(parameters.pop("SIZE", "=0")[1:])
         if size > self._terms.max_size:
-            raise _Refused(_too_big(self._terms.max_size), counts=False)
+            raise Refused(too_big(self._terms.max_size), counts=False)
         return size
 
-    def _log_in(self, exchange: _Exchange, response: str) -> Credentials | None:
+    def _log_in(self, exchange: Exchange, response: str) -> Credentials | None:
         """Take one SASL response: ask on, or give the credentials to the listener (RFC 4954 §4)."""
         if response == "*":
-            raise _Refused(Reply(501, "5.7.0", "cancelled, as you wished"))
+            raise Refused(Reply(501, "5.7.0", "cancelled, as you wished"))
         try:
             self._challenge(exchange, exchange.send(response))
         except Malformed as error:
-            raise _Refused(Reply(501, "5.5.2", str(error))) from error
+            raise Refused(Reply(501, "5.5.2", str(error))) from error
         except StopIteration as done:
             credentials: Credentials = done.value
             self._asked = credentials
             return credentials
         return None
 
-    def _challenge(self, exchange: _Exchange, challenge: str) -> None:
+    def _challenge(self, exchange: Exchange, challenge: str) -> None:
         self._out += f"334 {challenge}\r\n".encode("ascii")
         self._exchange = exchange
 
@@ -425,11 +426,11 @@ class Dialogue:
     # -- replies and budgets --
 
     def _say(self, reply: Reply) -> None:
-        self._out += _encoded(reply)
+        self._out += encoded(reply)
         if reply.code == 421:
             self._phase = _Phase.CLOSED
 
-    def _refuse(self, refusal: _Refused) -> None:
+    def _refuse(self, refusal: Refused) -> None:
         self._say(refusal.reply)
         if refusal.counts:
             self._count_error()
@@ -442,7 +443,7 @@ class Dialogue:
     def _spend_idle(self) -> None:
         self._idle += 1
         if self._idle > self._terms.max_idle:
-            raise _Refused(Reply(421, "4.7.0", "too many commands without a message"), counts=False)
+            raise Refused(Reply(421, "4.7.0", "too many commands without a message"), counts=False)
 
 
 class _Phase(Enum):
@@ -451,104 +452,7 @@ class _Phase(Enum):
     CLOSED = auto()
 
 
-class _Refused(Malformed):
-    """The line is refused with this reply; it `counts` against the budget unless honest clients do the same."""
-
-    def __init__(self, reply: Reply, *, counts: bool = True) -> None:
-        super().__init__(reply.text)
-        self.reply = reply
-        self.counts = counts
-
-
-class _Arrival:
-    """A message that is arriving at the front of a buffer.
-
-    Each octet is counted once, as it comes, so that the last packet finds little to do. Sizes are those of the message
-    without transparency dots (RFC 1870 §3).
-    """
-
-    __slots__ = ("_buffer", "_counted", "_dots", "_end", "_lone", "_max_size", "_nul", "_refusal")
-
-    def __init__(self, buffer: bytearray, max_size: int) -> None:
-        self._buffer = buffer
-        self._buffer[:0] = b"\r\n"  # the end of the DATA line may begin the end of an empty message
-        self._max_size = max_size
-        self._refusal: Reply | None = None
-        self._end = self._counted = self._dots = self._lone = 0
-        self._nul = False
-
-    def is_complete(self) -> bool:
-        """Look at what has come; drop what need not be kept. Only CRLF.CRLF completes a message (RFC 5321 §4.1.1.4)."""
-        found = self._buffer.find(b"\r\n.\r\n", self._counted)
-        self._end = len(self._buffer) - _TAIL if found < 0 else found + 2
-        self._count()
-        if not self._refusal and self._counted - 2 - self._dots > self._max_size:
-            self._refusal = _too_big(self._max_size)
-        if found < 0 and self._refusal:
-            self.refuse(self._refusal)
-        return found >= 0
-
-    def refuse(self, reply: Reply) -> None:
-        """Keep no more of the message than the end may need to be found; `take` will return the reply."""
-        self._refusal = reply
-        del self._buffer[:-_TAIL]
-        self._counted = 0
-
-    def take(self) -> bytes | Reply:
-        """Remove the complete message from the buffer and return it without transparency dots, or its refusal."""
-        refusal = self._refusal or (_BARE if self._lone or self._nul else None)
-        message = b"" if refusal else self._copy()
-        del self._buffer[: self._end + 3]
-        if refusal:
-            return refusal
-        return message.removeprefix(b".").replace(b"\r\n.", b"\r\n") if self._dots else message
-
-    def _count(self) -> None:
-        buffer, start, end = self._buffer, self._counted, self._end
-        if end <= start:
-            return
-        pairs = buffer.count(b"\r\n", max(start - 1, 0), end)
-        self._lone += buffer.count(b"\r", start, end) + buffer.count(b"\n", start, end) - 2 * pairs
-        self._dots += buffer.count(b"\r\n.", max(start - 2, 0), end)
-        self._nul = self._nul or buffer.find(0, start, end) >= 0
-        self._counted = end
-
-    def _copy(self) -> bytes:
-        with memoryview(self._buffer) as view:
-            return bytes(view[2 : self._end])
-
-
-_TAIL: Final = len("\r\n.\r\n") - 1
-
-# RFC 5321 §4.5.3.1.4, and what SIZE, 8BITMIME, SMTPUTF8, DSN and AUTH add to it; RFC 4954 §4 for AUTH's own lines.
-_LINE_LIMIT: Final = 512
-_LONGEST_LINE: Final = 12288
-_LINE_LIMITS: Final = {
-    b"MAIL": _LINE_LIMIT + 26 + 17 + 10 + 116 + 500,
-    b"RCPT": _LINE_LIMIT + 500,
-    b"AUTH": _LONGEST_LINE,
-}
-_LONGEST_REPLY_TEXT: Final = 480
-
-_HOST_NAME = re.compile(r"[!#-'*+\-./0-:=?A-\[\]-~]{1,255}")
-_QUOTED_PATH = re.compile(r'<("(?:[^"\\]|\\.)*"@[^>]*)>')
-_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
-_NOTIFY = r"(?:SUCCESS|FAILURE|DELAY)"
-_MAIL_PARAMETERS: Final = {
-    "SIZE": re.compile(r"=[0-9]{1,20}"),
-    "BODY": re.compile(r"=(?i:7BIT|8BITMIME)"),
-    "SMTPUTF8": re.compile(r""),
-    "RET": re.compile(r"=(?i:FULL|HDRS)"),
-    "ENVID": re.compile(rf"={_XTEXT}{{1,100}}"),
-    "AUTH": re.compile(rf"=(?:<>|{_XTEXT}+)"),
-}
-_RCPT_PARAMETERS: Final = {
-    "NOTIFY": re.compile(rf"=(?i:NEVER|{_NOTIFY}(?:,{_NOTIFY})*)"),
-    "ORCPT": re.compile(rf"=[A-Za-z0-9-]+;(?:{_XTEXT}|[^\x00-\x7f]){{1,500}}"),
-}
-
 _OK: Final = Reply(250, "2.0.0", "ok")
-_BARE: Final = Reply(554, "5.6.0", "the message has a bare CR, a bare LF or a NUL; every line must end with CRLF")
 _NESTED_MAIL: Final = Reply(503, "5.5.1", "a transaction is open already")
 _MAIL_SYNTAX: Final = Reply(501, "5.5.4", "the syntax is MAIL FROM:<address> parameters")
 _RCPT_SYNTAX: Final = Reply(501, "5.5.4", "the syntax is RCPT TO:<address> parameters")
@@ -557,128 +461,6 @@ _AUTH_REFUSALS: Final = {
     Auth.AFTER_TLS: Reply(538, "5.7.11", "AUTH needs TLS here"),
 }
 
-
-def _too_big(max_size: int) -> Reply:
-    return Reply(552, "5.3.4", f"the message is larger than {max_size} octets")
-
-
-def _text_of(line: bytes, limit: int) -> str:
-    """Return a line's text without its end, spaces at its end forgiven."""
-    if not line or len(line) > limit:
-        raise _Refused(Reply(500, "5.5.2", "the line is too long"))
-    if not line.endswith(b"\r\n"):
-        raise _Refused(Reply(500, "5.5.2", "a line must end with CRLF"))
-    try:
-        text = str(line[:-2], "utf-8")
-    except UnicodeDecodeError as error:
-        raise _Refused(Reply(500, "5.5.2", "the line is not UTF-8")) from error
-    if not text.isprintable():
-        raise _Refused(Reply(500, "5.5.2", "the line has a control character"))
-    return text.rstrip(" ")
-
-
-def _need_no(argument: str) -> None:
-    if argument:
-        raise _Refused(Reply(501, "5.5.4", "this command takes no argument"))
-
-
-def _split_path(argument: str, keyword: str, syntax: Reply) -> tuple[str, str]:
-    """Split `FROM:<path> parameters` into path and parameters; the angle brackets are required (RFC 5321 §4.1.2)."""
-    rest = argument[len(keyword) :].lstrip(" ")
-    if argument[: len(keyword)].upper() != keyword or not rest.startswith("<"):
-        raise _Refused(syntax)
-    if quoted := _QUOTED_PATH.match(rest):
-        path, rest = quoted[1], rest[quoted.end() :]
-    else:
-        path, bracket, rest = rest[1:].partition(">")
-        if not bracket:
-            raise _Refused(syntax)
-    if rest and not rest.startswith(" "):
-        raise _Refused(syntax)
-    return path, rest
-
-
-def _address(path: str, malformed: str) -> Address:
-    """Parse a path strictly; one that is not an address is the list's fault, and no attack."""
-    try:
-        if path.startswith("@"):
-            raise Malformed("source routes are not accepted")
-        if len(path.encode("utf-8")) > PATH_LIMIT:
-            raise Malformed(f"the address is longer than {PATH_LIMIT} octets")
-        return Address.parse(path)
-    except Malformed as error:
-        raise _Refused(Reply(553, malformed, str(error)), counts=False) from error
-
-
-def _parse_parameters(text: str, known: Mapping[str, re.Pattern[str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for parameter in text.split():
-        keyword, equals, value = parameter.partition("=")
-        keyword = keyword.upper()
-        if keyword not in known:
-            raise _Refused(Reply(555, "5.5.4", f"the parameter {keyword[:40]} is not known"))
-        if keyword in found or not known[keyword].fullmatch(equals + value):
-            raise _Refused(Reply(501, "5.5.4", f"the parameter {keyword} is given twice or has a wrong value"))
-        found[keyword] = equals + value
-    return found
-
-
-def _options(parameters: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(keyword + value for keyword, value in parameters.items())
-
-
-def _encoded(reply: Reply) -> bytes:
-    """Return a reply's lines: ASCII, each with code and enhanced status, none longer than 512 octets (RFC 2034 §4)."""
-    status = reply.enhanced or f"{reply.code // 100}.0.0"
-    if len(reply.text) <= _LONGEST_REPLY_TEXT and reply.text.isascii() and reply.text.isprintable():
-        return f"{reply.code} {status} {reply.text}\r\n".encode("ascii")
-    *lines, last = textwrap.wrap(_ascii(reply.text), _LONGEST_REPLY_TEXT) or [""]
-    return "".join(
-        [*(f"{reply.code}-{status} {line}\r\n" for line in lines), f"{reply.code} {status} {last}\r\n"]
-    ).encode("ascii")
-
-
-def _ascii(text: str) -> str:
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return printable.encode("ascii", "backslashreplace").decode("ascii")
-
-
-# -- SASL: a generator yields challenges, is sent responses and returns the credentials --
-
-_Exchange = Generator[str, str, Credentials]
-
-
-def _plain() -> _Exchange:
-    """RFC 4616."""
-    parts = _decoded((yield "")).split("\0")
-    if len(parts) != 3:
-        raise Malformed("PLAIN takes an identity, a name and a password")
-    identity, name, password = parts
-    if identity not in ("", name):
-        raise Malformed("one login cannot act for another")
-    return _credentials("PLAIN", name, password)
-
-
-def _login() -> _Exchange:
-    name = _decoded((yield "VXNlcm5hbWU6"))
-    password = _decoded((yield "UGFzc3dvcmQ6"))
-    return _credentials("LOGIN", name, password)
-
-
-def _decoded(response: str) -> str:
-    try:
-        return base64.b64decode(response, validate=True).decode("utf-8")
-    except (binascii.Error, ValueError) as error:
-        raise Malformed("the response is not base64 of UTF-8") from error
-
-
-def _credentials(mechanism: str, name: str, password: str) -> Credentials:
-    if not (name and name.isprintable()):
-        raise Malformed("the name of the login is empty or has a control character")
-    return Credentials(mechanism, name, password)
-
-
-_MECHANISMS: Final[Mapping[str, Callable[[], _Exchange]]] = {"PLAIN": _plain, "LOGIN": _login}
 
 _COMMANDS: Final[Mapping[str, Callable[[Dialogue, str], Event | None]]] = {
     "HELO": Dialogue._helo,
