@@ -191,6 +191,12 @@ def test_init_chooses_another_port_where_the_usual_one_is_taken(empty: Folder) -
     assert len(set(ports)) == 4
 
 
+def test_a_folder_that_cannot_be_written_to_is_told_in_a_sentence(empty: Folder) -> None:
+    done = empty.assent("--config", "missing/config.toml", "init")
+    assert done.returncode == 1
+    assert done.stderr == f"{empty.path}/missing/config.toml: No such file or directory\n"
+
+
 @pytest.mark.parametrize("name", SECRETS)
 def test_an_old_store_is_never_given_a_new_secret(folder: Folder, name: str) -> None:
     (folder.path / name).unlink()
@@ -368,6 +374,10 @@ def garble_spool(folder: Folder) -> None:
     (folder.path / "var/spool.db").write_bytes(b"this is no database" * 100)
 
 
+def lose_dkim_key(folder: Folder) -> None:
+    (folder.path / KEYS[0]).unlink()
+
+
 def lead_links_to_plain_http(folder: Folder) -> None:
     folder.edit('public_url = "https://', 'public_url = "http://')
 
@@ -378,6 +388,7 @@ def lead_links_to_plain_http(folder: Folder) -> None:
         (spoil_ring, "key of links", "not a key ring"),
         (lose_people, "store", "assent.db is not there"),
         (garble_spool, "store", "not a database"),
+        (lose_dkim_key, "sample newsletter of example.com", "no key to sign it with"),
         (lead_links_to_plain_http, "sample newsletter of example.com", "link cannot stand"),
     ],
 )
@@ -438,7 +449,8 @@ def test_a_second_key_of_a_domain_stands_beside_the_first(folder: Folder) -> Non
     start, end = text.index('[dkim."example.com"]'), text.index("[topics.")
     folder.config.write_text(f"{text[:start]}{told['config']}\n\n{text[end:]}")
     assert {one["selector"] for one in folder.facts("dkim", "dns")} == {"e1", "s1"}
-    assert folder.findings()["sample newsletter of example.com"][0] == "ok"
+    state, words = folder.findings()["sample newsletter of example.com"]
+    assert state == "ok" and "e1, not verified here and s1, verified" in words
 
 
 def test_a_key_is_never_overwritten(folder: Folder) -> None:

@@ -46,6 +46,8 @@ def main() -> None:
         _leave(EX_TEMPFAIL, f"the store is unavailable, try again: {error}")
     except Malformed as error:
         _leave(2, str(error))
+    except OSError as error:
+        _leave(1, f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _leave(status: int, sentence: str) -> None:

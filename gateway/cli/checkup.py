@@ -70,7 +70,7 @@ def examine(config: Config, now: datetime) -> list[Finding]:
         *_secrets(folder),
         *_certificates(config, now),
         *(_dkim_key(key) for key in configured_keys(config)),
-        *(_sample(config, folder, domain, now) for domain in signers(config)),
+        *(_sample(config, folder, domain, now) for domain in config.dkim),
         *_listeners(config),
     ]
 
@@ -157,13 +157,17 @@ def _dkim_key(key: SigningKey) -> Finding:
 def _sample(config: Config, folder: DataFolder, domain: str, now: datetime) -> Finding:
     """Stamp and sign a newsletter as a real one would be, then read it as its recipient's provider would."""
     what = f"sample newsletter of {domain}"
+    if domain not in signers(config):
+        return Finding(what, State.PROBLEM, f"there is no key to sign it with; run assent dkim new {domain}")
     try:
         tokens = UnsubscribeTokens(folder.token_ring())
         copy = _stamped(config, tokens, domain, now)
-        _verify(b"".join(copy.segments), config, tokens, domain)
+        message = b"".join(copy.segments)
+        signatures = _verified(message, config, domain)
+        _read_link(message, config, tokens)
     except (_Unfit, ConfigError, ValueError) as error:
         return Finding(what, State.PROBLEM, str(error) or type(error).__name__)
-    return Finding(what, State.OK, "stamped, signed, its signature verified, its link read back")
+    return Finding(what, State.OK, f"stamped; signed by {signatures}; its link read back")
 
 
 class _Unfit(Exception):
@@ -192,16 +196,18 @@ def _newsletter(config: Config, domain: str, now: datetime) -> SpooledMessage:
     return SpooledMessage(0, "check", "check", message_class, topic, sender, (), peer, now, (Recipient(_READER),), text)
 
 
-def _verify(message: bytes, config: Config, tokens: UnsubscribeTokens, domain: str) -> None:
-    """Raise `_Unfit` where a signature does not verify or the link is not what was signed."""
+def _verified(message: bytes, config: Config, domain: str) -> str:
+    """Return in words by which keys the sample is signed; raises `_Unfit` where a signature does not verify."""
     keys = [key for key in configured_keys(config) if key.domain == domain]
     records = dict(map(dns_record, keys))
+    told = []
     for index, key in enumerate(keys):
         # dkimpy reads Ed25519 only with a library that we do not need otherwise.
-        if key.algorithm == "rsa-sha256" and not _is_signed(message, index, records):
+        is_readable = key.algorithm == "rsa-sha256"
+        if is_readable and not _is_signed(message, index, records):
             raise _Unfit(f"the signature of {key.selector} does not verify")
-    if config.site:
-        _read_link(message, f"{config.site.public_url}/u/", tokens)
+        told.append(f"{key.selector}, {'verified' if is_readable else 'not verified here'}")
+    return " and ".join(told)
 
 
 def _is_signed(message: bytes, index: int, records: dict[str, str]) -> bool:
@@ -214,11 +220,14 @@ def _is_signed(message: bytes, index: int, records: dict[str, str]) -> bool:
         return False
 
 
-def _read_link(message: bytes, before: str, tokens: UnsubscribeTokens) -> None:
+def _read_link(message: bytes, config: Config, tokens: UnsubscribeTokens) -> None:
+    """Raise `_Unfit` where the link does not say whom it is for."""
+    if config.site is None:
+        return
     field = split(message).first("list-unsubscribe")
     url = field.value.decode("ascii").partition("<")[2].partition(">")[0] if field else ""
     try:
-        read = tokens.read_url(url.removeprefix(before))
+        read = tokens.read_url(url.removeprefix(f"{config.site.public_url}/u/"))
     except InvalidToken as error:
         raise _Unfit(f"the link {url or '(none)'} cannot be read back") from error
     if read.address_id != _NOBODY:

@@ -7,7 +7,6 @@ The rule that must not be broken: what exists stays as it is. Each thing is made
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,6 @@ READER = "ann@example.net"
 @pass_desk
 def init(desk: Desk) -> None:
     """Make what is missing: the configuration, keys, certificates, the store, two logins."""
-    os.umask(0o077)
     ports = {} if desk.path.exists() else write_first_config(desk.path, FIRST_PORTS)
     config = load(desk.path, keys_may_be_missing=True)
     made = [desk.path] if ports else []
