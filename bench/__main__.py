@@ -70,12 +70,12 @@ def _run(folder: Path, options: argparse.Namespace) -> list[Record]:
     workload = prepare_workload(folder, free_port(), READERS)
     records = [Record(peer(workload)) for peer in PEERS if peer.name in options.only]
     for record in records:
-        with _troubles_of(record):
+        with _troubles_of(record, folder / record.peer.name):
             _prepare(record, workload, folder / record.peer.name)
     for number in range(1, options.rounds + 1):
         for record in (one for one in records if not one.trouble):
             _say(f"round {number} of {options.rounds}: {record.peer.title}")
-            with _troubles_of(record):
+            with _troubles_of(record, folder / record.peer.name):
                 _take_turn(record, workload, options)
     return records
 
@@ -117,13 +117,15 @@ def _running(peer: Peer) -> Iterator[None]:
 
 
 @contextmanager
-def _troubles_of(record: Record) -> Iterator[None]:
-    """A peer that fails is out of the run, and the table says why."""
+def _troubles_of(record: Record, folder: Path) -> Iterator[None]:
+    """A peer that fails is out of the run; the table says why, and its logs' last words are printed."""
     try:
         yield
     except (Unavailable, PassFailed, OSError) as error:
         record.trouble = " ".join(str(error).split())
         _say(f"    {record.peer.title}: {record.trouble}")
+        for log in folder.glob("*.log"):
+            _say(f"{log.name} ends:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 def _say(text: str) -> None:

@@ -61,9 +61,19 @@ async def _converse(workload: Workload, port: int, sessions: int, messages: int)
     clients = [_Client(_session(workload, numbers, waits)) for _ in range(sessions)]
     for client in clients:
         await asyncio.get_running_loop().create_connection(partial(_itself, client), "127.0.0.1", port)
+    await _all_greeted(clients)
+    for client in clients:
+        client.go_on()
     async with asyncio.timeout(PASS_LIMIT):
         await asyncio.gather(*(client.done for client in clients))
     return waits
+
+
+async def _all_greeted(clients: list[_Client]) -> None:
+    """Only sessions that are open at the same time are sessions: none begins before the last is greeted."""
+    _, waiting = await asyncio.wait([asyncio.create_task(client.greeted.wait()) for client in clients], timeout=5)
+    if waiting:
+        raise PassFailed(f"{len(waiting)} of {len(clients)} sessions were not greeted within 5 seconds")
 
 
 def _session(workload: Workload, numbers: Iterator[int], waits: list[float]) -> Iterator[tuple[bytes, bytes]]:
@@ -91,6 +101,7 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, session: Iterator[tuple[bytes, bytes]]) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.greeted = asyncio.Event()
         self._session = session
         _, self._awaited = next(session)
         self._heard = b""
@@ -113,7 +124,13 @@ class _Client(asyncio.Protocol):
         if not reply.startswith(self._awaited):
             self.done.set_exception(PassFailed(f"unexpected reply: {reply.decode(errors='replace').strip()}"))
             self._transport.close()
-            return
+        elif self.greeted.is_set():
+            self.go_on()
+        else:
+            self.greeted.set()
+
+    def go_on(self) -> None:
+        """Say the next line, or leave when there is none."""
         try:
             line, self._awaited = next(self._session)
         except StopIteration:
