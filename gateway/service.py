@@ -9,36 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import uvloop
 
 from gateway import console
-from gateway.address import Address
 from gateway.config import Config, ListenAddress, load
 from gateway.copies import CopyMaker, Links
 from gateway.delivery import Delivery, Lane
 from gateway.dialogue import Auth, Terms
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.ids import Ids, spool_text
+from gateway.ids import Ids
+from gateway.installation import KEEPER_SLOT, Clock, data_folder, open_store, prepare, signers
 from gateway.listener import Listener, Seats, server_tls
 from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
 from gateway.metrics import Board
-from gateway.model import Failure, MessageClass, Peer, Recipient, Smarthost, SpooledMessage, SpooledRecipient
-from gateway.report import failure_report
-from gateway.sign import Signer, SigningKey
+from gateway.model import Smarthost
 from gateway.smarthost import Pool
-from gateway.store import Now, ReportMaker, Store, open_path
+from gateway.store import Store
 from gateway.store.segments import Sealer
-from gateway.store.sqlite import DataFolder
 from gateway.supervisor import Crew, Main, Supervisor, bind
 from gateway.tokens import UnsubscribeTokens
 from unsubscribe_site.app import SiteSettings, create_app
@@ -46,26 +40,12 @@ from unsubscribe_site.server import start as start_site
 
 log = logging.getLogger(__name__)
 
-PARTS = ("relay", "site", "console")
 DRAIN_SECONDS = 10
 """How long listeners, and then attempts under way, may take to finish; the supervisor waits for both."""
 
 SEAL_SECONDS = 0.5
 RUNNERS_A_CONNECTION = 2
 """Copies under way for each connection: while one is written down, the next is relayed."""
-
-_KEEPER_SLOT = 127
-
-
-class Clock:
-    """The wall clock at the start, carried on by the monotonic one: a jump of the wall clock moves nothing (OPS-06)."""
-
-    def __init__(self) -> None:
-        self._began = datetime.now(UTC)
-        self._zero = time.monotonic()
-
-    def now(self) -> datetime:
-        return self._began + timedelta(seconds=time.monotonic() - self._zero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,42 +57,6 @@ class Sockets:
     feedback: Sequence[socket.socket]
     site: Sequence[socket.socket]
     console: Sequence[socket.socket]
-
-
-def data_folder(config: Config) -> DataFolder:
-    return DataFolder(config.data_dir, open_path(config.database))
-
-
-def open_store(config: Config, owner: str, slot: int, now: Now) -> Store:
-    """Open the store for one process; reports of failures are written by this host."""
-    return data_folder(config).open(owner, _report_maker(config.hostname, Ids(slot, now), now), now)
-
-
-def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
-    """Return what turns failures into a report to the submitter; a message without a reverse path gets none."""
-
-    def report(about: SpooledMessage, failures: Sequence[Failure]) -> tuple[SpooledMessage, SpooledRecipient] | None:
-        told = [one for one in failures if "NOTIFY=NEVER" not in map(str.upper, one.recipient.options)]
-        if not about.reverse_path or not told:
-            return None
-        spool_id = ids.spool()
-        text = failure_report(hostname, about, told, spool_text(spool_id), now())
-        sender = Recipient(Address.parse(about.reverse_path))
-        peer = Peer(hostname, "127.0.0.1", "ESMTP")
-        message = SpooledMessage(
-            spool_id, "", about.stream, MessageClass.SYSTEM, "", "", (), peer, now(), (sender,), text
-        )
-        return message, SpooledRecipient(0, sender, "", ids.decision())
-
-    return report
-
-
-async def prepare(config: Config) -> None:
-    """Make or migrate the files and number the topics. One process, before the others."""
-    data_folder(config).prepare()
-    store = open_store(config, f"prepare-{os.getpid()}", _KEEPER_SLOT, Clock().now)
-    await store.people.number_topics(list(config.topics))
-    await store.close()
 
 
 def serve(path: Path, parts: Sequence[str]) -> int:
@@ -173,10 +117,11 @@ class Worker:
         self._metrics = board.row(slot)
         self._seats = Seats(board.guests, slot)
         self._now = Clock().now
+        self._ids = Ids(slot, self._now)
 
     def run(self, sockets: Sockets, parts: Sequence[str]) -> Callable[[asyncio.Event], Awaitable[None]]:
         async def work(leave: asyncio.Event) -> None:
-            store = open_store(self._config, f"worker-{self._slot}-{os.getpid()}", self._slot, self._now)
+            store = open_store(self._config, f"worker-{self._slot}", self._ids, self._now)
             tokens = UnsubscribeTokens(data_folder(self._config).token_ring())
             closers = []
             if "relay" in parts:
@@ -195,10 +140,9 @@ class Worker:
         copies = _copy_maker(config, store, tokens)
         pools = {name: self._pool(smarthost) for name, smarthost in config.smarthosts.items()}
         lanes = {name: Lane(pool, config.smarthosts[name]) for name, pool in pools.items()}
-        ids = Ids(self._slot, self._now)
-        delivery = Delivery(store, copies, lanes, config.streams, config.topics, ids, self._metrics, self._now)
+        delivery = Delivery(store, copies, lanes, config.streams, config.topics, self._ids, self._metrics, self._now)
         house = House(config.hostname, config.company.help_url, config.streams, config.topics)
-        handler = SubmissionHandler(house, store, copies, delivery, ids, self._metrics, self._now)
+        handler = SubmissionHandler(house, store, copies, delivery, self._ids, self._metrics, self._now)
         listeners = [await self._submission(handler, sockets)]
         if config.feedback:
             listeners.append(await self._feedback(store, tokens, sockets))
@@ -258,7 +202,7 @@ def _keep(
 
     async def work(leave: asyncio.Event) -> None:
         now = Clock().now
-        store = open_store(config, f"keeper-{os.getpid()}", _KEEPER_SLOT, now)
+        store = open_store(config, "keeper", Ids(KEEPER_SLOT, now), now)
         sealer = data_folder(config).sealer(now)
         closers = []
         if "console" in parts and config.console:
@@ -308,21 +252,6 @@ def _copy_maker(config: Config, store: Store, tokens: UnsubscribeTokens) -> Copy
         store.people.topic_number,
     )
     return CopyMaker(config.hostname, config.company, config.topics, links, signers(config))
-
-
-def signers(config: Config) -> Mapping[str, Signer]:
-    """Return a signer for each domain that has a key; one whose key file is missing cannot sign."""
-    loaded = {
-        name: [
-            SigningKey.load(name, selector.name, selector.key.pem) for selector in domain.selectors if selector.key.pem
-        ]
-        for name, domain in config.dkim.items()
-    }
-    return {
-        name: Signer(keys, config.dkim[name].also_sign, config.dkim[name].identity)
-        for name, keys in loaded.items()
-        if keys
-    }
 
 
 def _bound(config: Config, parts: Sequence[str]) -> Sockets:

@@ -51,7 +51,8 @@ HOUSE: dict[str, set[str]] = {
     "delivery": SHELL - {"config"} | {"smarthost"},
     "console": SHELL,
     "supervisor": set(),
-    "cli": SHELL | {"service"},
+    "installation": SHELL,
+    "cli": SHELL | {"installation", "service"},
     "__init__": set(),
     "__main__": {"cli"},
 }

@@ -27,8 +27,8 @@ from gateway.config import Config, ListenAddress
 from gateway.copies import CopyMaker, Links
 from gateway.errors import ConfigError, InvalidToken, StoreUnavailable
 from gateway.headers import split
+from gateway.installation import data_folder, signers
 from gateway.model import Copy, MessageClass, Peer, Recipient, SpooledMessage
-from gateway.service import data_folder, signers
 from gateway.sign import WEAK_BELOW, SigningKey, dns_record
 from gateway.stamp import Unstampable
 from gateway.store.schema import PEOPLE, SPOOL

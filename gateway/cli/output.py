@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +11,16 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gateway.config import Config, load
-from gateway.service import Clock, data_folder, open_store
+from gateway.ids import Ids
+from gateway.installation import OPERATOR_SLOT, Clock, data_folder, open_store
 from gateway.store import Store
 from gateway.store.sqlite import DataFolder
 
 T = TypeVar("T")
-_SLOT = 126
 
 
 class Desk:
@@ -47,7 +47,7 @@ class Desk:
         self.folder()
 
         async def run() -> T:
-            store = open_store(self.config(), f"cli-{os.getpid()}", _SLOT, self.now)
+            store = open_store(self.config(), "operator", Ids(OPERATOR_SLOT, self.now), self.now)
             try:
                 return await work(store)
             finally:
@@ -99,5 +99,5 @@ def _shown(value: Any) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "-"
-    return str(value)
+        return escape(", ".join(map(str, value))) or "-"
+    return escape(str(value))

@@ -11,8 +11,7 @@ import click
 
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
-from gateway.service import PARTS, prepare
-from gateway.service import serve as run_service
+from gateway.installation import prepare
 from gateway.store import Store
 
 OLD_MAIL = timedelta(hours=1)
@@ -23,7 +22,7 @@ OLD_MAIL = timedelta(hours=1)
 @pass_desk
 def serve(desk: Desk) -> None:
     """Run everything: submission, delivery, the public site and the console."""
-    _run(desk, PARTS)
+    _run(desk, ("relay", "site", "console"))
 
 
 @click.command()
@@ -81,8 +80,10 @@ def _run(desk: Desk, parts: tuple[str, ...]) -> None:
     config = desk.config()
     for line in _addresses(config, parts):
         click.echo(line)
+    from gateway import service  # here, because no other command needs the listeners and the site
+
     try:
-        status = run_service(desk.path, parts)
+        status = service.serve(desk.path, parts)
     except OSError as error:
         raise click.ClickException(error.strerror or str(error)) from error
     raise SystemExit(status)

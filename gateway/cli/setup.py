@@ -25,9 +25,9 @@ from gateway.cli.dkim_keys import dkim, make_key
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config, TlsFiles, load
 from gateway.config.names import HOST_NAME
+from gateway.installation import data_folder, prepare
 from gateway.model import Login, Stream
 from gateway.passwords import hash_password, new_password
-from gateway.service import data_folder, prepare
 from gateway.store import LoginRecord, Store
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING
 

@@ -220,8 +220,8 @@ def command(text: str) -> bytes:
 def wire(segments: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the content as it goes on the wire: leading dots doubled, the final dot last (RFC 5321 §4.5.2).
 
-    Pieces are at most a little over 256 KiB; small ones are joined, since each costs a system call, and large ones share
-    the segments' memory wherever no dot is doubled. Raises `ValueError` at a bare CR, bare LF or NUL: nothing is
+    Pieces are at most a little over 256 KiB; small ones are joined, since each costs a system call, and large ones
+    share the segments' memory wherever no dot is doubled. Raises `ValueError` at a bare CR, bare LF or NUL: nothing is
     repaired here, because it is signed already.
     """
     small = list[bytes]()

@@ -1,0 +1,89 @@
+"""One installation: its clock, its data folder, its store and its keys, as the configuration says.
+
+What the running service and a command typed beside it have in common, and no more: no listener, no site, no event loop
+of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from gateway.address import Address
+from gateway.config import Config
+from gateway.ids import Ids, spool_text
+from gateway.model import Failure, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
+from gateway.report import failure_report
+from gateway.sign import Signer, SigningKey
+from gateway.store import Now, ReportMaker, Store, open_path
+from gateway.store.sqlite import DataFolder
+
+KEEPER_SLOT = 127
+OPERATOR_SLOT = 126
+"""Slots for ids that are no worker's: the keeper's, and those of commands."""
+
+
+class Clock:
+    """The wall clock at the start, carried on by the monotonic one: a jump of the wall clock moves nothing (OPS-06)."""
+
+    def __init__(self) -> None:
+        self._began = datetime.now(UTC)
+        self._zero = time.monotonic()
+
+    def now(self) -> datetime:
+        return self._began + timedelta(seconds=time.monotonic() - self._zero)
+
+
+def data_folder(config: Config) -> DataFolder:
+    """Return where this installation keeps everything."""
+    return DataFolder(config.data_dir, open_path(config.database))
+
+
+def open_store(config: Config, owner: str, ids: Ids, now: Now) -> Store:
+    """Open the store for one process, whose ids these are; reports of failures are written by this host."""
+    return data_folder(config).open(f"{owner}-{os.getpid()}", _report_maker(config.hostname, ids, now), now)
+
+
+def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
+    """Return what turns failures into a report to the submitter; a message without a reverse path gets none."""
+
+    def report(about: SpooledMessage, failures: Sequence[Failure]) -> tuple[SpooledMessage, SpooledRecipient] | None:
+        told = [one for one in failures if "NOTIFY=NEVER" not in map(str.upper, one.recipient.options)]
+        if not about.reverse_path or not told:
+            return None
+        spool_id = ids.spool()
+        text = failure_report(hostname, about, told, spool_text(spool_id), now())
+        sender = Recipient(Address.parse(about.reverse_path))
+        peer = Peer(hostname, "127.0.0.1", "ESMTP")
+        message = SpooledMessage(
+            spool_id, "", about.stream, MessageClass.SYSTEM, "", "", (), peer, now(), (sender,), text
+        )
+        return message, SpooledRecipient(0, sender, "", ids.decision())
+
+    return report
+
+
+async def prepare(config: Config) -> None:
+    """Make or migrate the files and number the topics. One process, before the others."""
+    data_folder(config).prepare()
+    now = Clock().now
+    store = open_store(config, "prepare", Ids(OPERATOR_SLOT, now), now)
+    await store.people.number_topics(list(config.topics))
+    await store.close()
+
+
+def signers(config: Config) -> Mapping[str, Signer]:
+    """Return a signer for each domain that has a key; one whose key file is missing cannot sign."""
+    loaded = {
+        name: [
+            SigningKey.load(name, selector.name, selector.key.pem) for selector in domain.selectors if selector.key.pem
+        ]
+        for name, domain in config.dkim.items()
+    }
+    return {
+        name: Signer(keys, config.dkim[name].also_sign, config.dkim[name].identity)
+        for name, keys in loaded.items()
+        if keys
+    }
