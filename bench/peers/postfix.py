@@ -155,7 +155,7 @@ class PostfixOpenDKIM(Postfix):
 
     def version(self) -> str:
         """Both programs' versions."""
-        return f"{super().version()}, OpenDKIM {run([program('opendkim'), '-V']).split()[-1]}"
+        return f"{super().version()}, OpenDKIM {run([program('opendkim'), '-V']).splitlines()[0].split()[-1]}"
 
     def start(self) -> None:
         """OpenDKIM first, so that Postfix's first message finds it."""
