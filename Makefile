@@ -21,8 +21,8 @@ test: .venv/dev peers ## everything that CI runs, beside real peers
 torture: .venv/dev peers ## the long sizes of the fault and abuse tests
 	$(BIN)/pytest -m slow
 
-bench: .venv/dev peers bench/node_modules ## messages a second beside real peers, written to bench/RESULTS.md
-	$(BIN)/python -m bench
+bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
+	$(BIN)/python -m bench --write
 
 lint: .venv/dev ## ruff: mistakes and layout
 	$(BIN)/ruff check $(CODE)
@@ -47,10 +47,6 @@ clean: ## remove what was made here, except config.toml and var/
 
 peers:
 	@tests/peers/install.sh
-
-bench/node_modules: bench/package.json
-	npm install --prefix bench --silent --no-package-lock --no-audit --no-fund
-	@touch $@
 
 # What the program needs, then what its tests need besides; both are installed again when setup.cfg changes.
 .venv/installed: setup.cfg pyproject.toml | .venv/bin/python

@@ -79,7 +79,7 @@ class Listener:
             self._look_at_the_clock()
 
     def _is_our_turn(self) -> bool:
-        guests = len(self.traffic.connections) + sum(door.entering for door in self._doors)
+        guests = self.traffic.guests + sum(door.entering for door in self._doors)
         return self._seats is None or not self._seats.has_elsewhere_fewer_than(guests)
 
     async def drain(self, seconds: float) -> None:

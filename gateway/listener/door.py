@@ -18,6 +18,9 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 _STEP_BACK: Final = 0.002
+_STEPS_BACK: Final = 3
+"""How often in a row: a process that hangs must not keep everybody out."""
+
 _OUT_OF_FILES: Final = 1.0
 
 
@@ -54,6 +57,7 @@ class Door:
         self._handshake = handshake if tls else None
         self._entering: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
+        self._steps_back = 0
         sock.setblocking(False)
 
     @property
@@ -74,9 +78,11 @@ class Door:
         self._sock.close()
 
     def _take_one(self) -> None:
-        if not self._is_our_turn():
+        if self._steps_back < _STEPS_BACK and not self._is_our_turn():
+            self._steps_back += 1
             self._step_back(_STEP_BACK)
             return
+        self._steps_back = 0
         try:
             guest, _ = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):

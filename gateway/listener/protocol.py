@@ -104,6 +104,7 @@ class Traffic:
         self.connections.add(connection)
         self._places[connection] = ip
         self._by_address[ip] += 1
+        self._tell()
         return None
 
     def vacate(self, connection: GatewaySMTP) -> None:
@@ -115,9 +116,14 @@ class Traffic:
                 del self._by_address[ip]
             self._tell()
 
+    @property
+    def guests(self) -> int:
+        """How many have a place."""
+        return len(self._places)
+
     def _tell(self) -> None:
         if self.seats:
-            self.seats.tell(len(self.connections))
+            self.seats.tell(self.guests)
 
     def forget(self, connection: GatewaySMTP) -> None:
         self.vacate(connection)
