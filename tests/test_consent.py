@@ -148,7 +148,7 @@ def test_an_operator_lifts_one_scope_and_leaves_the_others() -> None:
 def test_what_forgets_a_person_forgets_the_permissions_and_keeps_the_no(type: EventType) -> None:
     standing = fold(history((OPT_IN, "news", None), (UNSUBSCRIBE, "offers", None), (type, "", None)))
     assert not standing.permissions
-    assert [one.reason for one in standing.suppressions][0] is Reason.UNSUBSCRIBED
+    assert standing.suppressions[0].reason is Reason.UNSUBSCRIBED
     assert len(standing.suppressions) == 2
 
 
@@ -194,7 +194,7 @@ def is_a_no_to(one: Event, topic: Topic) -> bool:
 
 
 def is_allowed_by_law(events: Sequence[Event], topic: Topic) -> bool:
-    """True where somebody opted in to the topic, and after each "no" to it came a newer confirmed opt-in or a reversal."""
+    """True where somebody opted in, and after each "no" to the topic came a newer confirmed opt-in or a reversal."""
     for place, one in enumerate(events):
         if not is_a_no_to(one, topic):
             continue
@@ -245,7 +245,7 @@ def test_whatever_times_events_claim_a_no_is_never_outlived_by_an_older_claim(ev
 
 @given(histories)
 def test_recording_each_no_once_amounts_to_no_more_mail(events: list[Event]) -> None:
-    """The store leaves out what is told before; whoever is sent to then, in the order of time, may be sent to anyhow."""
+    """The store leaves out what is told before: in the order of time that changes nothing."""
     in_order = [event(seq, one.type, one.topic, one.scope) for seq, one in enumerate(events, 1)]
     standing = NOTHING_KNOWN
     for one in in_order:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 from datetime import UTC, datetime
-from email.message import EmailMessage
+from email.message import EmailMessage, Message
 
 import pytest
 
@@ -59,7 +59,7 @@ def groups(content: bytes) -> list[dict[str, str]]:
     assert status.get_content_type() == "message/delivery-status"
     parts = status.get_payload()
     assert isinstance(parts, list)
-    return [dict(group.items()) for group in parts]
+    return [dict(group.items()) for group in parts if isinstance(group, Message)]
 
 
 def test_a_report_is_a_multipart_report_of_three_parts() -> None:
