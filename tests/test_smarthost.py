@@ -736,6 +736,21 @@ async def test_the_rest_doubles_with_each_failed_try_and_ends_with_the_first_tha
     assert rests == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
+@on_both_loops
+async def test_a_try_on_which_no_copy_was_sent_does_not_lengthen_the_rest(sink: Sink) -> None:
+    sink.on("CONNECT", "421 4.3.2 busy", times=1)
+    async with pool_to(sink.url) as pool:
+        with pytest.raises(RelayUnavailable):
+            await send(pool)
+        await until(lambda: not pool.rest_left)
+        for _ in range(3):
+            async with pool.connection():
+                pass
+            assert pool.rest_left == 0, "somebody's copy turned out to be suppressed, which says nothing of the server"
+            sink.drop_connections()
+        assert await send(pool) == (Reply(250, "2.0.0", "taken"),)
+
+
 @pytest.mark.req("OUT-19")
 @on_both_loops
 async def test_the_next_address_is_used_while_the_first_is_down(sink: Sink) -> None:

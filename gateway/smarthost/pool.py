@@ -71,6 +71,7 @@ class Connection:
             raise PrepareAgain("the connection had to be replaced")
 
     def rest(self) -> None:
+        self._route.spared(self._carrier)
         self._carrier.rest()
 
     def quit(self) -> None:

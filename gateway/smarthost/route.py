@@ -138,6 +138,7 @@ class Route:
         self._tls = tls
         self._failures = 0
         self._rests_until = 0.0
+        self._trial: Carrier | None = None
 
     @property
     def rest_left(self) -> float:
@@ -146,15 +147,18 @@ class Route:
 
     async def open(self) -> Carrier:
         """Open a connection. Raises `RelayUnavailable`, naming the address and what is wrong with it."""
-        if self._failures:
+        is_trial = self._failures > 0
+        if is_trial:
             # Whoever tries it out keeps the others away meanwhile.
             self._failed()
         try:
             async with asyncio.timeout(self._terms.timeouts.opening):
-                return await self._open()
+                carrier = await self._open()
         except (RelayUnavailable, TimeoutError) as error:
             self._failed()
             raise RelayUnavailable(f"{self._endpoint}: {str(error) or 'too slow'}") from error
+        self._trial = carrier if is_trial else None
+        return carrier
 
     async def relay(self, carrier: Carrier, copy: Copy) -> tuple[Reply, ...]:
         """Relay over a connection of this route, and learn from it whether the address works.
@@ -162,6 +166,7 @@ class Route:
         It works once it has answered about a copy; a fresh connection that is lost before is one more failure.
         """
         is_fresh = not carrier.is_kept_open
+        self._trial = None
         try:
             replies = await carrier.relay(copy)
         except RelayUnavailable:
@@ -170,6 +175,13 @@ class Route:
             raise
         self._failures = 0
         return replies
+
+    def spared(self, carrier: Carrier) -> None:
+        """Learn that a connection was opened and no copy came: a trial that says nothing may be repeated at once."""
+        if carrier is self._trial:
+            self._trial = None
+            self._failures -= 1
+            self._rests_until = 0.0
 
     def _failed(self) -> None:
         """Leave the address alone for a while; failures that come while it rests are the same failure."""
