@@ -3,15 +3,13 @@
 The rule that must not be broken: a caller hears of success only after COMMIT has returned, which with
 `synchronous=FULL` means after the write-ahead log was fsynced. The statements run on the event loop's
 thread, where they cost microseconds; only what may wait, for the lock or for the disk, runs in a thread, so
-that no statement queues for the interpreter's lock. Processes queue on `flock` before they begin, since
+that no statement queues for the interpreter's lock. Processes take turns before they begin (`turn`), since
 SQLite's own waiting is a sleep.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,6 +21,7 @@ from urllib.parse import quote
 from pysqlite3 import dbapi2 as sqlite
 
 from gateway.errors import ConfigError, StoreUnavailable
+from gateway.store.turn import Turn
 
 T = TypeVar("T")
 Connection = Any  # pysqlite3 brings no types
@@ -76,7 +75,7 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: Connection = connect(path)
-        self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._turn = Turn(path)
         self._thread = ThreadPoolExecutor(1, f"commit-{path.stem}")
         self._waiting: list[_Job[Any]] = []
         self._running: asyncio.Task[None] | None = None
@@ -100,7 +99,7 @@ class Writer:
         self._thread.shutdown()
         if self._connection:
             self._connection.close()
-        os.close(self._lock)
+        self._turn.close()
 
     async def _commit_while_wanted(self) -> None:
         try:
@@ -124,7 +123,7 @@ class Writer:
         except _FAILURES as error:
             self._abandon(group, error)
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self._turn.give()
 
     async def _commit(self, group: list[_Job[Any]]) -> bool:
         """Run and commit a group; False where it was rolled back and its members should be tried one by one."""
@@ -153,13 +152,13 @@ class Writer:
         turn.result()
 
     def _lock_and_begin(self) -> None:
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._turn.take()
         try:
             self._connection = self._connection or connect(self._path)
             self._begin()
         except BaseException:
             self._let_go()
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self._turn.give()
             raise
 
     def _begin(self) -> None:
