@@ -219,7 +219,11 @@ def _outlived(suppression: Suppression, confirmed: Event) -> Suppression | None:
 
 
 def _lift(standing: Standing, event: Event) -> Standing:
-    remaining = tuple(one for one in standing.suppressions if (one.scope, one.topic) != (event.scope, event.topic))
+    """An operator's written reversal; a minor stays one."""
+    lifted = (event.scope, event.topic)
+    remaining = tuple(
+        one for one in standing.suppressions if one.reason is Reason.MINOR or (one.scope, one.topic) != lifted
+    )
     return replace(standing, suppressions=remaining)
 
 

@@ -235,10 +235,7 @@ class Delivery:
         """Return what the message was taken for at the door; a topic that has gone since allows nobody."""
         if message.message_class is not MessageClass.PROMOTIONAL:
             return [Purpose(message.message_class)]
-        if message.topic:
-            return [Purpose(message.message_class, self._topics.get(message.topic))]
-        stream = self._streams.get(message.stream)
-        return [Purpose(message.message_class, self._topics.get(slug)) for slug in (stream.topics if stream else ())]
+        return [Purpose(message.message_class, self._topics.get(slug)) for slug in message.topics]
 
     def _copy(self, parcel: Parcel, going: Sequence[Ruling]) -> Copy | Reply:
         """Make the parcel's copy; a reply of our own where it cannot be made."""

@@ -58,7 +58,7 @@ def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
         sender = Recipient(Address.parse(about.reverse_path))
         peer = Peer(hostname, "127.0.0.1", "ESMTP")
         message = SpooledMessage(
-            spool_id, "", about.stream, MessageClass.SYSTEM, "", "", (), peer, now(), (sender,), text
+            spool_id, "", about.stream, MessageClass.SYSTEM, (), "", (), peer, now(), (sender,), text
         )
         return message, SpooledRecipient(0, sender, "", ids.decision())
 

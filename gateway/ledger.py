@@ -42,8 +42,13 @@ class SegmentHead:
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """Return the one spelling of a value that is hashed: sorted keys, no white space, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    """Return the one spelling of a value that is hashed: sorted keys, no white space, UTF-8.
+
+    Half of a surrogate pair, which UTF-8 has no octets for, is written as JSON's escape, so that nothing that somebody
+    sends can keep their "no" from being recorded.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def commitment(salt: bytes, personal: Mapping[str, Any]) -> bytes:

@@ -45,15 +45,15 @@ _WIDTH = len(_SERIES)
 
 
 class Board:
-    """The shared block: made by the supervisor before it forks, one row a worker."""
+    """The shared block: made by the supervisor before it forks, one row a slot, which is one worker's at a time."""
 
-    def __init__(self, workers: int) -> None:
-        self._cells = memoryview(mmap.mmap(-1, workers * _WIDTH * 8)).cast("Q")
-        self.guests = memoryview(mmap.mmap(-1, workers * 8)).cast("Q")
+    def __init__(self, slots: int) -> None:
+        self._cells = memoryview(mmap.mmap(-1, slots * _WIDTH * 8)).cast("Q")
+        self.guests = memoryview(mmap.mmap(-1, slots * 8)).cast("Q")
         """Open connections of each worker, for those who share a door."""
 
-    def row(self, worker: int) -> Metrics:
-        return Metrics(self._cells[worker * _WIDTH : (worker + 1) * _WIDTH])
+    def row(self, slot: int) -> Metrics:
+        return Metrics(self._cells[slot * _WIDTH : (slot + 1) * _WIDTH])
 
     def text(self) -> str:
         """Return every counter that has moved, in the Prometheus text exposition format 0.0.4."""

@@ -309,13 +309,18 @@ class SpooledMessage:
     login: str
     stream: str
     message_class: MessageClass
-    topic: str
+    topics: tuple[str, ...]
     reverse_path: str
     options: tuple[str, ...]
     peer: Peer
     received_at: datetime
     recipients: tuple[Recipient, ...]
     message: bytes = field(repr=False)
+
+    @property
+    def topic(self) -> str:
+        """The one topic; "" where the message has none, or left open which."""
+        return self.topics[0] if len(self.topics) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from gateway.headers import split
 from gateway.model import Failure, Outcome, SpooledMessage
 
 _ENHANCED_UNKNOWN = "5.0.0"
+_LONGEST_REPLY = 900
 
 
 def failure_report(
@@ -50,7 +51,7 @@ def _header(hostname: str, reverse_path: str, report_id: str, boundary: str, now
 
 
 def _sentences(hostname: str, failures: Sequence[Failure]) -> bytes:
-    told = [f"  <{one.recipient.address}>: {one.reply} (decision {one.decision})" for one in failures]
+    told = [f"  <{one.recipient.address}>: {one.reply[:_LONGEST_REPLY]} (decision {one.decision})" for one in failures]
     return _lines((f"{hostname} could not pass your message on to:", "", *told))
 
 
@@ -71,7 +72,7 @@ def _recipient_fields(failure: Failure) -> bytes:
             f"Final-Recipient: {kind}; {address}",
             "Action: failed",
             f"Status: {_status(failure)}",
-            f"Diagnostic-Code: smtp; {failure.reply}",
+            f"Diagnostic-Code: smtp; {failure.reply[:_LONGEST_REPLY]}",
         ]
     )
 

@@ -11,14 +11,15 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import uvloop
 
 from gateway import console
-from gateway.config import Config, ListenAddress, load
+from gateway.config import MOST_WORKERS, Config, ListenAddress, load
 from gateway.copies import CopyMaker, Links
 from gateway.delivery import Delivery, Lane
 from gateway.dialogue import Auth, Terms
@@ -49,6 +50,16 @@ RUNNERS_A_CONNECTION = 2
 
 
 @dataclass(frozen=True, slots=True)
+class Plant:
+    """What outlives a reload: which parts run, the sockets, the counters, and where each crew's slots begin."""
+
+    parts: Sequence[str]
+    sockets: Sockets
+    board: Board
+    first_slots: Iterator[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Sockets:
     """What is listened on, bound once and inherited by every worker."""
 
@@ -64,12 +75,11 @@ def serve(path: Path, parts: Sequence[str]) -> int:
     config = load(path)
     _warn(config)
     asyncio.run(prepare(config))
-    sockets = _bound(config, parts)
-    board = Board(config.workers)
-    return Supervisor(_crew(config, sockets, board, parts), lambda: _reloaded(path, sockets, board, parts)).run()
+    plant = Plant(parts, _bound(config, parts), Board(2 * MOST_WORKERS), cycle((0, MOST_WORKERS)))
+    return Supervisor(_crew(config, plant), lambda: _reloaded(path, plant)).run()
 
 
-def _reloaded(path: Path, sockets: Sockets, board: Board, parts: Sequence[str]) -> Crew | None:
+def _reloaded(path: Path, plant: Plant) -> Crew | None:
     """Return the crew for the file as it is now; None, with every problem logged, where it is not fit to run."""
     try:
         config = load(path)
@@ -79,18 +89,20 @@ def _reloaded(path: Path, sockets: Sockets, board: Board, parts: Sequence[str]) 
         return None
     _warn(config)
     log.info("the configuration has been reloaded")
-    return _crew(config, sockets, board, parts)
+    return _crew(config, plant)
 
 
-def _crew(config: Config, sockets: Sockets, board: Board, parts: Sequence[str]) -> Crew:
-    mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, sockets, board, parts))}
-    for slot in range(config.workers):
-        mains[f"worker {slot}"] = _worker_main(config, sockets, board, parts, slot)
+def _crew(config: Config, plant: Plant) -> Crew:
+    """Return the processes of a configuration; their slots are not those of the crew that they take over from."""
+    first = next(plant.first_slots)
+    mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, plant))}
+    for number in range(config.workers):
+        mains[f"worker {number}"] = _worker_main(config, plant, first, number)
     return Crew(mains)
 
 
-def _worker_main(config: Config, sockets: Sockets, board: Board, parts: Sequence[str], slot: int) -> Main:
-    return lambda pipe: _run(pipe, Worker(config, slot, board).run(sockets, parts))
+def _worker_main(config: Config, plant: Plant, first_slot: int, number: int) -> Main:
+    return lambda pipe: _run(pipe, Worker(config, plant, first_slot, number).work)
 
 
 def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
@@ -111,31 +123,31 @@ def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
 class Worker:
     """One process that takes mail, relays it, and serves the public site."""
 
-    def __init__(self, config: Config, slot: int, board: Board) -> None:
+    def __init__(self, config: Config, plant: Plant, first_slot: int, number: int) -> None:
         self._config = config
-        self._slot = slot
-        self._metrics = board.row(slot)
-        self._seats = Seats(board.guests, slot)
+        self._parts = plant.parts
+        self._sockets = plant.sockets
+        self._number = number
+        self._metrics = plant.board.row(first_slot + number)
+        self._seats = Seats(plant.board.guests[first_slot : first_slot + config.workers], number)
         self._now = Clock().now
-        self._ids = Ids(slot, self._now)
+        self._ids = Ids(first_slot + number, self._now)
 
-    def run(self, sockets: Sockets, parts: Sequence[str]) -> Callable[[asyncio.Event], Awaitable[None]]:
-        async def work(leave: asyncio.Event) -> None:
-            store = open_store(self._config, f"worker-{self._slot}", self._ids, self._now)
-            tokens = UnsubscribeTokens(data_folder(self._config).token_ring())
-            closers = []
-            if "relay" in parts:
-                closers.append(await self._relay(store, tokens, sockets))
-            if "site" in parts and self._config.site:
-                closers.append(await self._site(store, tokens, sockets))
-            await leave.wait()
-            for close in closers:
-                await close()
-            await store.close()
+    async def work(self, leave: asyncio.Event) -> None:
+        """Serve until told to leave; then finish what is under way."""
+        store = open_store(self._config, f"worker-{self._number}", self._ids, self._now)
+        tokens = UnsubscribeTokens(data_folder(self._config).token_ring())
+        closers = []
+        if "relay" in self._parts:
+            closers.append(await self._relay(store, tokens))
+        if "site" in self._parts and self._config.site:
+            closers.append(await self._site(store, tokens))
+        await leave.wait()
+        for close in closers:
+            await close()
+        await store.close()
 
-        return work
-
-    async def _relay(self, store: Store, tokens: UnsubscribeTokens, sockets: Sockets) -> Callable[[], Awaitable[None]]:
+    async def _relay(self, store: Store, tokens: UnsubscribeTokens) -> Callable[[], Awaitable[None]]:
         config = self._config
         copies = _copy_maker(config, store, tokens)
         pools = {name: self._pool(smarthost) for name, smarthost in config.smarthosts.items()}
@@ -143,9 +155,9 @@ class Worker:
         delivery = Delivery(store, copies, lanes, config.streams, config.topics, self._ids, self._metrics, self._now)
         house = House(config.hostname, config.company.help_url, config.streams, config.topics)
         handler = SubmissionHandler(house, store, copies, delivery, self._ids, self._metrics, self._now)
-        listeners = [await self._submission(handler, sockets)]
+        listeners = [await self._submission(handler)]
         if config.feedback:
-            listeners.append(await self._feedback(store, tokens, sockets))
+            listeners.append(await self._feedback(store, tokens))
         delivery.start(RUNNERS_A_CONNECTION * self._share(max(one.connections for one in config.smarthosts.values())))
 
         async def close() -> None:
@@ -155,35 +167,35 @@ class Worker:
 
         return close
 
-    async def _submission(self, handler: SubmissionHandler, sockets: Sockets) -> Listener:
+    async def _submission(self, handler: SubmissionHandler) -> Listener:
         submission = self._config.submission
         terms = Terms(
             self._config.hostname, submission.max_message_size, submission.max_recipients, auth=Auth.AFTER_TLS
         )
         tls = server_tls(submission.tls.certificate, submission.tls.key) if submission.tls else None
         listener = Listener(handler, terms, tls=tls, plaintext_from=submission.plaintext_from, seats=self._seats)
-        for bound in sockets.submission:
+        for bound in self._sockets.submission:
             await listener.serve(bound)
-        for bound in sockets.submission_tls:
+        for bound in self._sockets.submission_tls:
             await listener.serve(bound, implicit_tls=True)
         return listener
 
-    async def _feedback(self, store: Store, tokens: UnsubscribeTokens, sockets: Sockets) -> Listener:
+    async def _feedback(self, store: Store, tokens: UnsubscribeTokens) -> Listener:
         assert self._config.feedback is not None
         handler = FeedbackHandler(self._config.feedback.domain, store.people, tokens, self._metrics, self._now)
         listener = Listener(handler, Terms(self._config.hostname))
-        for bound in sockets.feedback:
+        for bound in self._sockets.feedback:
             await listener.serve(bound)
         return listener
 
-    async def _site(self, store: Store, tokens: UnsubscribeTokens, sockets: Sockets) -> Callable[[], Awaitable[None]]:
+    async def _site(self, store: Store, tokens: UnsubscribeTokens) -> Callable[[], Awaitable[None]]:
         site = self._config.site
         assert site is not None
         topics = {store.people.topic_number(slug): topic for slug, topic in self._config.topics.items()}
         settings = SiteSettings(self._config.company, site.public_url, topics, site.trusted_proxies)
         app = create_app(store=store.people, tokens=tokens, settings=settings, now=self._now)
         tls = server_tls(site.tls.certificate, site.tls.key) if site.tls else None
-        runner = await start_site(app, sockets.site, tls=tls)
+        runner = await start_site(app, self._sockets.site, tls=tls)
         return runner.cleanup
 
     def _pool(self, smarthost: Smarthost) -> Pool:
@@ -192,12 +204,10 @@ class Worker:
     def _share(self, connections: int) -> int:
         """Return this worker's part of what the whole machine may open; at least one."""
         whole, rest = divmod(connections, self._config.workers)
-        return max(1, whole + (self._slot < rest))
+        return max(1, whole + (self._number < rest))
 
 
-def _keep(
-    config: Config, sockets: Sockets, board: Board, parts: Sequence[str]
-) -> Callable[[asyncio.Event], Awaitable[None]]:
+def _keep(config: Config, plant: Plant) -> Callable[[asyncio.Event], Awaitable[None]]:
     """Seal and checkpoint as often as there is something to, and answer the operators."""
 
     async def work(leave: asyncio.Event) -> None:
@@ -205,8 +215,10 @@ def _keep(
         store = open_store(config, "keeper", Ids(KEEPER_SLOT, now), now)
         sealer = data_folder(config).sealer(now)
         closers = []
-        if "console" in parts and config.console:
-            runner = await start_site(console.create_app(board.text, lambda: _is_ready(store)), sockets.console)
+        if "console" in plant.parts and config.console:
+            runner = await start_site(
+                console.create_app(plant.board.text, lambda: _is_ready(store)), plant.sockets.console
+            )
             closers.append(runner.cleanup)
         while not leave.is_set():
             await _seal(sealer)

@@ -103,7 +103,7 @@ class Rig:
             login="shop",
             stream="newsletter",
             message_class=message_class,
-            topic="news",
+            topics=("news",),
             reverse_path=reverse_path,
             options=("BODY=8BITMIME", "RET=HDRS"),
             peer=PEER,

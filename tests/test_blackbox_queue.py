@@ -118,7 +118,7 @@ class Race:
 
     async def _person(self, person: str, slots: asyncio.Semaphore) -> None:
         async with slots:
-            longest = random.choice([0.0, 0.02, 0.1, 0.5, 1.5, 4.0])
+            longest = random.choice([0.0, 0.02, 0.1, 0.5, 2.0, 6.0])
             click = asyncio.create_task(self._click(person, random.uniform(0, longest)))
             await asyncio.sleep(random.choice([0.0, 0.0, 0.03]))
             await self._submit(person)
@@ -149,11 +149,10 @@ class Race:
         writer.close()
 
     async def _weather(self) -> None:
-        """Hold, drop and slow down what the gateway says to its smarthost, a moment of each in turn."""
+        """Hold, drop and slow down what the gateway says to its smarthost for moments, and let it be in between."""
         while True:
-            self.sink.normal()
-            self.sink.release()
-            match random.choice(["fine", "held", "dropped", "slow to greet", "slow to answer"]):
+            await asyncio.sleep(random.uniform(0.2, 1.0))
+            match random.choice(["held", "dropped", "slow to greet", "slow to answer"]):
                 case "held":
                     self.sink.hold()
                 case "dropped":
@@ -163,7 +162,9 @@ class Race:
                     self.sink.on("EHLO", delay=random.uniform(0.5, 1.5))
                 case "slow to answer":
                     self.sink.on("RCPT", delay=random.uniform(0.1, 0.5))
-            await asyncio.sleep(random.uniform(0.1, 0.5))
+            await asyncio.sleep(random.uniform(0.1, 0.4))
+            self.sink.normal()
+            self.sink.release()
 
 
 async def _say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: str) -> str:

@@ -32,7 +32,7 @@ def about(original: bytes = ORIGINAL, options: tuple[str, ...] = ()) -> SpooledM
         login="shop",
         stream="newsletter",
         message_class=MessageClass.PROMOTIONAL,
-        topic="news",
+        topics=("news",),
         reverse_path="bounce+1@example.com",
         options=options,
         peer=Peer("tool.example.com", "192.0.2.7", "ESMTPSA"),

@@ -190,10 +190,12 @@ def _newsletter(config: Config, domain: str, now: datetime) -> SpooledMessage:
     """Return a sample of what the domain may send; where there is no site, that is no promotion."""
     sender = f"news@{domain}"
     text = f"From: {sender}\r\nTo: {_READER}\r\nSubject: A sample\r\n\r\nHello.\r\n".encode()
-    topic = next((stream.topics[0] for stream in config.promotional_streams), "")
+    topics = next((stream.topics[:1] for stream in config.promotional_streams), ())
     message_class = MessageClass.PROMOTIONAL if config.site else MessageClass.ACCOUNT
     peer = Peer("localhost", "127.0.0.1", "ESMTPSA")
-    return SpooledMessage(0, "check", "check", message_class, topic, sender, (), peer, now, (Recipient(_READER),), text)
+    return SpooledMessage(
+        0, "check", "check", message_class, topics, sender, (), peer, now, (Recipient(_READER),), text
+    )
 
 
 def _verified(message: bytes, config: Config, domain: str) -> str:

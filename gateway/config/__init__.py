@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.config.assembly import assembled
 from gateway.config.checks import check
+from gateway.config.kinds import MOST_WORKERS
 from gateway.config.lines import Lines, syntax_error
 from gateway.config.notes import Notes
 from gateway.config.reader import Reader
@@ -35,6 +36,7 @@ from gateway.config.values import (
 from gateway.errors import ConfigError
 
 __all__ = [
+    "MOST_WORKERS",
     "Config",
     "ConsoleConfig",
     "DkimDomain",

@@ -182,12 +182,19 @@ def _brake(text: str) -> str | None:
 BRAKE = word("a brake", '"none" or "80% of 500"', _brake)
 
 
+MOST_WORKERS = 60
+"""Two crews, while one takes over from the other, share the 126 slots for ids (`gateway.ids`)."""
+
+
 def _workers(value: Any, folder: Path) -> int:
     if value == "auto":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if type(value) is not int or not 1 <= value <= 256:
-        raise ValueError(f'{shown(value)} is not a number of processes; write "auto" (one a core), or 1 to 256')
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, MOST_WORKERS)
+    if type(value) is not int or not 1 <= value <= MOST_WORKERS:
+        raise ValueError(
+            f'{shown(value)} is not a number of processes; write "auto" (one a core), or 1 to {MOST_WORKERS}'
+        )
     return value
 
 
-WORKERS = Kind("a number of processes", '"auto", or a number from 1 to 256', _workers, 1)
+WORKERS = Kind("a number of processes", '"auto", or a number from 1 to 60', _workers, 1)

@@ -193,7 +193,7 @@ class SubmissionHandler:
             login=visit.login.name,
             stream=choice.stream.name,
             message_class=choice.message_class,
-            topic=choice.topic.slug if choice.topic else "",
+            topics=tuple(one.topic.slug for one in choice.purposes if one.topic),
             reverse_path=envelope.mail_from,
             options=tuple(envelope.mail_options),
             peer=_peer(session),
