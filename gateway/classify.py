@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from gateway.address import Address
 from gateway.errors import Malformed
@@ -114,7 +115,12 @@ def _may_use(stream: Stream, author: Address) -> bool:
 
 def matches_any(address: Address, patterns: Sequence[str]) -> bool:
     """True where an address is one of a stream's `from` or `return_paths` patterns (`*@news.example.com`)."""
-    return any(fnmatchcase(address.key, pattern.lower()) for pattern in patterns)
+    return _matches_any(address.key, tuple(patterns))
+
+
+@lru_cache(maxsize=4096)
+def _matches_any(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(key, pattern.lower()) for pattern in patterns)
 
 
 def _declared_class(block: HeaderBlock) -> MessageClass | Mismatch | None:

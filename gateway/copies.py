@@ -73,9 +73,9 @@ class CopyMaker:
         """True where we hold a key for the author's domain (UNS-35)."""
         return self._signer(block) is not None
 
-    def draft(self, message: SpooledMessage) -> MessageDraft | Unstampable:
-        """Decide what all copies of a message have in common; done once a message."""
-        block = split(message.message)
+    def draft(self, message: SpooledMessage, block: HeaderBlock | None = None) -> MessageDraft | Unstampable:
+        """Decide what all copies of a message have in common; done once a message. `block` is its header, if known."""
+        block = block or split(message.message)
         addresses = tuple(one.address for one in message.recipients)
         alone = addresses[0] if len(addresses) == 1 else None
         treatment = Treatment(
@@ -85,7 +85,7 @@ class CopyMaker:
             own_domains=frozenset(self._signers),
             promotion=self._promotion(message),
         )
-        stamp = prepare(message.message, treatment)
+        stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
 
     def promotional_copy(self, draft: MessageDraft, n: int, address_id: bytes, now: datetime) -> Copy:

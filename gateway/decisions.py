@@ -84,4 +84,7 @@ def _told(verdict: Verdict) -> dict[str, Any]:
 
 
 def _line(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return _ENCODER.encode(told).encode("utf-8", "backslashreplace")
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)

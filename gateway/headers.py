@@ -7,9 +7,9 @@ that are no field are kept too, under the name "". What the fields mean is left 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.address import Address
@@ -27,6 +27,7 @@ SINGLETONS: Final = frozenset(
 """Fields that a message has at most once (RFC 5322 §3.6, RFC 2045 §3)."""
 
 _FIELD = re.compile(rb"((?:([!-9;-~]++)[ \t]*+:)?(?:[^\n]*+\n|[^\n]++\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+)")
+_REMEMBERED_LENGTH = 512
 _BREAKS_OUT = re.compile(rb"\r(?!\n[ \t])|(?<!\r)\n|\0")
 
 
@@ -84,8 +85,8 @@ def make(name: str, value: bytes) -> Field:
 
 def repeated_singletons(block: HeaderBlock) -> list[str]:
     """Return the names of fields that stand more than once but must not (HDR-08, RFC 6376 §8.15), sorted."""
-    counts = Counter(field.name for field in block.fields if field.name in SINGLETONS)
-    return sorted(name for name, count in counts.items() if count > 1)
+    names = [field.name for field in block.fields if field.name in SINGLETONS]
+    return sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
 
 
 class Mailbox(NamedTuple):
@@ -106,6 +107,16 @@ def mailboxes(value: bytes) -> list[Address]:
 
 def entries(value: bytes) -> list[Mailbox]:
     """Return what `mailboxes` returns, each with the text around it; raises `Malformed`."""
+    return list(_known_entries(value) if len(value) <= _REMEMBERED_LENGTH else _entries(value))
+
+
+@lru_cache(maxsize=1024)
+def _known_entries(value: bytes) -> tuple[Mailbox, ...]:
+    """The same senders write again and again."""
+    return tuple(_entries(value))
+
+
+def _entries(value: bytes) -> list[Mailbox]:
     text = value.decode("utf-8", "surrogateescape")
     found: list[Mailbox] = []
     grouped, tokens = False, list[_Token]()

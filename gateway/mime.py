@@ -91,7 +91,7 @@ def leaves(part: Part) -> Iterator[Part]:
 
 def is_inline_pgp(content: bytes) -> bool:
     """True where decoded text carries OpenPGP armour in itself (RFC 9580 §6.2), so that it counts as sealed."""
-    return _PGP.search(content) is not None
+    return b"-----BEGIN PGP " in content and _PGP.search(content) is not None
 
 
 def _bodies(part: Part) -> tuple[Part, ...]:

@@ -11,8 +11,9 @@ import base64
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.address import Address, domain_key
@@ -153,8 +154,8 @@ class Draft:
         return (make("Message-ID", message_id.encode("utf-8")), *self._dated)
 
 
-def prepare(message: bytes, treatment: Treatment) -> Draft | Unstampable:
-    """Decide once what every copy of a message keeps, loses and gains.
+def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:
+    """Decide once what every copy of a message, whose header `block` is, keeps, loses and gains.
 
     `Unstampable` (550 5.7.0) where promotion has no part that can carry the visible link, being sealed or unreadable;
     (554 5.6.0) where the lines break SMTP's rules and cannot be mended. Its reply begins with the slug, if it has one.
@@ -162,10 +163,10 @@ def prepare(message: bytes, treatment: Treatment) -> Draft | Unstampable:
     if _has_broken_lines(message):
         return Unstampable(Reply(554, "5.6.0", "the message has a bare CR, a bare LF or a NUL"))
     try:
-        message = mend(message) if has_long_line(message) else message
+        mended = mend(message) if has_long_line(message) else message
     except Malformed as problem:
         return Unstampable(Reply(554, "5.6.0", str(problem)))
-    return _drafted(message, split(message), treatment)
+    return _drafted(mended, block if mended is message else split(mended), treatment)
 
 
 def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:
@@ -178,7 +179,7 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     return Draft(
         _trace=treatment.trace,
         _kept=kept,
-        _dated=() if "date" in names else (make("Date", format_datetime(treatment.date).encode("ascii")),),
+        _dated=() if "date" in names else (make("Date", _date(treatment.date).encode("ascii")),),
         _needs_message_id="message-id" not in names,
         _body=_pieces(message, block.body, placements),
         _promoted=_promoted(promotion, treatment, kept) if promotion else None,
@@ -276,6 +277,7 @@ def _list_unsubscribe(link: Link, mailto_first: bool) -> Field:
     return make("List-Unsubscribe", value.encode("ascii"))
 
 
+@lru_cache(maxsize=256)
 def _list_id(promotion: Promotion) -> Field:
     phrase = _phrase(promotion.list_name)
     gap = "\r\n " if phrase.startswith("=?") else " "
@@ -305,8 +307,18 @@ def received(peer: Peer, by: str, queue_id: str, at: datetime, recipient: Addres
     clauses = [f"from {name} ([{literal}])", f"by {by} with {peer.protocol}{tls} id {queue_id}"]
     if recipient:
         clauses.append(f"for <{recipient}>")
-    value = "\r\n\t".join(clauses) + ";\r\n\t" + format_datetime(at)
+    value = "\r\n\t".join(clauses) + ";\r\n\t" + _date(at)
     return make("Received", value.encode("utf-8", "surrogateescape"))
+
+
+def _date(moment: datetime) -> str:
+    return _date_of_second(moment.replace(microsecond=0), moment.utcoffset())
+
+
+@lru_cache(maxsize=64)
+def _date_of_second(second: datetime, _offset: timedelta | None) -> str:
+    """Write a date (RFC 5322 §3.3) with its numeric offset; many messages share a second."""
+    return format_datetime(second)
 
 
 _FOLD = ",\r\n "

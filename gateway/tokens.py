@@ -109,9 +109,9 @@ class UnsubscribeTokens:
 
 
 def _signer(key: bytes, salt: bytes, octets: int) -> Signer:
-    return Signer(
-        key, salt=salt, sep=".", key_derivation="hmac", digest_method=hashlib.sha256, algorithm=_Truncated(octets)
-    )
+    """Return the signer for one purpose; its key is derived here, once, and not at each signature."""
+    derived = Signer(key, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256).derive_key()
+    return Signer(derived, salt=salt, sep=".", key_derivation="none", algorithm=_Truncated(octets))
 
 
 def _decoded(decode: Callable[[str], bytes], text: str) -> bytes:

@@ -22,6 +22,7 @@ import pytest
 
 from gateway import sign, stamp
 from gateway.address import Address
+from gateway.headers import split
 from gateway.model import Company, Peer
 
 MESSAGES = Path(__file__).parent / "messages"
@@ -55,7 +56,7 @@ def essential(*recipients: Address) -> stamp.Treatment:
 
 
 def draft(content: bytes, treatment: stamp.Treatment) -> stamp.Draft:
-    prepared = stamp.prepare(content, treatment)
+    prepared = stamp.prepare(content, split(content), treatment)
     assert isinstance(prepared, stamp.Draft), prepared
     return prepared
 

@@ -67,7 +67,7 @@ def test_what_is_not_shown_keeps_its_bytes(name: str) -> None:
 @pytest.mark.req("BODY-04")
 @pytest.mark.parametrize("name", sorted(SEALED))
 def test_promotion_that_is_sealed_is_refused_because_it_cannot_carry_a_link(name: str) -> None:
-    refused = stamp.prepare(message(name), promotional())
+    refused = stamp.prepare(message(name), split(message(name)), promotional())
     assert isinstance(refused, stamp.Unstampable)
     assert str(refused.reply).startswith("550 5.7.0 content: ")
 
@@ -86,7 +86,7 @@ def test_promotion_that_is_sealed_is_refused_because_it_cannot_carry_a_link(name
     ],
 )
 def test_promotion_without_a_part_that_can_carry_the_link_is_refused(content: bytes) -> None:
-    assert isinstance(stamp.prepare(content, promotional()), stamp.Unstampable)
+    assert isinstance(stamp.prepare(content, split(content), promotional()), stamp.Unstampable)
 
 
 def test_the_text_footer_follows_a_signature_line_and_ends_its_own_line() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway import stamp
 from gateway.errors import Malformed
+from gateway.headers import split
 from gateway.mend import LINE_LIMIT, base64_lines, has_long_line, mend, quoted_printable
 from tests.copies_under_test import COMPANY, draft, essential, essential_copy, message, promotional_copy, read, wire
 
@@ -111,7 +112,7 @@ def test_a_long_header_line_is_folded_at_white_space_and_reads_the_same() -> Non
 def test_what_cannot_be_mended_is_refused(content: bytes) -> None:
     with pytest.raises(Malformed):
         mend(content)
-    refused = stamp.prepare(content, essential())
+    refused = stamp.prepare(content, split(content), essential())
     assert isinstance(refused, stamp.Unstampable)
     assert str(refused.reply).startswith("554 5.6.0 ")
 

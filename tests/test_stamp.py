@@ -235,7 +235,7 @@ def test_a_message_id_that_is_none_is_refused(message_id: str) -> None:
     "content", [b"A: 1\n\r\nHi\r\n", b"A: 1\r\n\r\nHi\rthere\r\n", b"A: 1\r\n\r\nHi\n", b"A: \0\r\n\r\n"]
 )
 def test_bare_line_breaks_and_nul_are_refused_and_never_repaired(content: bytes) -> None:
-    refused = stamp.prepare(content, essential())
+    refused = stamp.prepare(content, split(content), essential())
     assert isinstance(refused, stamp.Unstampable)
     assert str(refused.reply).startswith("554 5.6.0 ")
 
@@ -313,7 +313,8 @@ def test_no_name_or_text_adds_a_header_or_breaks_a_line(
 ) -> None:
     promotion = stamp.Promotion(replace(COMPANY, name=company, postal_address=address), topic, "a.example.com")
     content = b'From: a@example.com\r\nTo: "%b" <alice@example.org>, bob@example.org\r\nSubject: %b\r\n\r\nHi\r\n'
-    prepared = stamp.prepare(content % (name, subject), promotional(ALICE, BOB, promotion=promotion))
+    message = content % (name, subject)
+    prepared = stamp.prepare(message, split(message), promotional(ALICE, BOB, promotion=promotion))
     if isinstance(prepared, stamp.Unstampable):
         assert any(octet in name + subject for octet in (b"\r", b"\n", b"\0"))
         return
@@ -330,7 +331,7 @@ def test_no_name_or_text_adds_a_header_or_breaks_a_line(
 def test_any_message_comes_out_with_whole_lines_or_is_refused(lines: list[bytes]) -> None:
     content = b"\r\n".join(lines)
     for treatment in (promotional(ALICE, BOB), essential()):
-        prepared = stamp.prepare(content, treatment)
+        prepared = stamp.prepare(content, split(content), treatment)
         if isinstance(prepared, stamp.Unstampable):
             continue
         made = prepared.copy_for(BOB, LINK, MESSAGE_ID) if treatment.promotion else prepared.shared_copy(MESSAGE_ID)

@@ -164,7 +164,7 @@ class SubmissionHandler:
         if not any(ruling.verdict.may_send for ruling in rulings):
             self._store.spool.note(lines)
             return self._refusal(rulings[0])
-        draft = self._copies.draft(message)
+        draft = self._copies.draft(message, block)
         if isinstance(draft, Unstampable):
             return draft.reply
         addressees = [self._addressee(n, ruling) for n, ruling in enumerate(rulings)]

@@ -247,9 +247,17 @@ def _stuffed(segments: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _chunks(segments: Iterable[bytes]) -> Iterator[bytes]:
+    """Join segments while they are small, and cut those that are large."""
+    small = list[bytes]()
     for segment in segments:
+        if len(segment) <= _SMALL and len(small) < _SMALL_AT_ONCE:
+            small.append(segment)
+            continue
+        yield from filter(None, [b"".join(small)])
+        small.clear()
         for start in range(0, len(segment), _CHUNK):
             yield segment[start : start + _CHUNK]
+    yield from filter(None, [b"".join(small)])
 
 
 def _refuse_bare(chunk: bytes, last: bytes) -> None:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,16 @@ from gateway.tokens import FIRST_TOPIC
 
 _COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
 _EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
-_STANDING = (
-    "SELECT p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ? AND k.digest = ?"
+_PERSON = "p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ?1 AND k.digest = {}"
+_NARROW = f"SELECT {_PERSON.format('address_keys', '?2')}"
+_LOOK_UP = (
+    f"SELECT 0, {_PERSON.format('address_keys', '?2')}"
+    f" UNION ALL SELECT 1, {_PERSON.format('broad_keys', '?3')}"
+    f" UNION ALL SELECT 1, {_PERSON.format('address_keys', '?3')} AND ?3 <> ?2"
 )
-_NARROW = _STANDING.format("address_keys")
-_BROAD = _STANDING.format("broad_keys")
+"""One look-up a decision: whose address this is, and who else's it looks like."""
+
+_REMEMBERED = 8192
 
 
 class SqlitePeople:
@@ -45,6 +51,8 @@ class SqlitePeople:
         self._now = now
         self._numbers: dict[str, int] = {}
         self._slugs: dict[int, str] = {}
+        self._remembered: dict[str, Facts] = {}
+        self._version = -1
         self._read_topics()
 
     async def close(self) -> None:
@@ -54,8 +62,17 @@ class SqlitePeople:
     # people
 
     async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
+        """As the interface says. What was read is remembered until anybody commits, which SQLite tells for certain."""
         with reading(self._path):
-            return [_facts(self._reader, self._ring, address) for address in addresses]
+            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+            if version != self._version or len(self._remembered) > _REMEMBERED:
+                self._remembered.clear()
+                self._version = version
+            return [self._remembered.get(address.key) or self._look_up(address) for address in addresses]
+
+    def _look_up(self, address: Address) -> Facts:
+        facts = self._remembered[address.key] = _facts(self._reader, self._ring, address)
+        return facts
 
     async def address_of(self, address_id: bytes) -> Address | None:
         with reading(self._path):
@@ -179,43 +196,50 @@ def columns_of(event: Event) -> tuple[Any, ...]:
 
 
 def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> Facts:
-    found, digest = _find(connection, ring, address)
-    if found is None:
+    """Look an address up under every key of the ring, the newest first, and those that look like it beside it."""
+    person: tuple[bytes, str] | None = None
+    others: list[str] = []
+    digest = b""
+    for kid, key in ring:
+        narrow, broad = _digests(key, address)
+        digest = digest or narrow
+        for is_look_alike, address_id, standing in connection.execute(_LOOK_UP, (kid, narrow, broad)):
+            if is_look_alike:
+                others.append(standing)
+            else:
+                person = person or (address_id, standing)
+    if person is None:
         facts = Facts(who=f"{ring[0][0]}:{digest[:16].hex()}", address_id=None, standing=NOTHING_KNOWN)
     else:
-        facts = Facts(who=found[0].hex(), address_id=found[0], standing=Standing.from_json(json.loads(found[1])))
-    return _with_look_alikes(connection, ring, address, facts)
+        facts = Facts(who=person[0].hex(), address_id=person[0], standing=_standing(person[1]))
+    return _with_look_alikes(facts, others) if others else facts
 
 
-def _find(
-    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address
-) -> tuple[tuple[bytes, str] | None, bytes]:
-    """Return the person's id and standing, if any, and the address's digest under the newest key."""
-    newest = b""
-    for kid, key in ring:
-        digest = _digest(key, address.key)
-        newest = newest or digest
-        row = connection.execute(_NARROW, (kid, digest)).fetchone()
-        if row:
-            return row, newest
-    return None, newest
-
-
-def _with_look_alikes(
-    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, facts: Facts
-) -> Facts:
+def _with_look_alikes(facts: Facts, others: Sequence[str]) -> Facts:
     """Add the suppressions of addresses that differ in Unicode case only: suppression matches broadly (SUP-02)."""
-    selects = (_BROAD,) if address.broad_key == address.key else (_BROAD, _NARROW)
-    others = [
-        Standing.from_json(json.loads(standing))
-        for kid, key in ring
-        for select in selects
-        for _, standing in connection.execute(select, (kid, _digest(key, address.broad_key)))
-    ]
-    if not others:
-        return facts
-    found = dict.fromkeys(one for other in (facts.standing, *others) for one in other.suppressions)
+    standings = (facts.standing, *map(_standing, others))
+    found = dict.fromkeys(one for standing in standings for one in standing.suppressions)
     return replace(facts, standing=replace(facts.standing, suppressions=tuple(found)))
+
+
+def _find(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> tuple[bytes, str] | None:
+    """Return the id and the standing of the person whose address this is."""
+    for kid, key in ring:
+        row: tuple[bytes, str] | None = connection.execute(_NARROW, (kid, _digest(key, address.key))).fetchone()
+        if row:
+            return row
+    return None
+
+
+@lru_cache(maxsize=8192)
+def _standing(text: str) -> Standing:
+    """Read a standing; what the same text says is worked out once."""
+    return Standing.from_json(json.loads(text))
+
+
+def _digests(key: bytes, address: Address) -> tuple[bytes, bytes]:
+    narrow = _digest(key, address.key)
+    return narrow, narrow if address.broad_key == address.key else _digest(key, address.broad_key)
 
 
 def _digest(key: bytes, address_key: str) -> bytes:
@@ -254,9 +278,9 @@ def _person(
     if isinstance(person, bytes):
         row = connection.execute("SELECT address_id, standing FROM people WHERE address_id = ?", (person,)).fetchone()
     else:
-        row, _ = _find(connection, ring, person)
+        row = _find(connection, ring, person)
     if row:
-        return row[0], Standing.from_json(json.loads(row[1]))
+        return row[0], _standing(row[1])
     address_id = person if isinstance(person, bytes) else os.urandom(16)
     text = None if isinstance(person, bytes) else person.text
     standing = json.dumps(NOTHING_KNOWN.to_json())
