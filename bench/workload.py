@@ -1,4 +1,4 @@
-"""What every peer is given: one 4 kB newsletter, one sender, one RSA-2048 key, and the readers who opted in.
+"""What every peer is given: one 4 kB newsletter in plain text, one sender, one RSA-2048 key, the readers who opted in.
 
 The one rule: the same bytes and the same key for everybody. Readers are numbered as `smtp-source -N` numbers
 them, from 1, so that every message has a recipient of its own and every look-up is a real one.
@@ -24,22 +24,8 @@ Subject: Version 4.2 is out, and what it changes for you
 Date: {date}
 Message-ID: <release-4.2@news.example.com>
 MIME-Version: 1.0
-Content-Type: multipart/alternative; boundary="edition-4.2"
-
---edition-4.2
 Content-Type: text/plain; charset=us-ascii
 
-"""
-_BETWEEN = """
---edition-4.2
-Content-Type: text/html; charset=us-ascii
-
-<!doctype html>
-<html><body>
-"""
-_BOTTOM = """</body></html>
-
---edition-4.2--
 """
 _SENTENCES = (
     "Version 4.2 is out today, and it opens large projects in half the time.",
@@ -87,14 +73,13 @@ def prepare_workload(folder: Path, sink_port: int, readers: int) -> Workload:
 
 
 def _newsletter() -> str:
-    """As many whole lines in each half as keep the message within `MESSAGE_SIZE` on the wire."""
-    frame = _TOP.format(date=formatdate()), _BETWEEN, _BOTTOM
-    room = MESSAGE_SIZE - sum(len(part) + part.count("\n") for part in frame)
-    text = html = ""
+    """As many whole lines as keep the message within `MESSAGE_SIZE` on the wire."""
+    top = _TOP.format(date=formatdate())
+    room = MESSAGE_SIZE - len(top) - top.count("\n")
+    text = ""
     for sentence in cycle(_SENTENCES):
-        line, paragraph = f"{sentence}\n", f"<p>{sentence}</p>\n"
-        room -= len(line) + len(paragraph) + 2
+        room -= len(sentence) + 2
         if room < 0:
             break
-        text, html = text + line, html + paragraph
-    return frame[0] + text + frame[1] + html + frame[2]
+        text += f"{sentence}\n"
+    return top + text

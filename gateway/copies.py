@@ -64,8 +64,10 @@ class CopyMaker:
         self, hostname: str, company: Company, topics: Mapping[str, Topic], links: Links, signers: Mapping[str, Signer]
     ) -> None:
         self._hostname = hostname
-        self._company = company
-        self._topics = topics
+        self._promotions = {
+            slug: Promotion(company, topic.name, f"{slug}.{hostname}") for slug, topic in topics.items()
+        }
+        self._any_topic = Promotion(company, company.name, f"{ANY_TOPIC}.{hostname}")
         self._links = links
         self._signers = signers
 
@@ -113,9 +115,7 @@ class CopyMaker:
     def _promotion(self, message: SpooledMessage) -> Promotion | None:
         if message.message_class is not MessageClass.PROMOTIONAL:
             return None
-        topic = self._topics.get(message.topic)
-        name, label = (topic.name, topic.slug) if topic else (self._company.name, ANY_TOPIC)
-        return Promotion(self._company, name, f"{label}.{self._hostname}")
+        return self._promotions.get(message.topic) or self._any_topic
 
     def _signer(self, block: HeaderBlock) -> Signer | None:
         author = _author(block)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
@@ -30,6 +31,7 @@ def ulid_milliseconds(text: str) -> int:
     return _decode(text) >> 80
 
 
+@lru_cache(maxsize=4096)
 def spool_text(spool_id: int) -> str:
     """Return a spool id as people see it: 13 characters."""
     return _CROCKFORD[spool_id >> 60] + "".join([_PAIRS[spool_id >> shift & 1023] for shift in range(50, -1, -10)])
@@ -48,7 +50,7 @@ class Ids:
     def __init__(self, slot: int, now: Callable[[], datetime]) -> None:
         self._slot = slot % (1 << _SLOT_BITS)
         self._now = now
-        self._random = random.SystemRandom().getrandbits
+        self._random = random.Random(random.SystemRandom().getrandbits(256)).getrandbits
         self._count = self._random(_COUNTER_BITS)
 
     def decision(self) -> str:

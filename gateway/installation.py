@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from gateway.address import Address
 from gateway.config import Config
@@ -29,11 +29,10 @@ class Clock:
     """The wall clock at the start, carried on by the monotonic one: a jump of the wall clock moves nothing (OPS-06)."""
 
     def __init__(self) -> None:
-        self._began = datetime.now(UTC)
-        self._zero = time.monotonic()
+        self._offset = time.time() - time.monotonic()
 
     def now(self) -> datetime:
-        return self._began + timedelta(seconds=time.monotonic() - self._zero)
+        return datetime.fromtimestamp(self._offset + time.monotonic(), UTC)
 
 
 def data_folder(config: Config) -> DataFolder:

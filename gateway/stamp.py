@@ -160,8 +160,6 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
     `Unstampable` (550 5.7.0) where promotion has no part that can carry the visible link, being sealed or unreadable;
     (554 5.6.0) where the lines break SMTP's rules and cannot be mended. Its reply begins with the slug, if it has one.
     """
-    if _has_broken_lines(message):
-        return Unstampable(Reply(554, "5.6.0", "the message has a bare CR, a bare LF or a NUL"))
     try:
         mended = mend(message) if has_long_line(message) else message
     except Malformed as problem:
@@ -189,11 +187,6 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
 def _promoted(promotion: Promotion, treatment: Treatment, kept: tuple[Field, ...]) -> _Promoted:
     envelope = frozenset(address.broad_key for address in treatment.recipients) if treatment.splits else frozenset()
     return _Promoted(_list_id(promotion), promotion.mailto_first, envelope, tuple(_named(kept, envelope)))
-
-
-def _has_broken_lines(message: bytes) -> bool:
-    pairs = message.count(b"\r\n")
-    return pairs != message.count(b"\r") or pairs != message.count(b"\n") or b"\0" in message
 
 
 def _is_removed(field: Field, treatment: Treatment) -> bool:

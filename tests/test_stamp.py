@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gateway import stamp
@@ -231,15 +231,6 @@ def test_a_message_id_that_is_none_is_refused(message_id: str) -> None:
         essential_draft.shared_copy(message_id)
 
 
-@pytest.mark.parametrize(
-    "content", [b"A: 1\n\r\nHi\r\n", b"A: 1\r\n\r\nHi\rthere\r\n", b"A: 1\r\n\r\nHi\n", b"A: \0\r\n\r\n"]
-)
-def test_bare_line_breaks_and_nul_are_refused_and_never_repaired(content: bytes) -> None:
-    refused = stamp.prepare(content, split(content), essential())
-    assert isinstance(refused, stamp.Unstampable)
-    assert str(refused.reply).startswith("554 5.6.0 ")
-
-
 def test_promotion_never_leaves_without_a_link_and_other_mail_never_with_one() -> None:
     with pytest.raises(ValueError):
         draft(message("text-only"), promotional()).shared_copy(MESSAGE_ID)
@@ -314,10 +305,9 @@ def test_no_name_or_text_adds_a_header_or_breaks_a_line(
     promotion = stamp.Promotion(replace(COMPANY, name=company, postal_address=address), topic, "a.example.com")
     content = b'From: a@example.com\r\nTo: "%b" <alice@example.org>, bob@example.org\r\nSubject: %b\r\n\r\nHi\r\n'
     message = content % (name, subject)
+    assume(not re.search(rb"\r(?!\n)|(?<!\r)\n|\0", message))  # which the dialogue refuses
     prepared = stamp.prepare(message, split(message), promotional(ALICE, BOB, promotion=promotion))
-    if isinstance(prepared, stamp.Unstampable):
-        assert any(octet in name + subject for octet in (b"\r", b"\n", b"\0"))
-        return
+    assert isinstance(prepared, stamp.Draft)
     copy = wire(prepared.copy_for(ALICE, LINK, MESSAGE_ID))
     new = ["received", "list-unsubscribe", "list-unsubscribe-post", "list-id", "message-id", "date"]
     submitted = [field.name for field in split(content % (name, subject)).fields]

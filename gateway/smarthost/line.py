@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from gateway.errors import Malformed, RelayUnavailable
+from gateway.smarthost.alarm import Alarm
 from gateway.smarthost.conversation import (
     Answer,
     AnswerReader,
@@ -54,7 +56,7 @@ class Line(asyncio.Protocol):
         self._is_paused = False
         self._is_quitting = False
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._loop)
         self._why = ""
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -75,7 +77,7 @@ class Line(asyncio.Protocol):
 
     def rest(self) -> None:
         """Stay connected for the next copy, but leave politely when none comes within `timeouts.idle` seconds."""
-        self._set_timer(self._timeouts.idle, self.quit)
+        self._alarm.set(self._timeouts.idle, self.quit)
 
     def quit(self) -> None:
         """Say QUIT and close when it is answered, or after `timeouts.quit` seconds."""
@@ -84,7 +86,7 @@ class Line(asyncio.Protocol):
         self._is_quitting = True
         group = quitting(self._timeouts)
         self._transport.writelines(group.pieces)
-        self._set_timer(group.timeout, self._time_out, group.timeout)
+        self._alarm.set(group.timeout, partial(self._time_out, group.timeout))
 
     def hang_up(self, why: str) -> None:
         """Close without a word; whoever waits on this line gets `Lost` with `why`."""
@@ -121,10 +123,10 @@ class Line(asyncio.Protocol):
             early, self._early = self._early, b""
             self._listen(early)
         all_written = await self._write(group)
-        self._set_timer(group.timeout, self._time_out, group.timeout)
+        self._alarm.set(group.timeout, partial(self._time_out, group.timeout))
         while self._is_listened_to:
             await self._woken()
-        self._cancel_timer()
+        self._alarm.clear()
         if self._due:
             raise Lost(self._why, self._answers, all_written)
         if not all_written:
@@ -137,7 +139,7 @@ class Line(asyncio.Protocol):
         for piece in group.pieces:
             while self._is_paused and self._is_listened_to:
                 wait = min(self._timeouts.block, give_up - self._loop.time())
-                self._set_timer(wait, self._time_out, wait)
+                self._alarm.set(wait, partial(self._time_out, wait))
                 await self._woken()
             if self._transport is None or not self._due:
                 return False
@@ -187,22 +189,14 @@ class Line(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _set_timer(self, seconds: float, then: Callable[..., None], *arguments: object) -> None:
-        self._cancel_timer()
-        self._timer = self._loop.call_later(seconds, then, *arguments)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _time_out(self, seconds: float) -> None:
         self.hang_up(f"the server did not go on within {seconds:g} s")
 
     def _let_go(self, why: str) -> None:
         self._why = why
         self._transport = None
-        self._cancel_timer()
+        self._alarm.clear()
+        self._alarm.drop_timer()
         self._wake()
 
     # What asyncio calls.

@@ -232,21 +232,25 @@ class SqliteSpool:
 
     def _finish(self, connection: Connection, message_id: int) -> bool:
         """Let go of a message whose last recipient is settled; True where its body was a file."""
+        gone = connection.execute(_DELETE_EMPTY, (message_id, message_id)).fetchone()
+        if gone is None and connection.execute(_IS_WAITING, (message_id,)).fetchone() is None:
+            gone = self._finish_with_failures(connection, message_id)
+        return gone is not None and bool(gone[0])
+
+    def _finish_with_failures(self, connection: Connection, message_id: int) -> tuple[bool] | None:
+        """Report the recipients that failed, then let go of the message; None where there is none any more."""
         message = connection.execute("SELECT envelope, body FROM messages WHERE id = ?", (message_id,)).fetchone()
         if message is None:
-            return False
+            return None
         rows = connection.execute(
             "SELECT address, options, outcome, reply, decision FROM recipients WHERE message_id = ? ORDER BY n",
             (message_id,),
-        ).fetchall()
-        if not all(Outcome(row[2]).is_settled for row in rows):
-            return False
-        if rows:
-            about = _message_of(message_id, message[0], self._body(message_id, message[1]))
-            self._send_report(connection, about, [_failure_of(row) for row in rows])
-            connection.execute("DELETE FROM recipients WHERE message_id = ?", (message_id,))
+        )
+        about = _message_of(message_id, message[0], self._body(message_id, message[1]))
+        self._send_report(connection, about, [_failure_of(row) for row in rows])
+        connection.execute("DELETE FROM recipients WHERE message_id = ?", (message_id,))
         connection.execute("DELETE FROM messages WHERE id = ?", (message_id,))
-        return message[1] is None
+        return (message[1] is None,)
 
     def _body(self, message_id: int, in_row: bytes | None) -> bytes:
         """Return a body for a report, which is owed even where the file has gone."""
@@ -260,6 +264,13 @@ class SqliteSpool:
         if report:
             message, addressee = report
             _insert(connection, message, [addressee], message.message, _epoch(self._now()), None)
+
+
+_DELETE_EMPTY = (
+    "DELETE FROM messages WHERE id = ? AND NOT EXISTS (SELECT 1 FROM recipients WHERE message_id = ?)"
+    " RETURNING body IS NULL"
+)
+_IS_WAITING = "SELECT 1 FROM recipients WHERE message_id = ? AND outcome IN ('queued', 'deferred') LIMIT 1"
 
 
 def remove_orphans(path: Path, bodies: Path) -> int:
