@@ -24,7 +24,15 @@ Written by `make docs` from what `assent COMMAND --help` says. Their use day by 
 
 def reference(program: click.Command, name: str) -> str:
     """Return the command reference of a program as Markdown: one section a command, with its help."""
-    return "\n".join([_OPENING, *(_section(context) for context in _walk(click.Context(program, info_name=name)))])
+    return "\n".join(
+        [
+            _OPENING,
+            *(
+                _section(context)
+                for context in _walk(click.Context(program, info_name=name, **program.context_settings))
+            ),
+        ]
+    )
 
 
 def _walk(context: click.Context) -> Iterator[click.Context]:

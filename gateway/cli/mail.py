@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from gateway.ids import spool_number, spool_text, ulid_milliseconds
 from gateway.model import MessageClass, Purpose
 from gateway.policy import decide
 from gateway.store import Facts, Store
+
+NOTED_WITHIN = timedelta(seconds=2)
+"""A refusal is written down with the next commit; whoever asks sooner waits for it."""
 
 _COLUMNS = ["at", "kind", "who", "stream", "topic", "action", "reason", "outcome", "reply"]
 
@@ -44,11 +48,14 @@ def explain(desk: Desk, what: str, address: str | None, topic: str, at: datetime
 
 def _explain_decision(desk: Desk, decision: str) -> None:
     try:
-        ulid_milliseconds(decision)
+        made = datetime.fromtimestamp(ulid_milliseconds(decision) / 1000, UTC)
     except ValueError as error:
         raise click.UsageError(f"{decision} is not a decision's id: {error}") from error
     folder = desk.folder()
-    lines = [json.loads(line) for line in folder.decision_lines("id", decision)]
+    while not (lines := [json.loads(line) for line in folder.decision_lines("id", decision)]):
+        if desk.now() - made > NOTED_WITHIN:
+            break
+        time.sleep(0.1)
     if not lines:
         desk.no(f"no decision {decision} is on record", decision=decision)
     message = lines[0]["message"]

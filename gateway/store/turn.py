@@ -28,7 +28,7 @@ class Turn:
             fcntl.flock(self._door, fcntl.LOCK_UN)
 
     def give(self) -> None:
-        """Let go of the lock."""
+        """Let go of the lock, if we have it."""
         fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def close(self) -> None:

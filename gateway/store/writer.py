@@ -2,7 +2,7 @@
 
 The rule that must not be broken: a caller hears of success only after COMMIT has returned, which with
 `synchronous=FULL` means after the write-ahead log was fsynced. The statements run on the event loop's
-thread, where they cost microseconds; only what may wait, for the lock or for the disk, runs in a thread, so
+thread, where they cost microseconds; only what may wait, for our turn or for the disk, runs in a thread, so
 that no statement queues for the interpreter's lock. Processes take turns before they begin (`turn`), since
 SQLite's own waiting is a sleep.
 """
@@ -105,60 +105,87 @@ class Writer:
         try:
             while self._waiting:
                 await self._commit_group()
+        except BaseException as error:
+            self._fail_waiting(error)
+            raise
         finally:
             self._running = None
 
     async def _commit_group(self) -> None:
         try:
-            await self._locked()
+            await self._take_turn()
         except _FAILURES as error:
             self._fail_waiting(error)
             return
         group, self._waiting = [job for job in self._waiting if not job.future.done()], []
-        try:
-            if not await self._commit(group):
-                for job in group:
-                    await self._in_thread(self._begin)
-                    await self._commit([job])
-        except _FAILURES as error:
-            self._abandon(group, error)
-        finally:
-            self._turn.give()
+        if not await self._transact(group):
+            for job in group:
+                await self._transact_alone(job)
 
-    async def _commit(self, group: list[_Job[Any]]) -> bool:
-        """Run and commit a group; False where it was rolled back and its members should be tried one by one."""
-        connection: Connection = self._connection
-        for job in group:
-            try:
-                job.result = job.work(connection)
-            except Exception as error:
-                if _is_the_databases(error):
-                    raise
-                connection.execute("ROLLBACK")
-                if len(group) == 1 and not job.future.done():
-                    job.future.set_exception(error)
+    async def _transact_alone(self, job: _Job[Any]) -> None:
+        try:
+            await self._take_turn()
+        except _FAILURES as error:
+            _refuse([job], self._path, error)
+        else:
+            await self._transact([job])
+
+    async def _transact(self, group: list[_Job[Any]]) -> bool:
+        """Run and commit a group, whose turn it is; False where its members should be tried one by one.
+
+        The turn is given away in the thread that commits, so that no other process waits for this one's event loop.
+        """
+        try:
+            failed = self._run(group)
+            if failed:
+                self._roll_back()
+                if len(group) == 1:
+                    _fail(group, failed)
                 return len(group) == 1
-        await self._in_thread(connection.execute, "COMMIT")
+            await self._in_thread(self._commit)
+        except _FAILURES as error:
+            self._let_go()
+            _refuse(group, self._path, error)
         for job in group:
             if not job.future.done():
                 job.future.set_result(job.result)
         return True
 
-    async def _locked(self) -> None:
-        """Wait for our turn; whoever has waited too long for it hears so, and the wait goes on for the others."""
-        turn = asyncio.ensure_future(self._in_thread(self._lock_and_begin))
+    def _run(self, group: list[_Job[Any]]) -> Exception | None:
+        """Do the work of a group; return what one of them raised. Raises what concerns the database itself."""
+        for job in group:
+            try:
+                job.result = job.work(self._connection)
+            except Exception as error:
+                if _is_the_databases(error):
+                    raise
+                return error
+        return None
+
+    def _commit(self) -> None:
+        connection: Connection = self._connection
+        connection.execute("COMMIT")
+        self._turn.give()
+
+    def _roll_back(self) -> None:
+        connection: Connection = self._connection
+        connection.execute("ROLLBACK")
+        self._turn.give()
+
+    async def _take_turn(self) -> None:
+        """Begin a transaction when our turn has come; whoever has waited too long for it hears so."""
+        turn = asyncio.ensure_future(self._in_thread(self._wait_and_begin))
         while not (await asyncio.wait([turn], timeout=PATIENCE_SECONDS))[0]:
             self._fail_waiting(TimeoutError("another process holds the database"))
         turn.result()
 
-    def _lock_and_begin(self) -> None:
+    def _wait_and_begin(self) -> None:
         self._turn.take()
         try:
             self._connection = self._connection or connect(self._path)
             self._begin()
         except BaseException:
             self._let_go()
-            self._turn.give()
             raise
 
     def _begin(self) -> None:
@@ -168,20 +195,17 @@ class Writer:
     async def _in_thread(self, call: Callable[..., Any], *arguments: Any) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
-    def _fail_waiting(self, error: Exception) -> None:
+    def _fail_waiting(self, error: BaseException) -> None:
         waiting, self._waiting = self._waiting, []
         _refuse(waiting, self._path, error)
 
-    def _abandon(self, group: list[_Job[Any]], error: Exception) -> None:
-        self._let_go()
-        _refuse(group, self._path, error)
-
     def _let_go(self) -> None:
-        """Close the connection, which rolls back; the next group opens another. None is trusted after a failure."""
+        """Close the connection, which rolls back, and end our turn. None is trusted after a failure."""
         broken, self._connection = self._connection, None
         if broken:
             with suppress(sqlite.Error):
                 broken.close()
+        self._turn.give()
 
 
 @dataclass(slots=True)
@@ -199,7 +223,11 @@ def _is_the_databases(error: Exception) -> bool:
     return isinstance(error, sqlite.OperationalError) or type(error) is sqlite.DatabaseError
 
 
-def _refuse(jobs: list[_Job[Any]], path: Path, error: Exception) -> None:
+def _refuse(jobs: list[_Job[Any]], path: Path, error: BaseException) -> None:
+    _fail(jobs, StoreUnavailable(f"{path.name}: {error}"))
+
+
+def _fail(jobs: list[_Job[Any]], error: Exception) -> None:
     for job in jobs:
         if not job.future.done():
-            job.future.set_exception(StoreUnavailable(f"{path.name}: {error}"))
+            job.future.set_exception(error)
