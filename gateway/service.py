@@ -49,8 +49,8 @@ SEAL_SECONDS = 0.5
 GARBAGE_THRESHOLD = 20_000
 """Objects between two searches for cycles: mail makes many objects and few cycles (2 % of a worker's time saved)."""
 
-RUNNERS_A_CONNECTION = 2
-"""Copies under way for each connection: while one is written down, the next is relayed."""
+RUNNERS_A_CONNECTION = 4
+"""Copies under way for each connection: while one is relayed, others are made, or written down."""
 
 
 @dataclass(frozen=True, slots=True)

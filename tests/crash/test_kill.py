@@ -24,8 +24,8 @@ from tests.sink import Sink
 SESSIONS = 20
 ACKNOWLEDGED_BEFORE_A_KILL = 200
 OPT_OUTS_A_KILL = 5
-UNDER_WAY = 20 * 2
-"""Copies between a smarthost's reply and our own record of it: the default connections, two copies each."""
+UNDER_WAY = 20 * 4
+"""Copies between a smarthost's reply and our own record of it: the default connections, four copies each."""
 
 KILLS = int(os.environ.get("ASSENT_KILLS", "20"))
 
