@@ -7,11 +7,12 @@ person's id, or a keyed digest of an address that is nobody's yet, and a Message
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import orjson
 
 from gateway.model import MessageClass, Outcome, Verdict
 
@@ -84,7 +85,4 @@ def _told(verdict: Verdict) -> dict[str, Any]:
 
 
 def _line(told: dict[str, Any]) -> bytes:
-    return _ENCODER.encode(told).encode("utf-8", "backslashreplace")
-
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+    return orjson.dumps(told)

@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from gateway.address import Address
 from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
@@ -234,7 +236,7 @@ def _find(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Ad
 @lru_cache(maxsize=8192)
 def _standing(text: str) -> Standing:
     """Read a standing; what the same text says is worked out once."""
-    return Standing.from_json(json.loads(text))
+    return Standing.from_json(orjson.loads(text))
 
 
 def _digests(key: bytes, address: Address) -> tuple[bytes, bytes]:

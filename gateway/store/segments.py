@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -118,7 +119,7 @@ class Sealer:
             line
             for source, packed in rows
             for line in bytes(packed).split(b"\n")
-            if source > (sealed[0] or 0) or not find_lines(self._folder, "id", json.loads(line)["id"])
+            if source > (sealed[0] or 0) or not find_lines(self._folder, "id", orjson.loads(line)["id"])
         ]
 
     def _keep(self, lines: Sequence[bytes], first: int) -> None:
@@ -374,7 +375,7 @@ def _lenient_text(octets: bytes) -> str:
 
 
 def _index_of(line: bytes) -> tuple[str, str, str, str]:
-    told: dict[str, Any] = json.loads(line)
+    told: dict[str, Any] = orjson.loads(line)
     return told["id"], told["who"], told["message"], told.get("message_id", "")
 
 

@@ -9,13 +9,14 @@ worker relays it.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from gateway.address import Address
 from gateway.errors import StoreUnavailable
@@ -140,7 +141,7 @@ class SqliteSpool:
         """Return how many recipients wait, and since when the oldest message has."""
         (count,) = self._reader.execute("SELECT count(*) FROM recipients").fetchone()
         row = self._reader.execute("SELECT envelope FROM messages ORDER BY id LIMIT 1").fetchone()
-        return count, datetime.fromisoformat(json.loads(row[0])["received_at"]) if row else None
+        return count, datetime.fromisoformat(orjson.loads(row[0])["received_at"]) if row else None
 
     async def retry(self, message_id: int) -> int:
         """Make what waits of a message due now; return how many recipients that were."""
@@ -385,7 +386,7 @@ def _settle_one(connection: Connection, one: Settlement) -> None:
 
 def _envelope_json(message: SpooledMessage) -> str:
     peer = message.peer
-    return json.dumps(
+    envelope = orjson.dumps(
         {
             "login": message.login,
             "stream": message.stream,
@@ -398,10 +399,11 @@ def _envelope_json(message: SpooledMessage) -> str:
             "recipients": [[one.address.text, *one.options] for one in message.recipients],
         }
     )
+    return envelope.decode("utf-8")
 
 
 def _message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
-    raw = json.loads(envelope)
+    raw = orjson.loads(envelope)
     return SpooledMessage(
         id=message_id,
         login=raw["login"],
@@ -433,7 +435,7 @@ def _recipient(address: str, options: str) -> Recipient:
 
 def _queued_of(row: Sequence[Any]) -> QueuedRecipient:
     message_id, n, address, envelope, outcome, attempts, due, reply = row
-    raw = json.loads(envelope)
+    raw = orjson.loads(envelope)
     received = datetime.fromisoformat(raw["received_at"])
     when = datetime.fromtimestamp(due / 1000, UTC)
     return QueuedRecipient(
