@@ -1,8 +1,7 @@
 """`make requirements`: every row of the matrix, the tests that claim it, and what came out of them last.
 
 The links are collected now, the outcomes are those of build/requirements.json: a test that was renamed or removed
-proves nothing any more. `--run` runs the tests first. Tests marked slow are left out, since `make test` does not run
-them. Exit code 1 where a row has a failing test.
+proves nothing any more. `--run` runs the tests first. Exit code 1 where a row has a failing test.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def collect(*, run: bool) -> Claims:
     collected = Collected()
     said = io.StringIO()
     with nullcontext() if run else redirect_stdout(said):
-        status = pytest.main(["-m", "not slow", *([] if run else ["--collect-only", "-q"])], plugins=[collected])
+        status = pytest.main([] if run else ["--collect-only", "-q"], plugins=[collected])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"{said.getvalue()}\nThe tests cannot be collected, so that nothing can be said about them.")
     return collected.claims

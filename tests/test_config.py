@@ -733,6 +733,13 @@ def test_a_smarthost_that_nobody_runs_is_a_warning(house: House) -> None:
     assert warning.startswith(f"config.toml:{house.line('[smarthosts.default]')}: smarthosts.default.processor")
 
 
+def test_a_feedback_domain_leaves_room_for_the_token_before_it(house: House) -> None:
+    longest = ".".join(["a" * 63] * 3 + ["b" * 12])
+    assert len(longest) == 204
+    assert not house.change("bounce.example.com", longest).problems()
+    assert "leaves no room" in house.change(longest, f"{longest}b").only_problem()
+
+
 def test_without_feedback_no_mailto_is_stamped_and_a_warning_says_so(house: House) -> None:
     assert not house.warnings_about("mailto")
     assert house.drop("[feedback]").warnings_about("no mailto address is stamped")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import combinations
 
+from gateway.address import PATH_LIMIT
 from gateway.config.lines import Place
 from gateway.config.names import is_loopback
 from gateway.config.notes import Notes, dotted, nearest
@@ -18,6 +19,9 @@ from gateway.config.values import Config, DkimDomain, ListenAddress, TlsFiles, i
 from gateway.model import Smarthost, Stream
 
 RSA_ADVISED_BITS = 2048
+
+MAILTO_DOMAIN_LIMIT = PATH_LIMIT - 50
+"""A token in a local-part has 49 characters (docs/decisions/0003), and the @ one."""
 
 
 def check(config: Config, notes: Notes) -> None:
@@ -51,6 +55,9 @@ def _check_promotion(config: Config, notes: Notes) -> None:
     if config.feedback is None:
         said = "[feedback] is off: no mailto address is stamped, the https link alone unsubscribes"
         notes.warning(("feedback",), f"{said}; add [feedback] to offer both")
+    elif len(config.feedback.domain) > MAILTO_DOMAIN_LIMIT:
+        said = f"feedback.domain leaves no room for an unsubscribe address of {PATH_LIMIT} octets"
+        notes.problem(("feedback", "domain"), f"{said}; choose one of at most {MAILTO_DOMAIN_LIMIT}")
 
 
 def _check_stream(stream: Stream, config: Config, notes: Notes) -> None:
