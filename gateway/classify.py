@@ -135,7 +135,10 @@ def _declared_class(block: HeaderBlock) -> MessageClass | Mismatch | None:
 
 def _control(block: HeaderBlock, name: str) -> str:
     """Return a control header's value; where it stands more than once and differs, one that nothing matches."""
-    values = {field.value.decode("utf-8", "replace").strip().lower() for field in block.all(name)}
+    fields = block.all(name)
+    if not fields:
+        return ""
+    values = {field.value.decode("utf-8", "replace").strip().lower() for field in fields}
     return values.pop() if len(values) == 1 else "\0" * bool(values)
 
 

@@ -45,7 +45,8 @@ class SqliteSpool:
 
     def __init__(self, path: Path, bodies: Path, leases: Leases, report: ReportMaker, now: Now) -> None:
         self._path = path
-        self._writer = Writer(path)
+        self._outbox = _Outbox()
+        self._writer = Writer(path, self._outbox)
         self._reader = connect(path, read_only=True)
         self._bodies = bodies
         self._leases = leases
@@ -84,7 +85,7 @@ class SqliteSpool:
 
         def insert(connection: Connection) -> None:
             _insert(connection, message, addressees, body, due, owner)
-            _put_lines(connection, lines)
+            self._outbox.put(lines)
 
         try:
             await self._writer.do(insert)
@@ -190,7 +191,7 @@ class SqliteSpool:
         lines, self._notes = self._notes, []
         try:
             if lines:
-                await self._writer.do(lambda connection: _put_lines(connection, lines))
+                await self._writer.do(lambda _: self._outbox.put(lines))
         except StoreUnavailable:
             self._notes = lines + self._notes
             raise
@@ -227,7 +228,7 @@ class SqliteSpool:
     def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[int]:
         for one in settlements:
             _settle_one(connection, one)
-        _put_lines(connection, [one.line for one in settlements])
+        self._outbox.put([one.line for one in settlements])
         settled = {one.message_id for one in settlements if one.outcome.is_settled}
         return [message_id for message_id in settled if self._finish(connection, message_id)]
 
@@ -317,9 +318,21 @@ def _insert(
     )
 
 
-def _put_lines(connection: Connection, lines: Sequence[bytes]) -> None:
-    if lines:
-        connection.execute("INSERT INTO outbox (lines) VALUES (?)", (b"\n".join(lines),))
+class _Outbox:
+    """The decision lines of the transaction under way; they make one row together."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+
+    def begin(self) -> None:
+        self._lines.clear()
+
+    def put(self, lines: Sequence[bytes]) -> None:
+        self._lines += lines
+
+    def end(self, connection: Connection) -> None:
+        if self._lines:
+            connection.execute("INSERT INTO outbox (lines) VALUES (?)", (b"\n".join(self._lines),))
 
 
 def _claim(connection: Connection, owner: str, now: int, limit: int, octets: int) -> list[tuple[int, SpooledRecipient]]:

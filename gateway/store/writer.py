@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from pysqlite3 import dbapi2 as sqlite
@@ -69,11 +69,19 @@ def reading(path: Path) -> Iterator[None]:
         raise StoreUnavailable(f"{path.name} cannot be read: {error}") from error
 
 
+class Frame(Protocol):
+    """What is done once for all the work of a transaction, however often that is run."""
+
+    def begin(self) -> None: ...
+    def end(self, connection: Connection) -> None: ...
+
+
 class Writer:
     """The only way in which one process writes to one database file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, frame: Frame | None = None) -> None:
         self._path = path
+        self._frame = frame
         self._connection: Connection = connect(path)
         self._turn = Turn(path)
         self._thread = ThreadPoolExecutor(1, f"commit-{path.stem}")
@@ -153,6 +161,8 @@ class Writer:
 
     def _run(self, group: list[_Job[Any]]) -> Exception | None:
         """Do the work of a group; return what one of them raised. Raises what concerns the database itself."""
+        if self._frame:
+            self._frame.begin()
         for job in group:
             try:
                 job.result = job.work(self._connection)
@@ -160,6 +170,8 @@ class Writer:
                 if _is_the_databases(error):
                     raise
                 return error
+        if self._frame:
+            self._frame.end(self._connection)
         return None
 
     def _commit(self) -> None:
