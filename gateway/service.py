@@ -159,7 +159,8 @@ class Worker:
         pools = {name: self._pool(smarthost) for name, smarthost in config.smarthosts.items()}
         lanes = {name: Lane(pool, config.smarthosts[name]) for name, pool in pools.items()}
         delivery = Delivery(store, copies, lanes, config.streams, config.topics, self._ids, self._metrics, self._now)
-        house = House(config.hostname, config.company.help_url, config.streams, config.topics)
+        max_hops = config.submission.max_hops
+        house = House(config.hostname, max_hops, config.company.help_url, config.streams, config.topics)
         handler = SubmissionHandler(house, store, copies, delivery, self._ids, self._metrics, self._now)
         listeners = [await self._submission(handler)]
         if config.feedback:

@@ -49,6 +49,7 @@ def _submission(table: Table) -> SubmissionConfig:
         plaintext_from=table["plaintext_from"],
         max_message_size=table["max_message_size"],
         max_recipients=table["max_recipients"],
+        max_hops=table["max_hops"],
     )
 
 

@@ -55,6 +55,7 @@ class SubmissionConfig:
     plaintext_from: tuple[Network, ...]
     max_message_size: int
     max_recipients: int
+    max_hops: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest
 from gateway.errors import Malformed
 from gateway.ids import Ids, spool_text
+from gateway.listener.loops import loop_refusal
 from gateway.listener.protocol import Session
 from gateway.metrics import Metrics
 from gateway.model import (
@@ -67,6 +68,7 @@ class House:
     """What the company's configuration says about mail that comes in."""
 
     hostname: str
+    max_hops: int
     help_url: str
     streams: Mapping[str, Stream]
     topics: Mapping[str, Topic]
@@ -144,7 +146,8 @@ class SubmissionHandler:
     async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
         visit: Visit = session.visit
         block = headers.split(envelope.content)
-        choice = _malformed(block) or classify(block, visit.streams, self._house.topics)
+        unfit = _malformed(block) or loop_refusal(block, self._house.hostname, self._house.max_hops)
+        choice = unfit or classify(block, visit.streams, self._house.topics)
         match choice:
             case Reply():
                 return choice
