@@ -42,7 +42,8 @@ def _revision() -> str:
     """The commit, and whether files differ from it; results that this program wrote do not count."""
     here = Path(__file__).parent
     head = _output(["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"])
-    changed = _output(["git", "-C", str(here), "status", "--porcelain", "--", ":/", ":!/bench/RESULTS.md"])
+    others = [":/", ":!/bench/RESULTS.md", ":!/bench/results.json"]
+    changed = _output(["git", "-C", str(here), "status", "--porcelain", "--", *others])
     return f"{head} with uncommitted changes" if changed else head or "unknown"
 
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -27,6 +28,11 @@ class Unavailable(Exception):
 
 class PassFailed(Exception):
     """A pass did not come out as it must, so there is no figure; the text says what happened."""
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is being done."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def free_port() -> int:

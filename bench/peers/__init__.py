@@ -6,6 +6,8 @@ folder and ports of its own, so that neither this machine's mail nor another pee
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -34,3 +36,13 @@ class Peer(Protocol):
 
     def stop(self) -> None:
         """Return when nothing of it runs any more."""
+
+
+@contextmanager
+def running(peer: Peer) -> Iterator[None]:
+    """Start a peer that was prepared, and stop it whatever happens."""
+    peer.start()
+    try:
+        yield
+    finally:
+        peer.stop()
