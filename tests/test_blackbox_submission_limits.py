@@ -5,14 +5,199 @@ The program is a separate process; clients are raw sockets, the judge is a stric
 
 from __future__ import annotations
 
+import os
+import random
+
 import pytest
 
 from tests.conftest import MakeGateway
 from tests.gateway_under_test import Gateway, eventually, fetch, field_of, invoice
+from tests.raw_smtp import RawSmtp
 from tests.sink import Sink
-from tests.test_blackbox_smtp import connect, refused_in_one_sentence
+from tests.test_blackbox_smtp import connect, refused_in_one_sentence, tls
 
 BILLING = "billing@example.com"
+
+
+# parameters
+
+
+@pytest.mark.req("SMTP-13")
+def test_a_parameter_that_is_not_known_is_refused_and_those_of_dsn_reach_the_smarthost(
+    gateway: Gateway, sink: Sink
+) -> None:
+    asked = "ORCPT=rfc822;Reports+2Bx@Example.ORG"
+    with connect(gateway, "shop") as client:
+        for unknown in ("COLOUR=blue", "MT-PRIORITY=3", "BY=120;R", "HOLDFOR=60", "X", "=", "NOTIFY=NEVER"):
+            assert refused_in_one_sentence(client.say(f"MAIL FROM:<{BILLING}> {unknown}"), 555, "5.5.4"), unknown
+        assert client.say(f"MAIL FROM:<{BILLING}> RET=HDRS ENVID=a+2Bb AUTH=<>").code == 250
+        for unknown in ("COLOUR=blue", "RET=HDRS", "SIZE=10"):
+            assert refused_in_one_sentence(client.say(f"RCPT TO:<a@example.org> {unknown}"), 555, "5.5.4"), unknown
+        assert client.say(f"RCPT TO:<reports@example.org> NOTIFY=FAILURE,DELAY {asked}", "DATA").code == 354
+        client.send(invoice() + b".\r\n")
+        assert client.reply().code == 250
+    (message,) = sink.wait_for(1)
+    assert {"RET=HDRS", "ENVID=a+2Bb"} <= set(message.options)
+    assert set(message.recipient_options[0]) == {"NOTIFY=FAILURE,DELAY", asked}
+
+
+@pytest.mark.req("SMTP-13")
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "ENVID=a+0D+0AX-Injected:+20yes",
+        "ENVID=a=b",
+        f"ENVID={'x' * 101}",
+        "RET=HDRS RET=FULL",
+        "RET=SOME",
+        "AUTH=nobody",
+    ],
+)
+def test_what_mail_asks_about_reports_is_read_strictly(gateway: Gateway, sink: Sink, parameters: str) -> None:
+    with connect(gateway, "shop") as client:
+        assert refused_in_one_sentence(client.say(f"MAIL FROM:<{BILLING}> {parameters}"), 501, "5.5.4")
+        assert client.transact(invoice(), ["strict@example.org"], BILLING).code == 250
+    assert len(sink.wait_for(1)) == 1
+
+
+@pytest.mark.req("SMTP-13")
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "NOTIFY=NEVER,FAILURE",
+        "NOTIFY=FAILURE,failure",
+        "NOTIFY=",
+        "ORCPT=strict@example.org",
+        "ORCPT=rfc822;a+0Ab@example.org",
+        r"ORCPT=utf-8;a\x{0A}b@example.org",
+    ],
+)
+def test_what_rcpt_asks_about_reports_is_read_strictly(gateway: Gateway, sink: Sink, parameters: str) -> None:
+    with connect(gateway, "shop") as client:
+        assert client.say(f"MAIL FROM:<{BILLING}>").code == 250
+        assert refused_in_one_sentence(client.say(f"RCPT TO:<strict@example.org> {parameters}"), 501, "5.5.4")
+        client.say("RSET")
+        assert client.transact(invoice(), ["strict@example.org"], BILLING).code == 250
+    assert len(sink.wait_for(1)) == 1
+
+
+@pytest.mark.req("SMTP-14")
+def test_chunking_is_neither_offered_nor_taken(gateway: Gateway, sink: Sink) -> None:
+    with connect(gateway, "shop") as client:
+        assert not {"CHUNKING", "BINARYMIME"} & client.ehlo()
+        assert client.say(f"MAIL FROM:<{BILLING}> BODY=BINARYMIME").code == 501
+        assert client.say(f"MAIL FROM:<{BILLING}>", "RCPT TO:<chunk@example.org>").code == 250
+        assert refused_in_one_sentence(client.say("BDAT 0 LAST"), 502, "5.5.1")
+        client.say("RSET")
+        assert client.transact(invoice(), ["chunk@example.org"], BILLING).code == 250
+    (message,) = sink.wait_for(1)
+    assert message.content.endswith(b"The amount is 10.00.\r\n")
+
+
+# lengths
+
+
+@pytest.mark.req("SMTP-27")
+def test_lines_paths_local_parts_and_domains_may_be_as_long_as_the_standard_says(gateway: Gateway, sink: Sink) -> None:
+    """Octets of a line count with its CRLF, those of a path with its brackets (RFC 5321 §4.5.3.1)."""
+    domain = ".".join(["d" * 61] * 3)
+    longest = f"{'x' * 64}@{domain}.{'e' * (254 - 65 - len(domain) - 1)}"
+    with connect(gateway, "shop") as client:
+        for length, code in ((512, 250), (513, 500)):
+            assert client.say("NOOP " + "x" * (length - 7)).code == code
+        assert (
+            client.say(f"MAIL FROM:<{BILLING}> ENVID={'x' * 100} RET=FULL SIZE=1000 BODY=8BITMIME AUTH=<>").code == 250
+        )
+        for path, code in (
+            (longest, 250),
+            (f"{longest}e", 553),
+            (f"{'x' * 64}@example.org", 250),
+            (f"{'x' * 65}@example.org", 553),
+            (f"x@{'d' * 63}.example.org", 250),
+            (f"x@{'d' * 64}.example.org", 553),
+        ):
+            assert client.say(f"RCPT TO:<{path}>").code == code, path
+        orcpt = f"RCPT TO:<orcpt@example.org> ORCPT=rfc822;{'x' * 470}"
+        assert client.say(orcpt).code == 250
+        assert client.say(f"RCPT TO:<orcpt@example.org> ORCPT=rfc822;{'x' * 1000}").code == 500
+    assert sink.messages == []
+
+
+@pytest.mark.req("I18N-07")
+@pytest.mark.parametrize(("octets", "lines"), [(998, 1), (1000, 2)])
+def test_a_header_line_is_as_long_as_its_octets_and_not_its_characters(
+    gateway: Gateway, sink: Sink, octets: int, lines: int
+) -> None:
+    """Of two octets a letter, 1,000 octets are some 500 characters; only the octets count (RFC 6532 §3.4)."""
+    subject = ("ü" * 200 + " ") * 2
+    subject += "ü" * ((octets - len(f"Subject: {subject}".encode())) // 2)
+    content = invoice().replace(b"Subject: Your invoice 4711", f"Subject: {subject}".encode())
+    with connect(gateway, "shop") as client:
+        assert client.say(f"MAIL FROM:<{BILLING}> SMTPUTF8", "RCPT TO:<octets@example.org>", "DATA").code == 354
+        client.send(content + b".\r\n")
+        assert client.reply().code == 250
+    (message,) = sink.wait_for(1)
+    (field,) = field_of(message.content, "Subject")
+    assert field.replace(b"\r\n", b"").decode() == f"Subject: {subject}"
+    assert field.count(b"\r\n") == lines
+    assert max(map(len, field.split(b"\r\n"))) <= 998
+
+
+# who is there, and under which name
+
+
+@pytest.mark.req("SMTP-29")
+def test_vrfy_and_expn_tell_nobody_who_is_known(gateway: Gateway) -> None:
+    gateway.opt_in("known@example.org")
+    told = {}
+    for login in ("", "shop"):
+        with connect(gateway, login) as client:
+            for name in ("known@example.org", "unknown@example.org", "news", "billing"):
+                told[login, name] = [str(client.say(f"{verb} {name}")) for verb in ("VRFY", "EXPN")]
+    (same,) = set(map(tuple, told.values()))
+    assert [line[:9] for line in same] == ["252 2.0.0", "502 5.5.1"]
+
+
+@pytest.mark.req("I18N-03")
+def test_our_own_name_is_ascii_wherever_we_say_it(make_gateway: MakeGateway, sink: Sink) -> None:
+    house = make_gateway({"top": 'hostname = "relay.bücher.example"\nworkers = 1\n'}).start()
+    name = "relay.xn--bcher-kva.example"
+    with connect(house, "shop") as client:
+        assert client.greeting.text.startswith(f"{name} ")
+        assert client.say("EHLO tool.example.net").lines[0] == name
+        assert client.transact(invoice(), ["name@example.org"], BILLING).code == 250
+        assert refused_in_one_sentence(client.say("EHLO tööl.example.net"), 501, "5.5.4")
+        assert name in client.say("QUIT").text
+    (message,) = sink.wait_for(1)
+    assert message.helo == name
+    assert f"by {name} ".encode() in field_of(message.content, "Received")[0]
+
+
+@pytest.mark.req("SMTP-02")
+def test_465_is_tls_at_once_587_needs_starttls_and_25_is_nobodys(make_gateway: MakeGateway, sink: Sink) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("ports below 1024 need root")
+    host = f"127.{random.randrange(1, 255)}.{random.randrange(255)}.{random.randrange(1, 255)}"
+    house = make_gateway()
+    ports = (
+        f'listen = ["{host}:587", "127.0.0.1:{house.submission}"]\nlisten_tls = ["{host}:465"]\nplaintext_from = []\n'
+    )
+    house.write_config(submission=f'[submission]\n{ports}tls_certificate = "server.pem"\ntls_key = "server.key"\n')
+    house.start()
+    with RawSmtp(465, host, tls=tls(house)) as client:
+        assert "AUTH" in client.ehlo() and "STARTTLS" not in client.ehlo()
+        assert client.login("shop", house.passwords["shop"]).code == 235
+    with RawSmtp(587, host) as client:
+        assert "AUTH" not in client.ehlo()
+        assert refused_in_one_sentence(client.login("shop", house.passwords["shop"]), 538, "5.7.11")
+        assert client.say("STARTTLS").code == 220
+        client.start_tls(tls(house))
+        client.ehlo()
+        assert client.login("shop", house.passwords["shop"]).code == 235
+        assert client.transact(invoice(), ["ports@example.org"], BILLING).code == 250
+    with pytest.raises(ConnectionRefusedError):
+        RawSmtp(25, host)
+    assert len(sink.wait_for(1)) == 1
 
 
 # mail loops

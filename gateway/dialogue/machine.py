@@ -266,6 +266,8 @@ class Dialogue:
         path, rest = split_path(argument, "FROM:", _MAIL_SYNTAX)
         parameters = self._parameters(rest, MAIL_PARAMETERS)
         size = self._declared_size(parameters)
+        if "AUTH" in parameters:
+            parameters["AUTH"] = self._believed_identity()
         self._smtputf8 = "SMTPUTF8" in parameters
         self._need_smtputf8(argument, 550)
         if path:
@@ -378,6 +380,12 @@ class Dialogue:
         if size > self._terms.max_size:
             raise Refused(too_big(self._terms.max_size), counts=False)
         return size
+
+    def _believed_identity(self) -> str:
+        """No login is trusted to say who submitted first, so that whoever is named counts as `<>` (RFC 4954 §5)."""
+        if self._terms.auth is Auth.NEVER:
+            raise Refused(Reply(555, "5.5.4", "the parameter AUTH is not known where AUTH is not offered"))
+        return "=<>"
 
     def _log_in(self, exchange: Exchange, response: str) -> Credentials | None:
         """Take one SASL response: ask on, or give the credentials to the listener (RFC 4954 §4)."""

@@ -27,7 +27,10 @@ _LONGEST_REPLY_TEXT: Final = 480
 
 HOST_NAME = re.compile(r"[!#-'*+\-./0-:=?A-\[\]-~]{1,255}")
 _QUOTED_PATH = re.compile(r'<("(?:[^"\\]|\\.)*"@[^>]*)>')
-_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
+# Printable characters as xtext (RFC 3461 §4): what it decodes to goes into reports, where a control would break out.
+_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))"
+_CODE_POINT = r"20|2B|3D|5C|[8-9A-F][0-9A-F]|[1-9A-F][0-9A-F]{2}|(?:[1-9A-CEF][0-9A-F]|D[0-7])[0-9A-F]{2}"
+_UTF8_TEXT = rf"(?:[!-*,-<>-\[\]-~]|[^\x00-\x7f]|\\x\{{(?:{_CODE_POINT}|(?:[1-9A-F]|10)[0-9A-F]{{4}})\}})"
 _NOTIFY = r"(?:SUCCESS|FAILURE|DELAY)"
 MAIL_PARAMETERS: Final = {
     "SIZE": re.compile(r"=[0-9]{1,20}"),
@@ -35,11 +38,11 @@ MAIL_PARAMETERS: Final = {
     "SMTPUTF8": re.compile(r""),
     "RET": re.compile(r"=(?i:FULL|HDRS)"),
     "ENVID": re.compile(rf"={_XTEXT}{{1,100}}"),
-    "AUTH": re.compile(rf"=(?:<>|{_XTEXT}+)"),
+    "AUTH": re.compile(rf"=(?:<>|(?!<){_XTEXT}+@{_XTEXT}+)"),
 }
 RCPT_PARAMETERS: Final = {
-    "NOTIFY": re.compile(rf"=(?i:NEVER|{_NOTIFY}(?:,{_NOTIFY})*)"),
-    "ORCPT": re.compile(rf"=[A-Za-z0-9-]+;(?:{_XTEXT}|[^\x00-\x7f]){{1,500}}"),
+    "NOTIFY": re.compile(rf"=(?i:NEVER|(?!.*\b({_NOTIFY})\b.*\b\1\b){_NOTIFY}(?:,{_NOTIFY}){{0,2}})"),
+    "ORCPT": re.compile(rf"=(?:(?i:utf-8);{_UTF8_TEXT}{{1,500}}|(?!(?i:utf-8);)[A-Za-z0-9-]+;{_XTEXT}{{1,500}})"),
 }
 
 
