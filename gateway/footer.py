@@ -191,20 +191,27 @@ def one_line(text: str) -> str:
 
 
 def _codec(part: Part) -> str:
-    """Return the codec of a part's charset; "ascii" where none is named, or none of that name is known.
+    """Return the codec of a part's charset; "ascii" where none is named, or none of that name is known."""
+    return _codec_of(part.parameters.get("charset", "us-ascii")[:_CHARSET_LIMIT])
 
-    Only names that Python lists are looked up: it remembers every name it was ever asked for.
-    """
-    name = re.sub(r"[^a-z0-9]+", "_", part.parameters.get("charset", "us-ascii"))
+
+@lru_cache(maxsize=256)
+def _codec_of(charset: str) -> str:
+    """Only names that Python lists are looked up: it remembers every name it was ever asked for."""
+    name = re.sub(r"[^a-z0-9]+", "_", charset)
     if name in aliases or name in _CODECS:
         return name
     return "utf_16" if _WIDE.match(name) else "ascii"
 
 
+_CHARSET_LIMIT: Final = 40
+"""Characters of the longest name that the registry of charsets has (RFC 2978 §2.3)."""
+
 _CODECS = frozenset(aliases.values())
 _WIDE = re.compile(r"utf_?(?:16|32)|ucs|iso_10646_ucs")
 
 
+@lru_cache(maxsize=256)
 def _is_ascii_compatible(codec: str) -> bool:
     """False for UTF-16, UTF-7, EBCDIC and the like, into which ASCII cannot be written as it is."""
     try:

@@ -35,6 +35,9 @@ OVERSIGNED: Final = (
 NEVER_SIGNED: Final = frozenset(
     {"return-path", "received", "bcc", "resent-bcc", "comments", "keywords", "dkim-signature", ""}
 )
+_RECURRING: Final = frozenset(OVERSIGNED) - {"to", "cc", "date", "message-id", "list-unsubscribe"}
+_REMEMBERED_LENGTH: Final = 512
+
 REFUSED_BELOW: Final = 1024
 WEAK_BELOW: Final = 2048
 """Bits of an RSA key (RFC 8301 §3.2)."""
@@ -175,14 +178,20 @@ def _selected(header: Sequence[Field], also: Sequence[str]) -> tuple[tuple[str, 
     """Return the names for h= and the canonical fields that they select, from the lowest instance up (§5.4.2)."""
     wanted = frozenset(OVERSIGNED).union(also)
     present: dict[str, list[bytes]] = {}
-    for field in reversed(header):
-        if field.name in wanted:
-            present.setdefault(field.name, []).append(field.raw)
+    for name, raw in reversed(header):
+        if name in wanted:
+            present.setdefault(name, []).append(raw)
     names, fields = list[str](), list[bytes]()
     for name, count in _times_listed(present, also):
         names += [name] * count
-        fields += [canonical_field(name, raw) for raw in present.get(name, [])[:count]]
+        fields += [_canonical(name, raw) for raw in present.get(name, ())[:count]]
     return tuple(names), b"".join(fields)
+
+
+def _canonical(name: str, raw: bytes) -> bytes:
+    """Return a field in relaxed form, from memory where a campaign's other messages are likely to have it too."""
+    shared = name in _RECURRING and len(raw) <= _REMEMBERED_LENGTH
+    return _remembered_field(name, raw) if shared else canonical_field(name, raw)
 
 
 def _times_listed(present: Mapping[str, Sequence[bytes]], also: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -209,6 +218,9 @@ def canonical_field(name: str, raw: bytes) -> bytes:
     value = raw.partition(b":")[2].replace(b"\r\n", b"")
     words = value.replace(b"\t", b" ").split(b" ")
     return b"%b:%b\r\n" % (name.encode("ascii"), b" ".join([word for word in words if word]))
+
+
+_remembered_field = lru_cache(maxsize=1024)(canonical_field)
 
 
 def body_hash(body: Iterable[bytes]) -> bytes:

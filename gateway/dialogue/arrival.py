@@ -11,6 +11,7 @@ from typing import Final
 from gateway.model import Reply
 
 _TAIL: Final = len("\r\n.\r\n") - 1
+_NUL, _LF, _CR = b"\0\n\r"
 _BARE: Final = Reply(554, "5.6.0", "the message has a bare CR, a bare LF or a NUL; every line must end with CRLF")
 
 
@@ -21,15 +22,15 @@ class Arrival:
     without transparency dots (RFC 1870 §3).
     """
 
-    __slots__ = ("_buffer", "_counted", "_dots", "_end", "_lone", "_max_size", "_nul", "_refusal")
+    __slots__ = ("_buffer", "_counted", "_dots", "_end", "_is_bare", "_max_size", "_refusal")
 
     def __init__(self, buffer: bytearray, max_size: int) -> None:
         self._buffer = buffer
         self._buffer[:0] = b"\r\n"  # the end of the DATA line may begin the end of an empty message
         self._max_size = max_size
         self._refusal: Reply | None = None
-        self._end = self._counted = self._dots = self._lone = 0
-        self._nul = False
+        self._end = self._counted = self._dots = 0
+        self._is_bare = False
 
     def is_complete(self) -> bool:
         """Look at what has come; drop what need not be kept. Only CRLF.CRLF completes a message (RFC 5321 §4.1.1.4)."""
@@ -50,7 +51,7 @@ class Arrival:
 
     def take(self) -> bytes | Reply:
         """Remove the complete message from the buffer and return it without transparency dots, or its refusal."""
-        refusal = self._refusal or (_BARE if self._lone or self._nul else None)
+        refusal = self._refusal or (_BARE if self._is_bare else None)
         message = b"" if refusal else self._copy()
         del self._buffer[: self._end + 3]
         if refusal:
@@ -61,10 +62,10 @@ class Arrival:
         buffer, start, end = self._buffer, self._counted, self._end
         if end <= start:
             return
-        pairs = buffer.count(b"\r\n", max(start - 1, 0), end)
-        self._lone += buffer.count(b"\r", start, end) + buffer.count(b"\n", start, end) - 2 * pairs
+        end -= buffer[end - 1] == _CR  # whose LF may still be to come
+        rest = buffer[start:end].replace(b"\r\n", b"")
+        self._is_bare = self._is_bare or _CR in rest or _LF in rest or _NUL in rest
         self._dots += buffer.count(b"\r\n.", max(start - 2, 0), end)
-        self._nul = self._nul or buffer.find(0, start, end) >= 0
         self._counted = end
 
     def _copy(self) -> bytes:
