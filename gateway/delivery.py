@@ -9,12 +9,10 @@ its end has been written down. Failures of the next hop are values here (`Reply`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 
@@ -23,82 +21,38 @@ from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import Subject, attempt_line
 from gateway.errors import RelayUnavailable, StoreUnavailable
 from gateway.ids import Ids, spool_text
+from gateway.lanes import Lane, Lanes, Parcel, domain_of
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
     Copy,
     MessageClass,
     Outcome,
+    Priority,
     Purpose,
     Reply,
-    Smarthost,
+    RetrySchedule,
     SpooledMessage,
     SpooledRecipient,
     Stream,
     Topic,
     Verdict,
+    priority_of,
 )
 from gateway.policy import strictest
-from gateway.smarthost import Connection, Pool, PrepareAgain
+from gateway.smarthost import Connection, PrepareAgain
 from gateway.stamp import Unstampable
-from gateway.store import Claimed, Facts, Now, Settlement, Store
+from gateway.store import Claimed, Facts, Now, Settlement, Store, Waiting
 
 log = logging.getLogger(__name__)
 
-MEMORY_BUDGET = 64 * 1024 * 1024
-"""Octets of bodies that may wait here; what comes beyond is left in the spool and read back."""
-
 CLAIM_SECONDS = 1.0
+BACKLOG_SECONDS = 0.05
+"""Between two claims while there is more than one claim brings."""
 CLAIM_SIZE = 200
 _STORE_PAUSE = 1.0
-_PRIORITY = {MessageClass.BREACH_NOTICE: 0, MessageClass.PROMOTIONAL: 2, MessageClass.PRODUCT: 2}
 _INTERNAL = Reply(451, "4.3.0", "internal error")
-
-
-@dataclass(slots=True)
-class Parcel:
-    """What goes out in one transaction: a promotional copy for one recipient, or an essential message for all."""
-
-    message: SpooledMessage
-    addressees: tuple[SpooledRecipient, ...]
-    draft: MessageDraft | None = None
-
-
-class Lane:
-    """The parcels that wait for one smarthost: breach notices first, promotion last."""
-
-    def __init__(self, pool: Pool, smarthost: Smarthost) -> None:
-        self.pool = pool
-        self.smarthost = smarthost
-        self._waiting: tuple[deque[Parcel], ...] = (deque(), deque(), deque())
-        self._something = asyncio.Event()
-        self._closed = asyncio.Event()
-
-    def put(self, parcel: Parcel) -> None:
-        self._waiting[_PRIORITY.get(parcel.message.message_class, 1)].append(parcel)
-        self._something.set()
-
-    async def next(self) -> Parcel | None:
-        """Return the most urgent parcel, waiting for one; None once the lane is closed."""
-        while not self._closed.is_set():
-            for queue in self._waiting:
-                if queue:
-                    return queue.popleft()
-            self._something.clear()
-            await self._something.wait()
-        return None
-
-    async def rest(self) -> None:
-        """Wait until the smarthost is worth trying again, or until the lane is closed."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), self.pool.rest_left)
-
-    def close(self) -> None:
-        self._closed.set()
-        self._something.set()
-
-    def __len__(self) -> int:
-        return sum(map(len, self._waiting))
+_SLOWED_DOWN = Reply(451, "4.7.1", "the recipient's domain has asked us to slow down")
 
 
 class Delivery:
@@ -108,7 +62,7 @@ class Delivery:
         self,
         store: Store,
         copies: CopyMaker,
-        lanes: Mapping[str, Lane],
+        lanes: Mapping[str, Lanes],
         streams: Mapping[str, Stream],
         topics: Mapping[str, Topic],
         ids: Ids,
@@ -123,15 +77,22 @@ class Delivery:
         self._ids = ids
         self._metrics = metrics
         self._now = now
-        self._in_memory = 0
+        self._schedules = {
+            name: replace(lanes[stream.smarthost].schedule, give_up_after=stream.give_up_after)
+            for name, stream in streams.items()
+            if stream.give_up_after
+        }
+        self._next_take_over = 0.0
         self._runners: list[asyncio.Task[None]] = []
         self._claimer: asyncio.Task[None] | None = None
 
-    def start(self, runners: int) -> None:
-        """Begin to relay, `runners` parcels of each smarthost at a time."""
+    def start(self, runners_a_connection: int) -> None:
+        """Begin to relay."""
         self._claimer = asyncio.create_task(self._claim_for_ever())
         self._runners = [
-            asyncio.create_task(self._relay_for_ever(lane)) for lane in self._lanes.values() for _ in range(runners)
+            asyncio.create_task(self._relay_for_ever(lane))
+            for lane in self._all_lanes()
+            for _ in range(runners_a_connection * lane.connections)
         ]
 
     async def stop(self, seconds: float) -> None:
@@ -141,7 +102,7 @@ class Delivery:
         """
         if self._claimer:
             self._claimer.cancel()
-        for lane in self._lanes.values():
+        for lane in self._all_lanes():
             lane.close()
         if self._runners:
             _, late = await asyncio.wait(self._runners, timeout=seconds)
@@ -151,32 +112,74 @@ class Delivery:
 
     # what the listener hands over
 
-    def has_room(self, size: int) -> bool:
-        return self._in_memory + size <= MEMORY_BUDGET
+    def has_room(self, message: SpooledMessage) -> bool:
+        lane = self._lane(priority_of(message.message_class), message.stream)
+        return lane.room > len(message.message)
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft | None) -> None:
-        lane = self._lane(message)
+        lane = self._lane(priority_of(message.message_class), message.stream)
         for together in _parcels(message, addressees):
-            self._in_memory += len(message.message)
             lane.put(Parcel(message, together, draft))
 
-    def _lane(self, message: SpooledMessage) -> Lane:
-        stream = self._streams.get(message.stream)
-        return self._lanes[stream.smarthost] if stream else next(iter(self._lanes.values()))
+    def _lane(self, priority: Priority, stream_name: str) -> Lane:
+        stream = self._streams.get(stream_name)
+        lanes = self._lanes[stream.smarthost] if stream else next(iter(self._lanes.values()))
+        return lanes.lane(priority)
+
+    def _all_lanes(self) -> list[Lane]:
+        return [lane for lanes in self._lanes.values() for lane in lanes]
 
     # what waits in the spool
 
     async def _claim_for_ever(self) -> None:
         while True:
+            is_more = False
             try:
-                await self._store.spool.take_over()
-                if all(len(lane) < CLAIM_SIZE for lane in self._lanes.values()) and self.has_room(0):
-                    self._hand_on(await self._store.spool.claim(CLAIM_SIZE, MEMORY_BUDGET - self._in_memory))
+                is_more = await self._claim()
             except StoreUnavailable as error:
                 log.warning("the spool cannot be read now: %s", error)
             except Exception:
                 log.exception("claiming failed; it is tried again")
-            await asyncio.sleep(CLAIM_SECONDS)
+            await asyncio.sleep(BACKLOG_SECONDS if is_more else CLAIM_SECONDS)
+
+    async def _claim(self) -> bool:
+        """Fill each lane that has room; True where one of them could not take all that is due."""
+        await self._take_over()
+        due: dict[Lane, list[Waiting]] = {}
+        for waiting in self._store.spool.due():
+            due.setdefault(self._lane(*waiting), []).append(waiting)
+        is_more = False
+        for lane, kinds in due.items():
+            is_more |= await self._fill(lane, kinds)
+        return is_more
+
+    async def _fill(self, lane: Lane, kinds: Sequence[Waiting]) -> bool:
+        if len(lane) >= CLAIM_SIZE or lane.room <= 0:
+            return True
+        claims = await self._store.spool.claim(kinds, CLAIM_SIZE, lane.room)
+        self._hand_on(claims)
+        return len(claims) >= CLAIM_SIZE
+
+    async def _take_over(self) -> None:
+        """Once a second, take what dead workers left, and let go of what an operator holds."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_take_over:
+            return
+        self._next_take_over = now + CLAIM_SECONDS
+        await self._store.spool.take_over()
+        await self._give_back_what_is_held()
+
+    async def _give_back_what_is_held(self) -> None:
+        """Let go of what an operator has held since it was claimed, unless it is under way."""
+        held = self._store.spool.recalled()
+        if held:
+            parcels = [parcel for lane in self._all_lanes() for parcel in lane.recall(held)]
+            await self._put_back(parcels, 0.0)
+
+    async def _put_back(self, parcels: Sequence[Parcel], seconds: float) -> None:
+        """Leave copies in the spool without an attempt, for whoever claims them after so many seconds."""
+        copies = [(parcel.message.id, one.n) for parcel in parcels for one in parcel.addressees]
+        await self._store.spool.put_back(copies, self._now() + timedelta(seconds=seconds))
 
     def _hand_on(self, claims: Sequence[Claimed]) -> None:
         for message, group in groupby(claims, key=attrgetter("message")):
@@ -195,11 +198,14 @@ class Delivery:
                 log.exception("an attempt failed unforeseen; the copies wait for the next claim")
                 await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
             finally:
-                self._in_memory -= len(parcel.message.message)
+                lane.done(parcel)
 
     async def _deliver(self, parcel: Parcel, lane: Lane) -> None:
+        if lane.paces and (seconds := self._seconds_to_wait(parcel, lane)):
+            await self._wait_for_destination(parcel, lane, seconds)
+            return
         try:
-            async with lane.pool.connection() as connection:
+            async with lane.slots, lane.pool.connection() as connection:
                 settlements = await self._attempt(parcel, lane, connection)
         except RelayUnavailable as error:
             self._metrics.smarthost_unavailable()
@@ -208,6 +214,20 @@ class Delivery:
             await lane.rest()
         else:
             await self._settle_when_possible(settlements)
+
+    def _seconds_to_wait(self, parcel: Parcel, lane: Lane) -> float:
+        """Return how long promotion leaves its destination alone; essential mail is always tried when it is due."""
+        if priority_of(parcel.message.message_class) is not Priority.PROMOTION:
+            return 0.0
+        return lane.paces.wait(parcel.destination, asyncio.get_running_loop().time())
+
+    async def _wait_for_destination(self, parcel: Parcel, lane: Lane, seconds: float) -> None:
+        """Try it later, which is no attempt; what has waited too long already expires."""
+        schedule = self._schedule(parcel, lane)
+        if schedule.due(1, parcel.message.received_at, self._now()):
+            await self._put_back([parcel], seconds)
+        else:
+            await self._settle_when_possible(self._deferrals(parcel, lane, _SLOWED_DOWN))
 
     async def _attempt(self, parcel: Parcel, lane: Lane, connection: Connection) -> list[Settlement]:
         """Decide again, make the copy and relay it; return how it ended for each addressee."""
@@ -221,6 +241,8 @@ class Delivery:
             replies = await connection.relay(copy) if isinstance(copy, Copy) else [copy] * len(going)
         except PrepareAgain:
             return await self._attempt(parcel, lane, connection)
+        if lane.paces or any(reply.is_transient for reply in replies):
+            _learn(lane, going, replies)
         return ended + [self._ended(parcel, ruling, reply, lane) for ruling, reply in zip(going, replies, strict=True)]
 
     async def _rule(self, parcel: Parcel) -> list[Ruling]:
@@ -257,9 +279,15 @@ class Delivery:
             return self._settlement(parcel, ruling, Outcome.RELAYED, reply)
         if reply.is_permanent:
             return self._settlement(parcel, ruling, Outcome.FAILED, reply)
-        due = lane.smarthost.schedule.due(ruling.addressee.attempts + 1, parcel.message.received_at, self._now())
+        due = self._schedule(parcel, lane).due(ruling.addressee.attempts + 1, parcel.message.received_at, self._now())
         outcome = Outcome.DEFERRED if due else Outcome.EXPIRED
         return self._settlement(parcel, ruling, outcome, reply, due)
+
+    def _schedule(self, parcel: Parcel, lane: Lane) -> RetrySchedule:
+        """Return when to try again: the smarthost's times, but promotion may have a shorter life (OUT-03)."""
+        message = parcel.message
+        is_promotion = priority_of(message.message_class) is Priority.PROMOTION
+        return self._schedules.get(message.stream, lane.smarthost.schedule) if is_promotion else lane.smarthost.schedule
 
     def _suppressed(self, parcel: Parcel, ruling: Ruling) -> Settlement:
         verdict = ruling.verdict
@@ -314,6 +342,13 @@ class Ruling:
 
 
 DEFERRED = Verdict(Action.DEFER)
+
+
+def _learn(lane: Lane, going: Sequence[Ruling], replies: Sequence[Reply]) -> None:
+    """Remember which destinations want to be served more slowly, and which do not any more (OUT-16)."""
+    now = asyncio.get_running_loop().time()
+    for ruling, reply in zip(going, replies, strict=True):
+        lane.paces.heard(domain_of(ruling.addressee.recipient.address), reply, now)
 
 
 def _parcels(message: SpooledMessage, addressees: Sequence[SpooledRecipient]) -> list[tuple[SpooledRecipient, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import Enum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 
 from gateway.address import Address
 
@@ -25,6 +25,26 @@ class MessageClass(StrEnum):
     POLICY_NOTICE = "policy-notice"
     BREACH_NOTICE = "breach-notice"
     SYSTEM = "system"
+
+
+class Priority(IntEnum):
+    """What goes first: breach notices before everything, promotion and product mail last (POL-20)."""
+
+    BREACH = 0
+    ESSENTIAL = 1
+    PROMOTION = 2
+
+
+_PRIORITIES = {
+    MessageClass.BREACH_NOTICE: Priority.BREACH,
+    MessageClass.PROMOTIONAL: Priority.PROMOTION,
+    MessageClass.PRODUCT: Priority.PROMOTION,
+}
+
+
+def priority_of(message_class: MessageClass) -> Priority:
+    """Return how urgent mail of a class is."""
+    return _PRIORITIES.get(message_class, Priority.ESSENTIAL)
 
 
 class Scope(StrEnum):
@@ -155,6 +175,7 @@ class Stream:
     senders: tuple[str, ...] = ()
     return_paths: tuple[str, ...] = ()
     smarthost: str = "default"
+    give_up_after: timedelta | None = None
 
     @property
     def is_promotional(self) -> bool:
@@ -217,10 +238,11 @@ class RetrySchedule:
     give_up_after: timedelta
 
     def due(self, attempts: int, received_at: datetime, now: datetime) -> datetime | None:
-        """Return when the next attempt is due after `attempts` failed ones, or None to give up."""
-        if now - received_at >= self.give_up_after:
+        """Return when to try again after `attempts` failed ones, for the last time at the end; None to give up."""
+        end = received_at + self.give_up_after
+        if now >= end:
             return None
-        return now + self.steps[min(max(attempts, 1), len(self.steps)) - 1]
+        return min(now + self.steps[min(max(attempts, 1), len(self.steps)) - 1], end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,12 @@ import uvloop
 from gateway import console
 from gateway.config import MOST_WORKERS, Config, ListenAddress, load
 from gateway.copies import CopyMaker, Links
-from gateway.delivery import Delivery, Lane
+from gateway.delivery import Delivery
 from gateway.dialogue import Auth, Terms
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.ids import Ids
 from gateway.installation import KEEPER_SLOT, Clock, data_folder, open_store, prepare, signers
+from gateway.lanes import MEMORY_BUDGET, Lanes
 from gateway.listener import Listener, Seats, server_tls
 from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
@@ -157,7 +158,7 @@ class Worker:
         config = self._config
         copies = _copy_maker(config, store, tokens)
         pools = {name: self._pool(smarthost) for name, smarthost in config.smarthosts.items()}
-        lanes = {name: Lane(pool, config.smarthosts[name]) for name, pool in pools.items()}
+        lanes = {name: self._lanes(name, pool) for name, pool in pools.items()}
         delivery = Delivery(store, copies, lanes, config.streams, config.topics, self._ids, self._metrics, self._now)
         max_hops = config.submission.max_hops
         house = House(config.hostname, max_hops, config.company.help_url, config.streams, config.topics)
@@ -165,7 +166,7 @@ class Worker:
         listeners = [await self._submission(handler)]
         if config.feedback:
             listeners.append(await self._feedback(store, tokens))
-        delivery.start(RUNNERS_A_CONNECTION * self._share(max(one.connections for one in config.smarthosts.values())))
+        delivery.start(RUNNERS_A_CONNECTION)
 
         async def close() -> None:
             await asyncio.gather(*(listener.drain(DRAIN_SECONDS) for listener in listeners))
@@ -207,6 +208,11 @@ class Worker:
 
     def _pool(self, smarthost: Smarthost) -> Pool:
         return Pool(smarthost, hostname=self._config.hostname, connections=self._share(smarthost.connections))
+
+    def _lanes(self, name: str, pool: Pool) -> Lanes:
+        smarthosts = self._config.smarthosts
+        budget = MEMORY_BUDGET // len(smarthosts)
+        return Lanes(pool, smarthosts[name], self._share(smarthosts[name].connections), budget)
 
     def _share(self, connections: int) -> int:
         """Return this worker's part of what the whole machine may open; at least one."""
@@ -250,7 +256,7 @@ async def _seal(sealer: Sealer) -> None:
 async def _is_ready(store: Store) -> bool:
     try:
         await store.people.logins()
-        await store.spool.depth()
+        store.spool.due()
     except StoreUnavailable:
         return False
     return True

@@ -11,6 +11,7 @@ from gateway.address import Address
 from gateway.consent import EventType, NewEvent
 from gateway.decisions import Subject, attempt_line, door_line
 from gateway.ids import Ids, spool_text
+from gateway.lanes import MEMORY_BUDGET
 from gateway.model import (
     Action,
     Failure,
@@ -23,7 +24,7 @@ from gateway.model import (
     SpooledRecipient,
     Verdict,
 )
-from gateway.store import Settlement
+from gateway.store import Claimed, Settlement
 from gateway.store.people import SqlitePeople
 from gateway.store.spool import SqliteSpool
 from gateway.store.sqlite import DataFolder
@@ -80,6 +81,11 @@ class Rig:
             yield spool
         finally:
             await spool.close()
+
+    async def claim(self, spool: SqliteSpool, limit: int, octets: int = MEMORY_BUDGET) -> list[Claimed]:
+        """Claim of everything that is due."""
+        kinds = spool.due()
+        return await spool.claim(kinds, limit, octets) if kinds else []
 
     def report(
         self, about: SpooledMessage, failures: Sequence[Failure]

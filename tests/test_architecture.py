@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"errors", "address", "model"}
 PURE = NOUNS | {"headers", "tokens", "consent", "dialogue", "ledger", "decisions", "dialects"}
-CORE = PURE | {"mime", "mend", "footer", "classify", "stamp", "sign", "feedback", "report", "policy"}
+CORE = PURE | {"mime", "mend", "footer", "classify", "stamp", "sign", "feedback", "report", "policy", "pacing"}
 SHELL = CORE | {"ids", "passwords", "copies", "store", "config", "metrics"}
 
 # Each room of gateway/ and the rooms that it may import. A package is one room: its modules may import one another.
@@ -42,13 +42,15 @@ HOUSE: dict[str, set[str]] = {
     "feedback": NOUNS | {"headers", "mime", "dialects", "tokens"},
     "report": NOUNS | {"headers", "mime"},
     "policy": NOUNS | {"consent", "classify"},
+    "pacing": NOUNS,
     "config": NOUNS,
     "metrics": NOUNS,
     "store": NOUNS | {"consent", "tokens", "ledger", "decisions", "ids"},
     "copies": CORE | {"ids"},
     "listener": SHELL - {"config"},
     "smarthost": SHELL - {"config"},
-    "delivery": SHELL - {"config"} | {"smarthost"},
+    "lanes": SHELL - {"config"} | {"smarthost"},
+    "delivery": SHELL - {"config"} | {"smarthost", "lanes"},
     "console": SHELL,
     "supervisor": set(),
     "installation": SHELL,

@@ -266,6 +266,7 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 ADDED = {
     "dkim": "identity also_sign",
     "submission": "max_hops",
+    "streams": "give_up_after",
 }
 
 

@@ -22,8 +22,10 @@ from gateway.address import Address
 from gateway.consent import EventType
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.ids import spool_text
-from gateway.model import Login, MessageClass, Outcome
-from gateway.store import LoginRecord, Notice, open_path
+from gateway.lanes import MEMORY_BUDGET as BUDGET
+from gateway.model import Login, MessageClass, Outcome, Priority
+from gateway.store import LoginRecord, Notice, Waiting, open_path
+from gateway.store import spool as spool_module
 from gateway.store import writer as writer_module
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
 from gateway.store.leases import Leases
@@ -500,18 +502,18 @@ async def test_what_was_kept_is_claimed_as_it_was(rig: Rig) -> None:
     async with rig.spool() as spool:
         await spool.keep(message, addressees, [rig.line()], claimed=False)
     async with rig.spool() as spool:
-        claims = await spool.claim(10)
+        claims = await rig.claim(spool, 10)
         assert [one.addressee for one in claims] == addressees
         assert {id(one.message) for one in claims} == {id(claims[0].message)}
         assert claims[0].message == message
-        assert await spool.claim(10) == []
+        assert await rig.claim(spool, 10) == []
 
 
 async def test_what_was_kept_as_claimed_is_nobody_elses(rig: Rig) -> None:
     async with rig.spool("one") as spool, rig.spool("two") as other:
         await spool.keep(rig.message(), rig.addressees(ALICE), [rig.line()], claimed=True)
         assert await other.take_over() == 0
-        assert await other.claim(10) == [] == await spool.claim(10)
+        assert await rig.claim(other, 10) == [] == await rig.claim(spool, 10)
 
 
 async def test_breach_notices_go_first_and_promotion_last(rig: Rig) -> None:
@@ -523,7 +525,7 @@ async def test_breach_notices_go_first_and_promotion_last(rig: Rig) -> None:
         for one in classes:
             await spool.keep(rig.message(message_class=one), rig.addressees(ALICE), [], claimed=False)
             rig.clock.move(timedelta(seconds=1))
-        claimed = [one.message.message_class for n in (1, 2, 9) for one in await spool.claim(n)]
+        claimed = [one.message.message_class for n in (1, 2, 9) for one in await rig.claim(spool, n)]
     assert claimed[0] is MessageClass.BREACH_NOTICE
     assert set(claimed[1:3]) == {MessageClass.ACCOUNT, MessageClass.POLICY_NOTICE}
     assert set(claimed[3:]) == {MessageClass.PROMOTIONAL, MessageClass.PRODUCT}
@@ -534,9 +536,55 @@ async def test_a_claim_brings_no_more_bodies_than_fit_but_always_one(rig: Rig) -
         for _ in range(3):
             await spool.keep(rig.message(bytes(1000)), rig.addressees(ALICE, ALICE), [], claimed=False)
             rig.clock.move(timedelta(seconds=1))
-        assert [one.addressee.n for one in await spool.claim(9, 1999)] == [0, 1]
-        assert len(await spool.claim(9, 1)) == 1
-        assert len(await spool.claim(9, 10_000)) == 3
+        assert [one.addressee.n for one in await rig.claim(spool, 9, 1999)] == [0, 1]
+        assert len(await rig.claim(spool, 9, 1)) == 1
+        assert len(await rig.claim(spool, 9, 10_000)) == 3
+
+
+async def test_what_is_due_is_told_by_kind_and_claimed_by_kind(rig: Rig) -> None:
+    async with rig.spool() as spool:
+        for stream in ("offers", "newsletter"):
+            await spool.keep(replace(rig.message(), stream=stream), rig.addressees(ALICE, BOB), [], claimed=False)
+        await spool.keep(rig.message(message_class=MessageClass.ACCOUNT), rig.addressees(ALICE), [], claimed=False)
+        later = rig.message(message_class=MessageClass.BREACH_NOTICE)
+        await spool.keep(later, rig.addressees(ALICE), [], claimed=True)
+        await spool.settle([rig.settlement(later, 0, Outcome.DEFERRED, rig.clock.now() + LATER)])
+        promotion = [Waiting(Priority.PROMOTION, "newsletter"), Waiting(Priority.PROMOTION, "offers")]
+        assert spool.due() == [Waiting(Priority.ESSENTIAL, "newsletter"), *promotion]
+        assert [one.message.stream for one in await spool.claim(promotion[1:], 9, BUDGET)] == ["offers"] * 2
+        assert spool.due() == [Waiting(Priority.ESSENTIAL, "newsletter"), promotion[0]]
+        rig.clock.move(LATER)
+        assert spool.due()[0] == Waiting(Priority.BREACH, "newsletter")
+
+
+async def test_a_long_queue_of_one_stream_does_not_hide_another(rig: Rig) -> None:
+    async with rig.spool() as spool:
+        for _ in range(30):
+            await spool.keep(replace(rig.message(), stream="aaa"), rig.addressees(ALICE), [], claimed=False)
+        rig.clock.move(LATER)
+        await spool.keep(replace(rig.message(), stream="bbb"), rig.addressees(ALICE), [], claimed=False)
+        claimed = await rig.claim(spool, 10)
+        assert sorted({one.message.stream for one in claimed}) == ["aaa", "bbb"]
+
+
+async def test_what_is_put_back_is_due_then_and_has_not_been_tried(rig: Rig) -> None:
+    message = rig.message()
+    async with rig.spool() as spool:
+        await spool.keep(message, rig.addressees(ALICE, BOB), [], claimed=True)
+        await spool.put_back([(message.id, 1)], rig.clock.now() + LATER)
+        assert await rig.claim(spool, 9) == []
+        rig.clock.move(LATER)
+        assert [(one.addressee.n, one.addressee.attempts) for one in await rig.claim(spool, 9)] == [(1, 0)]
+
+
+@pytest.mark.parametrize("query", ["_NEXT_KIND", "_IS_DUE", "_DUE", "_NEXT_OWNER", "_RECALLED", "_PUT_BACK", "_SETTLE"])
+def test_no_hot_query_reads_what_it_does_not_need(rig: Rig, query: str) -> None:
+    """A million queued recipients cost what one does (R9): each query goes by an index, and none sorts."""
+    text = getattr(spool_module, query)
+    plan = rows(rig.folder.spool, f"EXPLAIN QUERY PLAN {text}".replace("?", "1"))
+    steps = [row[3] for row in plan]
+    assert all(step.startswith("SEARCH") for step in steps), steps
+    assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
 @pytest.mark.parametrize("octets", [0, 1, LARGE_BODY, LARGE_BODY + 1])
@@ -545,7 +593,7 @@ async def test_a_body_comes_back_octet_for_octet_and_a_large_one_is_a_file(rig: 
     async with rig.spool() as spool:
         await spool.keep(message, rig.addressees(ALICE), [], claimed=False)
         assert [path.name for path in bodies(rig)] == ([spool_text(message.id)] if octets > LARGE_BODY else [])
-        (claimed,) = await spool.claim(1)
+        (claimed,) = await rig.claim(spool, 1)
         assert claimed.message.message == message.message
         await spool.settle([rig.settlement(message, 0, Outcome.RELAYED)])
         assert not bodies(rig)
@@ -578,7 +626,7 @@ async def test_failures_are_reported_once_and_together(rig: Rig) -> None:
             ("alice@example.org", "550 5.1.1 unknown"),
             ("bob@example.org", "550 5.7.1 no-consent: no"),
         ]
-        (report,) = await spool.claim(10)
+        (report,) = await rig.claim(spool, 10)
         assert str(report.addressee.recipient.address) == message.reverse_path
         assert (report.message.reverse_path, report.message.message_class) == ("", MessageClass.SYSTEM)
         await spool.settle([rig.settlement(report.message, 0, Outcome.FAILED, reply="550 5.1.1 unknown")])
@@ -592,7 +640,7 @@ async def test_a_message_that_nobody_gets_is_reported_even_where_its_file_is_gon
         bodies(rig)[0].unlink()
         await spool.settle([rig.settlement(message, 0, Outcome.EXPIRED)])
         assert [about.message for about, _ in rig.reported] == [b""]
-        assert [one.message.message_class for one in await spool.claim(9)] == [MessageClass.SYSTEM]
+        assert [one.message.message_class for one in await rig.claim(spool, 9)] == [MessageClass.SYSTEM]
 
 
 async def test_a_refused_recipient_beside_others_is_never_claimed(rig: Rig) -> None:
@@ -600,7 +648,7 @@ async def test_a_refused_recipient_beside_others_is_never_claimed(rig: Rig) -> N
     async with rig.spool() as spool:
         await spool.keep(rig.message(), [rig.addressees(ALICE)[0], refused], [], claimed=False)
         rig.clock.move(timedelta(days=30))
-        assert [one.addressee.n for one in await spool.claim(9)] == [0]
+        assert [one.addressee.n for one in await rig.claim(spool, 9)] == [0]
 
 
 async def test_a_deferred_copy_is_due_again_in_time_and_at_once_when_an_operator_says_so(rig: Rig) -> None:
@@ -609,19 +657,19 @@ async def test_a_deferred_copy_is_due_again_in_time_and_at_once_when_an_operator
         await spool.keep(message, rig.addressees(ALICE), [], claimed=True)
         deferred = rig.settlement(message, 0, Outcome.DEFERRED, rig.clock.now() + LATER, "451 4.7.1 later")
         await spool.settle([deferred])
-        assert await other.claim(9) == []
+        assert await rig.claim(other, 9) == []
         (waiting,) = await spool.queued()
         assert (waiting.outcome, waiting.attempts, waiting.due, waiting.reply) == (
             *(Outcome.DEFERRED, 1, START + LATER, "451 4.7.1 later"),
         )
         rig.clock.move(LATER)
-        (again,) = await other.claim(9)
+        (again,) = await rig.claim(other, 9)
         assert again.addressee.attempts == 1
         await other.settle([rig.settlement(message, 0, Outcome.DEFERRED, rig.clock.now() + LATER)])
-        assert await spool.claim(9) == []
+        assert await rig.claim(spool, 9) == []
         assert await spool.retry(message.id + 1) == 0
         assert await spool.retry(message.id) == 1
-        assert [one.addressee.attempts for one in await spool.claim(9)] == [2]
+        assert [one.addressee.attempts for one in await rig.claim(spool, 9)] == [2]
         assert await spool.retry(message.id) == 1 - 1
 
 
@@ -662,7 +710,7 @@ async def test_a_body_is_never_written_over(rig: Rig) -> None:
         await spool.keep(message, rig.addressees(ALICE), [], claimed=False)
         with pytest.raises(StoreUnavailable):
             await spool.keep(replace(message, message=LARGE + b"other"), rig.addressees(BOB), [], claimed=False)
-        assert [one.message.message for one in await spool.claim(9)] == [LARGE]
+        assert [one.message.message for one in await rig.claim(spool, 9)] == [LARGE]
 
 
 async def test_a_cancelled_caller_leaves_a_whole_message_or_none(rig: Rig) -> None:
@@ -689,13 +737,13 @@ async def test_a_message_without_its_file_waits_for_an_operator_and_stops_nobody
         await spool.keep(lost, rig.addressees(ALICE, BOB), [], claimed=False)
         await spool.keep(other, rig.addressees(ALICE), [], claimed=False)
         bodies(rig)[0].unlink()
-        assert [one.message.id for one in await spool.claim(9)] == [other.id]
-        assert await spool.claim(9) == []
+        assert [one.message.id for one in await rig.claim(spool, 9)] == [other.id]
+        assert await rig.claim(spool, 9) == []
         held = await spool.queued(lost.id)
         assert [(one.outcome, "missing" in one.reply) for one in held] == [(Outcome.DEFERRED, True)] * 2
         (rig.folder.bodies / spool_text(lost.id)).write_bytes(LARGE)
         assert await spool.retry(lost.id) == 2
-        assert [one.message.message for one in await spool.claim(9)] == [LARGE, LARGE]
+        assert [one.message.message for one in await rig.claim(spool, 9)] == [LARGE, LARGE]
 
 
 async def test_what_was_claimed_and_cannot_be_read_is_nobodys_again(rig: Rig) -> None:
@@ -704,7 +752,7 @@ async def test_what_was_claimed_and_cannot_be_read_is_nobodys_again(rig: Rig) ->
         bodies(rig)[0].rename(rig.folder.bodies / "away")
         bodies(rig)[0].with_name(spool_text(rows(rig.folder.spool, "SELECT id FROM messages")[0][0])).mkdir()
         with pytest.raises(StoreUnavailable):
-            await spool.claim(9)
+            await rig.claim(spool, 9)
         assert rows(rig.folder.spool, "SELECT owner FROM recipients") == [(None,)]
 
 
@@ -778,11 +826,11 @@ async def test_a_dead_workers_copies_are_taken_over_and_a_living_ones_never(rig:
     assert os.read(kept, 4) == b"kept"
     async with rig.spool("survivor") as spool:
         assert await spool.take_over() == 0
-        assert await spool.claim(9) == []
+        assert await rig.claim(spool, 9) == []
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         assert await spool.take_over() == 2
-        assert [one.addressee.n for one in await spool.claim(9)] == [0, 1]
+        assert [one.addressee.n for one in await rig.claim(spool, 9)] == [0, 1]
         assert await spool.take_over() == 0
     os.close(kept)
 
@@ -799,7 +847,7 @@ async def test_what_a_worker_still_had_when_it_ended_in_order_is_taken_over(rig:
         await spool.keep(rig.message(), rig.addressees(ALICE), [], claimed=True)
     async with rig.spool("next") as spool:
         assert await spool.take_over() == 1
-        assert len(await spool.claim(9)) == 1
+        assert len(await rig.claim(spool, 9)) == 1
 
 
 async def test_a_worker_of_the_same_name_does_not_inherit_copies_without_knowing(rig: Rig) -> None:

@@ -88,4 +88,5 @@ def _stream(name: str, table: Table) -> Stream:
         senders=table["from"],
         return_paths=table["return_paths"],
         smarthost=table["smarthost"],
+        give_up_after=table["give_up_after"],
     )

@@ -151,6 +151,7 @@ def _interval(text: str) -> timedelta | None:
 
 DURATION = word("a duration", '"30s", "15m", "36h" or "365d"', _duration, timedelta(0))
 INTERVAL = word("a duration above zero", '"30s", "15m", "36h" or "5d"', _interval, timedelta(days=5))
+OPTIONAL_INTERVAL = replace(INTERVAL, blank=None)
 INTERVALS = replace(
     many(INTERVAL, "an array of durations", '["1m", "5m", "1h"]', at_least=1), blank=(timedelta(minutes=1),)
 )

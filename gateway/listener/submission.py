@@ -56,8 +56,8 @@ T = TypeVar("T")
 class Outbound(Protocol):
     """Where accepted copies go next."""
 
-    def has_room(self, size: int) -> bool:
-        """True where a message of this size may be handed over in memory."""
+    def has_room(self, message: SpooledMessage) -> bool:
+        """True where this message may be handed over in memory."""
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft) -> None:
         """Relay copies that have just been kept and are claimed by this worker."""
@@ -171,7 +171,7 @@ class SubmissionHandler:
         if isinstance(draft, Unstampable):
             return draft.reply
         addressees = [self._addressee(n, ruling) for n, ruling in enumerate(rulings)]
-        claimed = self._outbound.has_room(len(message.message))
+        claimed = self._outbound.has_room(message)
         await self._store.spool.keep(message, addressees, lines, claimed=claimed)
         if claimed:
             self._outbound.take(message, [one for one in addressees if not one.outcome.is_settled], draft)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
-from gateway.model import Failure, Login, Outcome, SpooledMessage, SpooledRecipient
+from gateway.model import Failure, Login, Outcome, Priority, SpooledMessage, SpooledRecipient
 
 Now = Callable[[], datetime]
 
@@ -42,6 +42,13 @@ class Claimed:
 
     message: SpooledMessage
     addressee: SpooledRecipient
+
+
+class Waiting(NamedTuple):
+    """A kind of mail of which something is due: how urgent it is, and its stream."""
+
+    priority: Priority
+    stream: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +173,20 @@ class Spool(Protocol):
     def note(self, lines: Sequence[bytes]) -> None:
         """Keep decision lines of refusals with the next commit, within a second; a crash may lose them."""
 
-    async def claim(self, limit: int, octets: int = ...) -> list[Claimed]:
-        """Claim copies that are due and nobody's: breach notices first, promotion last.
+    def due(self) -> list[Waiting]:
+        """Return of which kinds something is due and nobody's: breach notices first, promotion last."""
+
+    async def claim(self, kinds: Sequence[Waiting], limit: int, octets: int) -> list[Claimed]:
+        """Claim copies of these kinds that are due and nobody's, the most urgent first, each stream its share.
 
         At most `limit` of them, and at least one, but no more than `octets` of bodies.
         """
+
+    def recalled(self) -> set[int]:
+        """Return the messages of which this worker has claimed something that an operator holds since."""
+
+    async def put_back(self, copies: Sequence[tuple[int, int]], due: datetime) -> None:
+        """Let go of claimed copies (message, n) without an attempt; what is held stays so, the rest is due then."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write down how attempts ended; a message whose last recipient is settled goes, its failures reported."""

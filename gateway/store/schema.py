@@ -121,6 +121,15 @@ SPOOL = (
         lines BLOB NOT NULL
     );
     """,
+    """
+    ALTER TABLE recipients ADD COLUMN stream TEXT NOT NULL DEFAULT '';
+    ALTER TABLE messages ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;
+    UPDATE recipients SET stream =
+        (SELECT json_extract(envelope, '$.stream') FROM messages WHERE messages.id = recipients.message_id);
+    DROP INDEX recipients_due;
+    CREATE INDEX recipients_due ON recipients (priority, stream, due) WHERE owner IS NULL AND due > 0;
+    CREATE INDEX recipients_recalled ON recipients (owner, message_id) WHERE owner IS NOT NULL AND due = 0;
+    """,
 )
 
 DECISIONS = (

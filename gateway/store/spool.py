@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,30 @@ import orjson
 
 from gateway.address import Address
 from gateway.errors import StoreUnavailable
-from gateway.ids import SPOOL_TEXT_LENGTH, spool_text
-from gateway.model import Failure, MessageClass, Outcome, Peer, Recipient, SpooledMessage, SpooledRecipient
-from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement
+from gateway.ids import SPOOL_TEXT_LENGTH, spool_number, spool_text
+from gateway.model import (
+    Failure,
+    MessageClass,
+    Outcome,
+    Peer,
+    Priority,
+    Recipient,
+    SpooledMessage,
+    SpooledRecipient,
+    priority_of,
+)
+from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement, Waiting
 from gateway.store.leases import Leases
 from gateway.store.writer import Connection, Writer, connect, reading
 
 LARGE_BODY = 128 * 1024
 """Octets from which a body is a file of its own, so that small commits do not wait behind it."""
 
-CLAIMED_OCTETS = 64 * 1024 * 1024
 NOTE_SECONDS = 0.5
 NOTES_KEPT = 50_000
 """How many decision lines of refusals wait for a store that cannot be written to; the newest beyond that are lost."""
 HELD = 0
 """The `due` of a recipient that waits for an operator."""
-
-_PRIORITIES = {MessageClass.BREACH_NOTICE: 0, MessageClass.PROMOTIONAL: 2, MessageClass.PRODUCT: 2}
-_ORDINARY = 1
 
 
 class SqliteSpool:
@@ -98,11 +106,18 @@ class SqliteSpool:
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._start_noting)
 
-    async def claim(self, limit: int, octets: int = CLAIMED_OCTETS) -> list[Claimed]:
-        if not await self._anything_due():
-            return []
+    def due(self) -> list[Waiting]:
+        now, found = _epoch(self._now()), []
+        kind: tuple[int, str] = (-1, "")
+        with reading(self._path):
+            while kind := self._reader.execute(_NEXT_KIND, kind).fetchone():
+                if self._reader.execute(_IS_DUE, (*kind, now)).fetchone():
+                    found.append(Waiting(Priority(kind[0]), kind[1]))
+        return found
+
+    async def claim(self, kinds: Sequence[Waiting], limit: int, octets: int) -> list[Claimed]:
         now, owner = _epoch(self._now()), self._leases.owner
-        rows = await self._writer.do(lambda connection: _claim(connection, owner, now, limit, octets))
+        rows = await self._writer.do(lambda connection: _claim(connection, owner, now, kinds, limit, octets))
         try:
             return await self._with_messages(rows)
         except (StoreUnavailable, OSError) as error:
@@ -112,14 +127,28 @@ class SqliteSpool:
     async def take_over(self) -> int:
         """Take the recipients of workers that have died back into the queue; return how many."""
         with reading(self._path):
-            owners = self._reader.execute("SELECT DISTINCT owner FROM recipients WHERE owner IS NOT NULL").fetchall()
-        dead = self._leases.dead(owner for (owner,) in owners)
+            dead = self._leases.dead(self._owners())
         if not dead:
             return 0
         freed: int = await self._writer.do(lambda connection: _disown(connection, dead))
         for owner in dead:
             self._leases.clear(owner)
         return freed
+
+    def _owners(self) -> Iterator[str]:
+        """Yield everybody who has claimed something, by one look-up each."""
+        owner = ("",)
+        while owner := self._reader.execute(_NEXT_OWNER, owner).fetchone():
+            yield owner[0]
+
+    def recalled(self) -> set[int]:
+        with reading(self._path):
+            rows = self._reader.execute(_RECALLED, (self._leases.owner,)).fetchall()
+        return {message_id for (message_id,) in rows}
+
+    async def put_back(self, copies: Sequence[tuple[int, int]], due: datetime) -> None:
+        when = _epoch(due)
+        await self._writer.do(lambda connection: connection.executemany(_PUT_BACK, [(when, *one) for one in copies]))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         done = await self._writer.do(lambda connection: self._settle(connection, settlements))
@@ -196,15 +225,6 @@ class SqliteSpool:
             self._notes = lines + self._notes
             raise
 
-    async def _anything_due(self) -> bool:
-        with reading(self._path):
-            row = self._reader.execute(
-                "SELECT 1 FROM recipients"
-                " WHERE owner IS NULL AND due > 0 AND priority IN (0, 1, 2) AND due <= ? LIMIT 1",
-                (_epoch(self._now()),),
-            ).fetchone()
-        return row is not None
-
     async def _with_messages(self, rows: Sequence[tuple[int, SpooledRecipient]]) -> list[Claimed]:
         messages = {message_id: await self._message(message_id) for message_id in {row[0] for row in rows}}
         lost = [message_id for message_id, message in messages.items() if message is None]
@@ -278,11 +298,18 @@ _IS_WAITING = "SELECT 1 FROM recipients WHERE message_id = ? AND outcome IN ('qu
 def remove_orphans(path: Path, bodies: Path) -> int:
     """Remove the bodies that a crash left without a row; return how many. Only while no worker keeps anything."""
     with reading(path), closing(connect(path, read_only=True)) as connection:
-        wanted = {spool_text(row[0]) for row in connection.execute("SELECT id FROM messages WHERE body IS NULL")}
-    orphans = [file for file in bodies.glob("?" * SPOOL_TEXT_LENGTH) if file.name not in wanted]
+        orphans = [file for file in bodies.glob("?" * SPOOL_TEXT_LENGTH) if not _is_wanted(connection, file.name)]
     for file in orphans:
         file.unlink()
     return len(orphans)
+
+
+def _is_wanted(connection: Connection, name: str) -> bool:
+    try:
+        row = connection.execute("SELECT body IS NULL FROM messages WHERE id = ?", (spool_number(name),)).fetchone()
+    except ValueError:
+        return False
+    return row is not None and bool(row[0])
 
 
 def _insert(
@@ -294,11 +321,12 @@ def _insert(
     owner: str | None,
 ) -> None:
     connection.execute(
-        "INSERT INTO messages VALUES (?, ?, ?, ?)", (message.id, _envelope_json(message), len(message.message), body)
+        "INSERT INTO messages (id, envelope, size, body) VALUES (?, ?, ?, ?)",
+        (message.id, _envelope_json(message), len(message.message), body),
     )
-    priority = _PRIORITIES.get(message.message_class, _ORDINARY)
+    priority = priority_of(message.message_class).value
     connection.executemany(
-        "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+        "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
         [
             (
                 message.id,
@@ -307,11 +335,12 @@ def _insert(
                 " ".join(one.recipient.options),
                 one.who,
                 one.decision,
-                one.outcome,
+                one.outcome.value,
                 priority,
                 HELD if one.outcome.is_settled else due,
                 None if one.outcome.is_settled else owner,
                 one.reply,
+                message.stream,
             )
             for one in addressees
         ],
@@ -335,17 +364,17 @@ class _Outbox:
             connection.execute("INSERT INTO outbox (lines) VALUES (?)", (b"\n".join(self._lines),))
 
 
-def _claim(connection: Connection, owner: str, now: int, limit: int, octets: int) -> list[tuple[int, SpooledRecipient]]:
+def _claim(
+    connection: Connection, owner: str, now: int, kinds: Sequence[Waiting], limit: int, octets: int
+) -> list[tuple[int, SpooledRecipient]]:
     """Claim what is due, the most urgent first, up to so many recipients and so many octets of distinct bodies."""
     claimed: list[tuple[int, SpooledRecipient]] = []
     sizes: dict[int, int] = {}
-    for priority in (0, 1, 2):
-        rows = connection.execute(_DUE, (priority, now, limit - len(claimed))).fetchall()
-        for message_id, size, *columns in rows:
-            sizes[message_id] = size
-            if claimed and sum(sizes.values()) > octets:
-                break
-            claimed.append((message_id, _addressee_of(columns)))
+    for message_id, size, *columns in _due_rows(connection, now, kinds, limit):
+        sizes[message_id] = size
+        if claimed and sum(sizes.values()) > octets:
+            break
+        claimed.append((message_id, _addressee_of(columns)))
     connection.executemany(
         "UPDATE recipients SET owner = ? WHERE message_id = ? AND n = ?",
         [(owner, message_id, addressee.n) for message_id, addressee in claimed],
@@ -353,11 +382,32 @@ def _claim(connection: Connection, owner: str, now: int, limit: int, octets: int
     return claimed
 
 
+def _due_rows(connection: Connection, now: int, kinds: Sequence[Waiting], limit: int) -> list[Any]:
+    """Return what is due, by priority; streams of the same priority share the limit, so that none hides another."""
+    rows: list[Any] = []
+    for priority, alike in groupby(sorted(kinds), key=attrgetter("priority")):
+        streams = [one.stream for one in alike]
+        for place, stream in enumerate(streams):
+            share = -(-(limit - len(rows)) // (len(streams) - place))
+            rows += connection.execute(_DUE, (priority.value, stream, now, share)).fetchall()
+    return rows
+
+
+_NEXT_KIND = (
+    "SELECT priority, stream FROM recipients WHERE owner IS NULL AND due > 0 AND (priority, stream) > (?, ?)"
+    " ORDER BY priority, stream LIMIT 1"
+)
+_IS_DUE = (
+    "SELECT 1 FROM recipients WHERE owner IS NULL AND due > 0 AND priority = ? AND stream = ? AND due <= ? LIMIT 1"
+)
 _DUE = (
     "SELECT r.message_id, m.size, r.n, r.address, r.options, r.who, r.decision, r.attempts"
     " FROM recipients r JOIN messages m ON m.id = r.message_id"
-    " WHERE r.owner IS NULL AND r.due > 0 AND r.priority = ? AND r.due <= ? ORDER BY r.due LIMIT ?"
+    " WHERE r.owner IS NULL AND r.due > 0 AND r.priority = ? AND r.stream = ? AND r.due <= ? ORDER BY r.due LIMIT ?"
 )
+_NEXT_OWNER = "SELECT owner FROM recipients WHERE owner > ? ORDER BY owner LIMIT 1"
+_RECALLED = "SELECT DISTINCT message_id FROM recipients WHERE owner = ? AND owner IS NOT NULL AND due = 0"
+_PUT_BACK = "UPDATE recipients SET owner = NULL, due = CASE due WHEN 0 THEN 0 ELSE ? END WHERE message_id = ? AND n = ?"
 
 
 def _give_back(connection: Connection, rows: Sequence[tuple[int, SpooledRecipient]]) -> None:
@@ -390,11 +440,14 @@ def _settle_one(connection: Connection, one: Settlement) -> None:
         connection.execute("DELETE FROM recipients WHERE message_id = ? AND n = ?", (one.message_id, one.n))
         return
     due = _epoch(one.due) if one.due else HELD
-    connection.execute(
-        "UPDATE recipients SET outcome = ?, reply = ?, due = ?, owner = NULL, attempts = attempts + 1"
-        " WHERE message_id = ? AND n = ?",
-        (one.outcome, one.reply, due, one.message_id, one.n),
-    )
+    connection.execute(_SETTLE, (one.outcome.value, one.reply, due, one.message_id, one.n))
+
+
+# What an operator has held since it was claimed stays held.
+_SETTLE = (
+    "UPDATE recipients SET outcome = ?, reply = ?, due = CASE due WHEN 0 THEN 0 ELSE ? END, owner = NULL,"
+    " attempts = attempts + 1 WHERE message_id = ? AND n = ?"
+)
 
 
 def _envelope_json(message: SpooledMessage) -> str:

@@ -1,0 +1,138 @@
+"""What waits for a smarthost: essential mail in one lane, promotion in another, each with connections of its own.
+
+The rule that must not be broken: essential mail never waits for promotion (OUT-17). Promotion leaves some of a
+smarthost's connections alone, however slow the conversations on the others are and however much of it there is. What
+becomes of a parcel is left to `delivery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from gateway.address import Address
+from gateway.copies import MessageDraft
+from gateway.model import Priority, Smarthost, SpooledMessage, SpooledRecipient, priority_of
+from gateway.pacing import Paces
+from gateway.smarthost import Pool
+
+MEMORY_BUDGET = 64 * 1024 * 1024
+"""Octets of messages that may wait in one process; what comes beyond is left in the spool and read back."""
+
+PROMOTION_OF_IT = 0.75
+LEFT_ALONE = 10
+"""One connection in so many, and at least one, is never lent to promotion; a single one has to be shared."""
+
+PARCEL_OCTETS = 1024
+"""What a parcel takes besides its message."""
+
+
+@dataclass(slots=True)
+class Parcel:
+    """What goes out in one transaction: a promotional copy for one recipient, or an essential message for all."""
+
+    message: SpooledMessage
+    addressees: tuple[SpooledRecipient, ...]
+    draft: MessageDraft | None = None
+
+    @property
+    def destination(self) -> str:
+        """The domain that it goes to; "" where there are several."""
+        domains = {domain_of(one.recipient.address) for one in self.addressees}
+        return domains.pop() if len(domains) == 1 else ""
+
+    @property
+    def octets(self) -> int:
+        return len(self.message.message) + PARCEL_OCTETS
+
+
+def domain_of(address: Address) -> str:
+    """Return an address's domain as destinations are told apart by it."""
+    return address.key.rpartition("@")[2]
+
+
+class Lane:
+    """The parcels that wait for one smarthost and are of one kind; breach notices first."""
+
+    def __init__(self, pool: Pool, smarthost: Smarthost, connections: int, budget: int, paces: Paces) -> None:
+        self.pool = pool
+        self.smarthost = smarthost
+        self.paces = paces
+        self.connections = connections
+        self.slots = asyncio.Semaphore(connections)
+        self.room = budget
+        self._waiting: tuple[deque[Parcel], deque[Parcel]] = (deque(), deque())
+        self._idle: list[asyncio.Future[Parcel | None]] = []
+        self._closed = asyncio.Event()
+
+    def put(self, parcel: Parcel) -> None:
+        """Hand a parcel to one of those who wait for one, or let it wait; it takes room until it is `done`."""
+        self.room -= parcel.octets
+        while self._idle:
+            runner = self._idle.pop()
+            if not runner.done():
+                runner.set_result(parcel)
+                return
+        is_breach = priority_of(parcel.message.message_class) is Priority.BREACH
+        self._waiting[not is_breach].append(parcel)
+
+    async def next(self) -> Parcel | None:
+        """Return the most urgent parcel, waiting for one; None once the lane is closed."""
+        if self._closed.is_set():
+            return None
+        for waiting in self._waiting:
+            if waiting:
+                return waiting.popleft()
+        runner: asyncio.Future[Parcel | None] = asyncio.get_running_loop().create_future()
+        self._idle.append(runner)
+        return await runner
+
+    def done(self, parcel: Parcel) -> None:
+        self.room += parcel.octets
+
+    def recall(self, message_ids: Collection[int]) -> list[Parcel]:
+        """Take out and return what still waits of these messages; it is done with."""
+        recalled: list[Parcel] = []
+        for waiting in self._waiting:
+            parcels = list(waiting)
+            waiting.clear()
+            for parcel in parcels:
+                (recalled if parcel.message.id in message_ids else waiting).append(parcel)
+        for parcel in recalled:
+            self.done(parcel)
+        return recalled
+
+    async def rest(self) -> None:
+        """Wait until the smarthost is worth trying again, or until the lane is closed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), self.pool.rest_left)
+
+    def close(self) -> None:
+        self._closed.set()
+        for runner in self._idle:
+            if not runner.done():
+                runner.set_result(None)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting))
+
+
+class Lanes:
+    """The two lanes of a smarthost, which share so many connections and so much memory."""
+
+    def __init__(self, pool: Pool, smarthost: Smarthost, connections: int, budget: int) -> None:
+        paces = Paces()
+        promotion = int(budget * PROMOTION_OF_IT)
+        left_alone = max(1, connections // LEFT_ALONE)
+        self.schedule = smarthost.schedule
+        self.essential = Lane(pool, smarthost, connections, budget - promotion, paces)
+        self.promotion = Lane(pool, smarthost, max(1, connections - left_alone), promotion, paces)
+
+    def lane(self, priority: Priority) -> Lane:
+        return self.promotion if priority is Priority.PROMOTION else self.essential
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter((self.essential, self.promotion))
