@@ -130,6 +130,11 @@ class Sink:
         scheme = "lmtp" if self.lmtp else "smtps" if self.implicit_tls else "smtp"
         return f"{scheme}://{self.host}:{self.port}"
 
+    @property
+    def is_idle(self) -> bool:
+        """True while nobody is connected: what senders have written has been read to its end."""
+        return not self._sessions
+
     def on(
         self,
         verb: str,
