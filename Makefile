@@ -18,8 +18,11 @@ demo: .venv/installed ## play the whole story in a scratch folder; exits 0 only 
 test: .venv/dev peers ## everything that CI runs, beside real peers
 	$(BIN)/pytest
 
-torture: .venv/dev peers ## the long sizes of the fault and abuse tests: 200 kills, 10,000 clicks racing queued copies
-	ASSENT_KILLS=200 ASSENT_INTERLEAVINGS=10000 $(BIN)/pytest tests/crash tests/test_blackbox_queue.py
+torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what they find is written to bench/RESULTS.md
+	ASSENT_TORTURE=yes \
+	ASSENT_KILLS=200 \
+	ASSENT_INTERLEAVINGS=10000 \
+	$(BIN)/pytest tests/crash tests/test_blackbox_queue.py
 
 bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
 	$(BIN)/python -m bench --write

@@ -25,7 +25,7 @@ def describe_machine(scratch: Path) -> list[tuple[str, str]]:
     load = os.getloadavg()[0]
     return [
         ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        ("revision", _revision()),
+        ("revision", revision()),
         ("processors", f"{len(os.sched_getaffinity(0))} × {processor}"),
         ("memory", f"{memory:.1f} GiB"),
         ("system", f"{system}, kernel {platform.release()}"),
@@ -38,7 +38,7 @@ def describe_machine(scratch: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _revision() -> str:
+def revision() -> str:
     """The commit, and whether files differ from it; results that this program wrote do not count."""
     here = Path(__file__).parent
     head = _output(["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"])

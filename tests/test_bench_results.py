@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import torture
 from bench.results import REPORT, Bar, Part, Table, keep, kept_parts, render
+from bench.torture import Finding
 
 MEASURED = Part(
     name="large",
@@ -34,6 +36,21 @@ def test_a_part_that_is_measured_anew_leaves_the_others_alone(tmp_path: Path) ->
         ("queue", "One megabyte each."),
     ]
     assert report.read_text("utf-8") == render(kept_parts(results))
+
+
+def test_a_finding_of_torture_leaves_other_findings_and_parts_alone(tmp_path: Path) -> None:
+    results, report = tmp_path / "results.json", tmp_path / "RESULTS.md"
+    keep([MEASURED], results, report)
+    torture.enter(Finding("power loss", "300 points", 4000, 1), results, report)
+    torture.enter(Finding("kill -9", "200 times", 9000, 0, 17), results, report)
+    torture.enter(Finding("power loss", "600 points", 5000, 0), results, report)
+    large, found = kept_parts(results)
+    assert render([large]) == render([MEASURED])
+    assert [list(row[:5]) for row in found.tables[0].rows] == [
+        ["kill -9", "200 times", 9000, 0, 17],
+        ["power loss", "600 points", 5000, 0, None],
+    ]
+    assert [bar.is_met for bar in found.bars] == [True]
 
 
 def test_the_report_shows_bars_first_and_figures_with_what_they_were_measured_on() -> None:

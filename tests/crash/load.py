@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 
-from tests.gateway_under_test import Gateway
+from tests.gateway_under_test import Gateway, eventually
 from tests.sink import Received, Sink
 
 SESSIONS = 20
@@ -165,6 +165,11 @@ class Load:
     def duplicates(self) -> int:
         return sum(self.received.values()) - len(self.received)
 
+    @property
+    def things_promised(self) -> int:
+        """How many copies and opt-outs were acknowledged."""
+        return len(self.promised) + len(self.opted_out)
+
     def collect(self) -> None:
         """Enter in the book what the sink has received since the last time, and let it forget that."""
         arrived = list(self.sink.messages)
@@ -268,6 +273,13 @@ async def _reply(reader: asyncio.StreamReader) -> str:
     while (line := await reader.readuntil(b"\r\n"))[3:4] == b"-":
         pass
     return line.decode()
+
+
+def drain(load: Load, seconds: float = 120) -> None:
+    """Wait until the queue is empty, or for so long, and enter what has arrived."""
+    with suppress(AssertionError):
+        eventually(lambda: load.gateway.json("queue", "list") == [], seconds)
+    load.collect()
 
 
 def assert_they_stay_away(gateway: Gateway, people: Iterable[str]) -> None:
