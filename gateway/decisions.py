@@ -14,12 +14,12 @@ from typing import Any
 
 import orjson
 
-from gateway.model import MessageClass, Outcome, Verdict
+from gateway.model import MessageClass, Outcome, SpooledMessage, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a decision was about: the spooled message's id ("" if none was), its login, stream, class and topic."""
+    """What a decision was about; `message` is the spooled message's id, "" if there was none."""
 
     message: str
     message_id: str
@@ -27,6 +27,20 @@ class Subject:
     stream: str
     message_class: MessageClass | None
     topic: str
+    campaign: str = ""
+
+
+def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "") -> Subject:
+    """Return what a decision about a spooled message says of it; `message_id` is its Message-ID's digest."""
+    return Subject(
+        message=spool_id,
+        message_id=message_id,
+        login=message.login,
+        stream=message.stream,
+        message_class=message.message_class,
+        topic=message.topic,
+        campaign=message.campaign,
+    )
 
 
 NOTHING_KEPT = Subject("", "", "", "", None, "")
@@ -71,11 +85,14 @@ def _about(subject: Subject) -> dict[str, Any]:
         "stream": subject.stream,
         "class": subject.message_class,
         "topic": subject.topic,
+        "campaign": subject.campaign,
     }
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:
+    mark = {"test": True} if verdict.is_test else {}
     return {
+        **mark,
         "action": verdict.action.value,
         "reason": verdict.reason,
         "sentence": verdict.sentence,

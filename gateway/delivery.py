@@ -18,7 +18,7 @@ from operator import attrgetter
 
 from gateway.consent import NOTHING_KNOWN
 from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
-from gateway.decisions import Subject, attempt_line
+from gateway.decisions import attempt_line, subject_of
 from gateway.errors import RelayUnavailable, StoreUnavailable
 from gateway.ids import Ids, spool_text
 from gateway.lanes import Lane, Lanes, Parcel, domain_of
@@ -30,6 +30,7 @@ from gateway.model import (
     Outcome,
     Priority,
     Purpose,
+    Reason,
     Reply,
     RetrySchedule,
     SpooledMessage,
@@ -249,9 +250,20 @@ class Delivery:
         purposes = self._purposes(parcel.message)
         facts = await self._store.people.facts([one.recipient.address for one in parcel.addressees])
         return [
-            Ruling(addressee, known, strictest(purposes, known.standing))
+            Ruling(addressee, known, self._verdict(parcel.message, purposes, addressee, known))
             for addressee, known in zip(parcel.addressees, facts, strict=True)
         ]
+
+    def _verdict(
+        self, message: SpooledMessage, purposes: Sequence[Purpose], addressee: SpooledRecipient, known: Facts
+    ) -> Verdict:
+        """Decide for one addressee; a test goes only to whom the login may still send tests."""
+        verdict = strictest(purposes, known.standing)
+        if verdict.reason is not Reason.NO_CONSENT:
+            return verdict
+        record = self._store.people.orders().logins.get(message.login)
+        is_test = record is not None and record.login.tests(addressee.recipient.address)
+        return strictest(purposes, known.standing, is_test)
 
     def _purposes(self, message: SpooledMessage) -> Sequence[Purpose]:
         """Return what the message was taken for at the door; a topic that has gone since allows nobody."""
@@ -313,7 +325,7 @@ class Delivery:
             addressee.decision,
             self._now(),
             ruling.facts.who,
-            Subject(spool_text(message.id), "", message.login, message.stream, message.message_class, message.topic),
+            subject_of(message, spool_text(message.id)),
             ruling.verdict,
             outcome,
             str(reply),

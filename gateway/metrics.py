@@ -16,6 +16,7 @@ _PLAIN = {
     "assent_messages_accepted_total": "Messages that were acknowledged with 250.",
     "assent_logins_refused_total": "Failed attempts to log in.",
     "assent_unsubscribes_total": "Opt-outs that were recorded, by whatever way they came.",
+    "assent_streams_paused_total": "Times a stream was paused by its brake, until an operator releases it.",
     "assent_smarthost_unavailable_total": "Times a copy had to wait because no smarthost could be reached.",
 }
 _DECISIONS = "assent_decisions_total"
@@ -83,6 +84,9 @@ class Metrics:
 
     def unsubscribed(self) -> None:
         self._add("assent_unsubscribes_total")
+
+    def stream_paused(self) -> None:
+        self._add("assent_streams_paused_total")
 
     def smarthost_unavailable(self) -> None:
         self._add("assent_smarthost_unavailable_total")

@@ -135,13 +135,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What we decided for one recipient: what to do, why, on which evidence, by which rules."""
+    """What we decided for one recipient: what to do, why, on which evidence, by which rules.
+
+    `is_test` says that only the login's list of test recipients allowed it.
+    """
 
     action: Action
     reason: Reason | None = None
     sentence: str = ""
     evidence: tuple[int, ...] = ()
     rules: str = ""
+    is_test: bool = False
 
     @property
     def may_send(self) -> bool:
@@ -166,6 +170,17 @@ class Purpose:
 
 
 @dataclass(frozen=True, slots=True)
+class Brake:
+    """When a stream pauses by itself: where `percent` of the `first` recipients of a campaign are refused."""
+
+    percent: int
+    first: int
+
+    def __str__(self) -> str:
+        return f"{self.percent}% of {self.first}"
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """A configured kind of mail: its class, its topics (slugs) and the From addresses it may use."""
 
@@ -176,6 +191,7 @@ class Stream:
     return_paths: tuple[str, ...] = ()
     smarthost: str = "default"
     give_up_after: timedelta | None = None
+    brake: Brake | None = None
 
     @property
     def is_promotional(self) -> bool:
@@ -190,6 +206,12 @@ class Login:
     streams: tuple[str, ...]
     contact: str = ""
     networks: tuple[str, ...] = ()
+    tool_hosts: tuple[str, ...] = ()
+    test_recipients: tuple[str, ...] = ()
+
+    def tests(self, address: Address) -> bool:
+        """True for somebody to whom the login may send promotion as a test, without an opt-in (OUT-21)."""
+        return bool(self.test_recipients) and address.key in {Address.parse(one).key for one in self.test_recipients}
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +360,7 @@ class SpooledMessage:
     received_at: datetime
     recipients: tuple[Recipient, ...]
     message: bytes = field(repr=False)
+    campaign: str = ""
 
     @property
     def topic(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from gateway.consent import Standing, Suppression
 from gateway.model import Action, MessageClass, Purpose, Reason, Topic, Verdict
 
-RULES = "policy-floor/1"
+RULES = "policy-floor/2"
 """Names the rules by which a verdict was reached; it changes whenever they do."""
 
 _SENTENCES = {
@@ -28,11 +28,11 @@ _SENTENCES = {
 }
 
 
-def decide(purpose: Purpose, standing: Standing) -> Verdict:
-    """Decide for one recipient by what stands for the address now."""
+def decide(purpose: Purpose, standing: Standing, is_test: bool = False) -> Verdict:
+    """Decide for one recipient by what stands for the address now; a test needs no opt-in (OUT-21)."""
     match purpose.message_class:
         case MessageClass.PROMOTIONAL:
-            return _promotional(purpose.topic, standing)
+            return _promotional(purpose.topic, standing, is_test)
         case MessageClass.PRODUCT:
             return _product(standing)
         case MessageClass.CONFIRMATION:
@@ -41,21 +41,22 @@ def decide(purpose: Purpose, standing: Standing) -> Verdict:
             return SEND
 
 
-def strictest(purposes: Iterable[Purpose], standing: Standing) -> Verdict:
+def strictest(purposes: Iterable[Purpose], standing: Standing, is_test: bool = False) -> Verdict:
     """Decide where a message leaves its purpose open: one purpose that would refuse it refuses it (CLS-01)."""
     verdict = refusal(Reason.UNKNOWN_TOPIC)
     for purpose in purposes:
-        verdict = decide(purpose, standing)
-        if not verdict.may_send:
-            break
+        found = decide(purpose, standing, is_test)
+        if not found.may_send:
+            return found
+        verdict = verdict if verdict.is_test else found
     return verdict
 
 
-def refused_by_all(purposes: Iterable[Purpose], standing: Standing) -> Verdict | None:
+def refused_by_all(purposes: Iterable[Purpose], standing: Standing, is_test: bool = False) -> Verdict | None:
     """Return a refusal if whatever the message turns out to be, this recipient would not get it; else None."""
     verdict = refusal(Reason.UNKNOWN_TOPIC)
     for purpose in purposes:
-        verdict = decide(purpose, standing)
+        verdict = decide(purpose, standing, is_test)
         if verdict.may_send:
             return None
     return verdict
@@ -66,9 +67,11 @@ def refusal(reason: Reason, evidence: tuple[int, ...] = ()) -> Verdict:
 
 
 SEND = Verdict(Action.SEND, rules=RULES)
+TEST = Verdict(Action.SEND, rules=RULES, is_test=True)
+PAUSED = Verdict(Action.DEFER, Reason.PAUSED, "the stream takes no mail until an operator releases it", rules=RULES)
 
 
-def _promotional(topic: Topic | None, standing: Standing) -> Verdict:
+def _promotional(topic: Topic | None, standing: Standing, is_test: bool) -> Verdict:
     if topic is None:
         return refusal(Reason.UNKNOWN_TOPIC)
     suppression = standing.suppression(topic.slug, partner=topic.partner)
@@ -76,7 +79,7 @@ def _promotional(topic: Topic | None, standing: Standing) -> Verdict:
         return _suppressed(suppression)
     permission = standing.permissions.get(topic.slug)
     if permission is None:
-        return refusal(Reason.NO_CONSENT)
+        return TEST if is_test else refusal(Reason.NO_CONSENT)
     return Verdict(Action.SEND, evidence=(permission.event,), rules=RULES)
 
 

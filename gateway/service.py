@@ -20,6 +20,7 @@ from pathlib import Path
 import uvloop
 
 from gateway import console
+from gateway.campaigns import CampaignBoard, Campaigns
 from gateway.config import MOST_WORKERS, Config, ListenAddress, load
 from gateway.copies import CopyMaker, Links
 from gateway.delivery import Delivery
@@ -61,6 +62,7 @@ class Plant:
     parts: Sequence[str]
     sockets: Sockets
     board: Board
+    campaigns: CampaignBoard
     first_slots: Iterator[int]
 
 
@@ -80,7 +82,8 @@ def serve(path: Path, parts: Sequence[str]) -> int:
     config = load(path)
     _warn(config)
     asyncio.run(prepare(config))
-    plant = Plant(parts, _bound(config, parts), Board(2 * MOST_WORKERS), cycle((0, MOST_WORKERS)))
+    slots = 2 * MOST_WORKERS
+    plant = Plant(parts, _bound(config, parts), Board(slots), CampaignBoard(slots), cycle((0, MOST_WORKERS)))
     return Supervisor(_crew(config, plant), lambda: _reloaded(path, plant)).run()
 
 
@@ -137,6 +140,7 @@ class Worker:
         self._number = number
         self._metrics = plant.board.row(first_slot + number)
         self._seats = Seats(plant.board.guests[first_slot : first_slot + config.workers], number)
+        self._campaign_rows = plant.campaigns.rows(first_slot, config.workers)
         self._now = Clock().now
         self._ids = Ids(first_slot + number, self._now)
 
@@ -162,7 +166,8 @@ class Worker:
         delivery = Delivery(store, copies, lanes, config.streams, config.topics, self._ids, self._metrics, self._now)
         max_hops = config.submission.max_hops
         house = House(config.hostname, max_hops, config.company.help_url, config.streams, config.topics)
-        handler = SubmissionHandler(house, store, copies, delivery, self._ids, self._metrics, self._now)
+        campaigns = Campaigns(self._campaign_rows, self._number, store.people, self._metrics, self._now)
+        handler = SubmissionHandler(house, store, copies, delivery, campaigns, self._ids, self._metrics, self._now)
         listeners = [await self._submission(handler)]
         if config.feedback:
             listeners.append(await self._feedback(store, tokens))

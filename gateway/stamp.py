@@ -30,7 +30,6 @@ LIST_ID_LIMIT: Final = 255
 
 _ONE_CLICK = Field("list-unsubscribe-post", b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n")
 _NEVER_KEPT = frozenset({"bcc", "resent-bcc"})
-_NO_LINK = Reply(550, "5.7.0", "content: no part of this promotional message can carry its unsubscribe link")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +89,14 @@ class Stamped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unstampable:
-    """A message that cannot be made into copies: the reply that its submitter is owed."""
+    """A message that cannot be made into copies: the enhanced status and the sentence that its submitter is owed."""
 
-    reply: Reply
+    enhanced: str
+    sentence: str
+
+    @property
+    def reply(self) -> Reply:
+        return Reply(554 if self.enhanced == "5.6.0" else 550, self.enhanced, f"content: {self.sentence}")
 
 
 class _Named(NamedTuple):
@@ -158,12 +162,12 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
     """Decide once what every copy of a message, whose header `block` is, keeps, loses and gains.
 
     `Unstampable` (550 5.7.0) where promotion has no part that can carry the visible link, being sealed or unreadable;
-    (554 5.6.0) where the lines break SMTP's rules and cannot be mended. Its reply begins with the slug, if it has one.
+    (554 5.6.0) where the lines break SMTP's rules and cannot be mended.
     """
     try:
         mended = mend(message) if has_long_line(message) else message
     except Malformed as problem:
-        return Unstampable(Reply(554, "5.6.0", str(problem)))
+        return Unstampable("5.6.0", str(problem))
     return _drafted(mended, block if mended is message else split(mended), treatment)
 
 
@@ -171,7 +175,7 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     promotion = treatment.promotion
     placements = _placements(message, block, promotion.company) if promotion else []
     if promotion and not placements:
-        return Unstampable(_NO_LINK)
+        return _NO_LINK
     kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
     names = {field.name for field in kept}
     return Draft(
@@ -314,6 +318,7 @@ def _date_of_second(second: datetime, _offset: timedelta | None) -> str:
     return format_datetime(second)
 
 
+_NO_LINK = Unstampable("5.7.0", "no part of this promotional message can carry its unsubscribe link")
 _FOLD = ",\r\n "
 _PHRASE_LIMIT = 100
 _ENCODED_RUN = 9

@@ -818,7 +818,6 @@ ASKED_FOR = {
     "streams.mode": '"shadow"',
     "streams.until": "2026-12-31",
     "streams.tracking": '"strip"',
-    "streams.brake": '"80% of 500"',
     "retention.messages": '"7d"',
     "retention.decisions": '"1095d"',
     "retention.evidence_ip": '"365d"',
@@ -843,7 +842,7 @@ def test_a_key_that_does_nothing_yet_is_never_taken_silently(house: House, key: 
 
 def test_what_happens_anyway_may_be_written_without_a_warning(house: House) -> None:
     house.drop("[retention]").change('markets = ["US"]', "markets = []")
-    house.change('tracking = "strip"', 'tracking = "allow"').change('brake = "80% of 500"', 'brake = "none"')
+    house.change('tracking = "strip"', 'tracking = "allow"')
     assert house.load().warnings == ()
 
 

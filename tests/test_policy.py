@@ -8,7 +8,7 @@ import pytest
 
 from gateway.consent import NOTHING_KNOWN, Permission, Standing, Suppression
 from gateway.model import Action, MessageClass, Purpose, Reason, Scope, Topic, Verdict
-from gateway.policy import RULES, SEND, decide, refusal, refused_by_all, strictest
+from gateway.policy import RULES, SEND, TEST, decide, refusal, refused_by_all, strictest
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 NEWS, SOFTWARE, OFFERS = Topic("news", "News"), Topic("software", "Software"), Topic("offers", "Offers", partner=True)
@@ -113,3 +113,20 @@ def test_every_refusal_has_a_sentence_of_one_line_and_names_its_rules() -> None:
         assert verdict.action is Action.REFUSE
         assert verdict.sentence and "\n" not in verdict.sentence
         assert verdict.rules == RULES
+
+
+@pytest.mark.req("OUT-21")
+def test_a_test_needs_no_opt_in_and_no_more_than_that() -> None:
+    assert decide(promotional(NEWS), NOTHING_KNOWN, is_test=True) == TEST
+    assert TEST.may_send and TEST.is_test
+    assert not decide(promotional(NEWS), OPTED_IN, is_test=True).is_test, "who has opted in gets the real thing"
+    for reason in (Reason.UNSUBSCRIBED, Reason.OBJECTED, Reason.COMPLAINED, Reason.ERASED, Reason.MINOR):
+        standing = with_no(Scope.ALL_MARKETING, reason)
+        assert decide(promotional(NEWS), standing, is_test=True).reason is reason
+    assert decide(promotional(None), NOTHING_KNOWN, is_test=True).reason is Reason.UNKNOWN_TOPIC
+    assert decide(Purpose(MessageClass.PRODUCT), NOTHING_KNOWN, is_test=True).reason is Reason.NOT_CUSTOMER
+
+
+def test_a_message_that_any_purpose_allows_as_a_test_only_is_a_test() -> None:
+    assert strictest([promotional(SOFTWARE), promotional(NEWS)], OPTED_IN, is_test=True) == TEST
+    assert strictest([promotional(NEWS), promotional(SOFTWARE)], OPTED_IN, is_test=True) == TEST

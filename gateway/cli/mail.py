@@ -115,28 +115,6 @@ def _print(desk: Desk, lines: list[dict[str, Any]]) -> None:
 
 
 @click.group()
-def streams() -> None:
-    """The configured kinds of mail."""
-
-
-@streams.command("list")
-@pass_desk
-def streams_list(desk: Desk) -> None:
-    """List the streams."""
-    rows = [
-        {
-            "name": one.name,
-            "class": one.message_class,
-            "topics": one.topics,
-            "from": one.senders,
-            "smarthost": one.smarthost,
-        }
-        for one in desk.config().streams.values()
-    ]
-    desk.list(rows, ["name", "class", "topics", "from", "smarthost"], "no streams are configured")
-
-
-@click.group()
 def queue() -> None:
     """What has been accepted and is not settled yet."""
 
@@ -220,4 +198,4 @@ def ledger_verify(desk: Desk, anchor: Path | None) -> None:
     desk.say("the ledger and the decision log are whole", problems=[])
 
 
-COMMANDS = (explain, streams, queue, ledger)
+COMMANDS = (explain, queue, ledger)

@@ -1,9 +1,8 @@
-"""Commands about people and logins: who may submit, who has opted in, who must not be sent to."""
+"""Commands about people: the wordings they met, who has opted in, who must not be sent to."""
 
 from __future__ import annotations
 
 import getpass
-import ipaddress
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +14,8 @@ from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
 from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.errors import Malformed
-from gateway.model import Login, Reason, Scope
-from gateway.passwords import hash_password, new_password
-from gateway.store import LoginRecord, Notice, Store
+from gateway.model import Reason, Scope
+from gateway.store import Notice, Store
 
 BASES = {
     "express": EventType.EXPRESS_OPT_IN,
@@ -64,100 +62,6 @@ def utc(moment: datetime) -> datetime:
 def operator() -> str:
     """Return who is at the keyboard, for the ledger: the account's name."""
     return os.environ.get("SUDO_USER") or getpass.getuser()
-
-
-# logins
-
-
-@click.group()
-def logins() -> None:
-    """Marketing tools and applications that may submit."""
-
-
-@logins.command("add")
-@click.argument("name")
-@click.option("--streams", required=True, help="Names of streams, separated by commas.")
-@click.option("--contact", default="", help="Who is told about this login's mail.")
-@click.option("--network", "networks", multiple=True, help="A network (CIDR) that is this login without a password.")
-@pass_desk
-def logins_add(desk: Desk, name: str, streams: str, contact: str, networks: tuple[str, ...]) -> None:
-    """Add a login and print its password, once. A login for a network alone has none."""
-    config = desk.config()
-    named = tuple(one.strip() for one in streams.split(",") if one.strip())
-    unknown = [one for one in named if one not in config.streams]
-    if unknown or not named:
-        raise click.UsageError(f"no such stream: {', '.join(unknown)}; there are {', '.join(config.streams)}")
-    password = "" if networks else new_password()
-    login = Login(name, named, contact, tuple(map(_network, networks)))
-    record = LoginRecord(login, hash_password(password) if password else "")
-
-    async def add(store: Store) -> bool:
-        if await store.people.login(name):
-            return False
-        await store.people.put_login(record)
-        return True
-
-    if not desk.with_store(add):
-        desk.no(f"there is a login {name} already; see assent logins passwd", name=name)
-    told = f"password of {name}: {password}" if password else f"{name} may submit from {', '.join(networks)}"
-    desk.say(told, name=name, password=password, streams=named, networks=login.networks)
-
-
-@logins.command("list")
-@pass_desk
-def logins_list(desk: Desk) -> None:
-    """List the logins."""
-    rows = [
-        {
-            "name": one.login.name,
-            "streams": one.login.streams,
-            "contact": one.login.contact,
-            "networks": one.login.networks,
-            "disabled": one.disabled,
-        }
-        for one in desk.with_store(lambda store: store.people.logins())
-    ]
-    desk.list(rows, ["name", "streams", "contact", "networks", "disabled"], "no logins; see assent logins add")
-
-
-@logins.command("passwd")
-@click.argument("name")
-@pass_desk
-def logins_passwd(desk: Desk, name: str) -> None:
-    """Give a login a new password and print it, once; the old one counts no more at once."""
-    password = new_password()
-    _change_login(desk, name, secret=hash_password(password))
-    desk.say(f"password of {name}: {password}", name=name, password=password)
-
-
-@logins.command("disable")
-@click.argument("name")
-@pass_desk
-def logins_disable(desk: Desk, name: str) -> None:
-    """Let a login submit no more; its history stays."""
-    _change_login(desk, name, disabled=True)
-    desk.say(f"{name} is disabled", name=name, disabled=True)
-
-
-def _change_login(desk: Desk, name: str, *, secret: str | None = None, disabled: bool = False) -> None:
-    async def change(store: Store) -> bool:
-        record = await store.people.login(name)
-        if record is None:
-            return False
-        await store.people.put_login(
-            LoginRecord(record.login, record.secret if secret is None else secret, record.disabled or disabled)
-        )
-        return True
-
-    if not desk.with_store(change):
-        desk.no(f"there is no login {name}", name=name)
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text))
-    except ValueError as error:
-        raise click.UsageError(f"{text} is not a network in CIDR form: {error}") from error
 
 
 # notices
@@ -401,4 +305,4 @@ def _known_topic(desk: Desk, topic: str) -> None:
         raise click.UsageError(f"no such topic: {topic}; there are {', '.join(topics)}")
 
 
-COMMANDS = (logins, notices, consent, suppressions)
+COMMANDS = (notices, consent, suppressions)

@@ -89,4 +89,5 @@ def _stream(name: str, table: Table) -> Stream:
         return_paths=table["return_paths"],
         smarthost=table["smarthost"],
         give_up_after=table["give_up_after"],
+        brake=table["brake"],
     )

@@ -15,6 +15,8 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from gateway.model import Brake
+
 _FAR_FUTURE_DIGITS = 6
 _LEAST_MESSAGE = 64 * 1024
 
@@ -175,12 +177,16 @@ def _rate(text: str) -> str | None:
 RATE = word("a rate", '"none" or "14/s" (a second; also /m, /h)', _rate)
 
 
-def _brake(text: str) -> str | None:
-    found = re.fullmatch(r"([0-9]{1,3})% of [1-9][0-9]{0,6}", text)
-    return text if text == "none" or (found and 1 <= int(found[1]) <= 100) else None
+def _brake(value: Any, folder: Path) -> Brake | None:
+    found = re.fullmatch(r"([0-9]{1,3})% of ([1-9][0-9]{0,6})", value) if isinstance(value, str) else None
+    if value == "none":
+        return None
+    if not found or not 1 <= int(found[1]) <= 100:
+        raise ValueError(f"{shown(value)} is not a brake; write {BRAKE.form}")
+    return Brake(int(found[1]), int(found[2]))
 
 
-BRAKE = word("a brake", '"none" or "80% of 500"', _brake)
+BRAKE = Kind("a brake", '"none" or "80% of 500"', _brake)
 
 
 MOST_WORKERS = 60

@@ -302,7 +302,12 @@ STREAMS = Section(
         Key("mode", choice("enforce", "shadow"), "enforce", '`"shadow"` records what would be refused, and relays it.'),
         Key("until", DAY, UNSET, "The last day of shadow mode."),
         Key("tracking", choice("strip", "refuse", "allow"), "strip", "What happens to hidden images."),
-        Key("brake", BRAKE, "80% of 500", "So many refused of a campaign's first recipients pause the stream."),
+        Key(
+            "brake",
+            BRAKE,
+            "80% of 500",
+            "So many refused of a campaign's first recipients pause the stream, until `assent streams release`.",
+        ),
     ),
     names=SLUG,
 )
@@ -346,7 +351,6 @@ NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
     "streams.mode": NotYet(("enforce",), "the stream enforces: what may not go is refused"),
     "streams.until": NotYet((), "there is no shadow mode to end"),
     "streams.tracking": NotYet(("allow",), "hidden images are relayed as they are"),
-    "streams.brake": NotYet(("none",), "a stream never pauses by itself"),
     "retention.messages": NotYet(("0d",), "a message goes when its last recipient is settled"),
     "retention.decisions": NotYet((), "the decision log is kept for ever"),
     "retention.evidence_ip": NotYet((), "proof of consent is kept whole"),

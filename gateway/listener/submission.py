@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from gateway import headers
 from gateway.address import Address
+from gateway.campaigns import Campaigns
 from gateway.classify import Choice, Mismatch, classify, matches_any, purposes_of
 from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
-from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest
+from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest, subject_of
 from gateway.errors import Malformed
 from gateway.ids import Ids, spool_text
 from gateway.listener.loops import loop_refusal
@@ -39,16 +40,19 @@ from gateway.model import (
     Verdict,
 )
 from gateway.passwords import PasswordCheck
-from gateway.policy import RULES, refused_by_all, strictest
+from gateway.policy import PAUSED, RULES, refused_by_all, strictest
 from gateway.stamp import Unstampable
-from gateway.store import Facts, Now, Store
+from gateway.store import Facts, LoginRecord, Now, Orders, Store
 
 _NOT_LOGGED_IN = Reply(530, "5.7.0", "log in first, or ask the operator to bind a login to this network")
 _BAD_CREDENTIALS = Reply(535, "5.7.8", "the name or the password is wrong")
 _WELCOME = Reply(235, "2.7.0", "welcome")
 _OK = Reply(250, "2.1.0", "ok")
 _RECIPIENT_OK = Reply(250, "2.1.5", "ok")
-
+_LOGIN_CHANGED = Reply(530, "5.7.0", "the login has been changed or disabled since; log in anew")
+_CODES = {"5.7.1": 550, "5.7.0": 550, "5.6.0": 554, "4.3.0": 451}
+_LONGEST_CAMPAIGN = 200
+"""Characters of a campaign's name that are kept."""
 
 T = TypeVar("T")
 
@@ -78,10 +82,26 @@ class House:
 class Visit:
     """What is known of one connection's login, and of the transaction under way."""
 
-    login: Login
+    record: LoginRecord
     streams: tuple[Stream, ...]
     purposes: tuple[Purpose, ...]
     facts: dict[str, Facts] = field(default_factory=dict)
+    orders: Orders | None = None
+    is_over: bool = False
+    is_paused: bool = False
+
+    @property
+    def login(self) -> Login:
+        return self.record.login
+
+    def heed(self, orders: Orders) -> None:
+        """Take in what operators have ordered since: a login that was changed, streams that were paused."""
+        if orders is self.orders:
+            return
+        self.orders = orders
+        now = orders.logins.get(self.login.name)
+        self.is_over = now is None or now.disabled or now.secret != self.record.secret
+        self.is_paused = bool(self.streams) and all(orders.is_paused(stream.name) for stream in self.streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +118,21 @@ class SubmissionHandler:
     """The hooks of the submission listener."""
 
     def __init__(
-        self, house: House, store: Store, copies: CopyMaker, outbound: Outbound, ids: Ids, metrics: Metrics, now: Now
+        self,
+        house: House,
+        store: Store,
+        copies: CopyMaker,
+        outbound: Outbound,
+        campaigns: Campaigns,
+        ids: Ids,
+        metrics: Metrics,
+        now: Now,
     ) -> None:
         self._house = house
         self._store = store
         self._copies = copies
         self._outbound = outbound
+        self._campaigns = campaigns
         self._ids = ids
         self._metrics = metrics
         self._now = now
@@ -117,7 +146,7 @@ class SubmissionHandler:
         if not await self._passwords.accepts(name, password, secret) or record is None:
             self._metrics.login_refused()
             return _BAD_CREDENTIALS
-        session.visit = self._visit(record.login)
+        session.visit = self._visit(record)
         return _WELCOME
 
     async def handle_MAIL(
@@ -127,6 +156,8 @@ class SubmissionHandler:
         if visit is None:
             return _NOT_LOGGED_IN
         session.visit = visit
+        if visit.is_over:
+            return _LOGIN_CHANGED
         visit.facts = {}
         if not _may_return_to(visit.streams, reverse_path):
             return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "the login may not use this reverse path")
@@ -135,19 +166,28 @@ class SubmissionHandler:
     async def handle_RCPT(self, server: Any, session: Session, envelope: Any, recipient: Recipient) -> Reply:
         visit: Visit = session.visit
         (facts,) = await self._store.people.facts([recipient.address])
-        verdict = refused_by_all(visit.purposes, facts.standing)
+        visit.heed(self._store.people.orders())
+        if visit.is_over:
+            return _LOGIN_CHANGED
+        is_test = visit.login.tests(recipient.address)
+        verdict = PAUSED if visit.is_paused else refused_by_all(visit.purposes, facts.standing, is_test)
         if verdict is None:
             visit.facts[recipient.address.text] = facts
             return _RECIPIENT_OK
+        if verdict is not PAUSED and not is_test:
+            await self._count_refused_at_rcpt(visit, envelope.mail_from)
         ruling = Ruling(recipient, facts, verdict, self._ids.decision())
-        self._store.spool.note([self._line(ruling, _subject_at_rcpt(visit))])
-        return self._refusal(ruling)
+        return self._refuse_all([ruling], _subject_at_rcpt(visit), "4.3.0" if verdict is PAUSED else "5.7.1")
 
     async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
         visit: Visit = session.visit
         block = headers.split(envelope.content)
-        unfit = _malformed(block) or loop_refusal(block, self._house.hostname, self._house.max_hops)
-        choice = unfit or classify(block, visit.streams, self._house.topics)
+        repeated = headers.repeated_singletons(block)
+        if repeated:
+            sentence = f"the header has more than one {repeated[0]} field, RFC 5322 section 3.6"
+            return self._objection(Reason.CONTENT, "5.6.0", sentence)
+        looping = loop_refusal(block, self._house.hostname, self._house.max_hops)
+        choice = looping or classify(block, visit.streams, self._house.topics)
         match choice:
             case Reply():
                 return choice
@@ -157,19 +197,24 @@ class SubmissionHandler:
             return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "promotional mail needs a reverse path")
         if choice.message_class is MessageClass.PROMOTIONAL and not self._copies.can_sign(block):
             return CANNOT_SIGN
-        return await self._rule(self._message(visit, session, envelope, choice), visit, choice, block)
+        message = self._message(visit, session, envelope, choice, _campaign(block))
+        if self._store.people.orders().is_paused(choice.stream.name):
+            return self._postponed(message, visit, block)
+        return await self._rule(message, visit, choice, block)
 
     async def _rule(self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock) -> Reply:
         """Decide for every recipient, keep the message if it may go to any, and hand it on."""
         rulings = [self._ruling(visit, choice, recipient) for recipient in message.recipients]
+        await self._count(visit, choice.stream, message.campaign, rulings)
         subject = _subject(message, block)
-        lines = [self._line(ruling, subject) for ruling in rulings]
         if not any(ruling.verdict.may_send for ruling in rulings):
-            self._store.spool.note(lines)
-            return self._refusal(rulings[0])
+            return self._refuse_all(rulings, subject)
         draft = self._copies.draft(message, block)
         if isinstance(draft, Unstampable):
-            return draft.reply
+            verdict = Verdict(Action.REFUSE, Reason.CONTENT, draft.sentence, rules=RULES)
+            unfit = [replace(ruling, verdict=verdict) for ruling in rulings]
+            return self._refuse_all(unfit, subject, draft.enhanced)
+        lines = [self._line(ruling, subject) for ruling in rulings]
         addressees = [self._addressee(n, ruling) for n, ruling in enumerate(rulings)]
         claimed = self._outbound.has_room(message)
         await self._store.spool.keep(message, addressees, lines, claimed=claimed)
@@ -180,7 +225,36 @@ class SubmissionHandler:
 
     def _ruling(self, visit: Visit, choice: Choice, recipient: Recipient) -> Ruling:
         facts = visit.facts[recipient.address.text]
-        return Ruling(recipient, facts, strictest(choice.purposes, facts.standing), self._ids.decision())
+        verdict = strictest(choice.purposes, facts.standing, visit.login.tests(recipient.address))
+        return Ruling(recipient, facts, verdict, self._ids.decision())
+
+    def _postponed(self, message: SpooledMessage, visit: Visit, block: headers.HeaderBlock) -> Reply:
+        """Put a message of a paused stream off: each recipient's line says so, and the sender may come again."""
+        rulings = [
+            Ruling(one, visit.facts[one.address.text], PAUSED, self._ids.decision()) for one in message.recipients
+        ]
+        return self._refuse_all(rulings, _subject(message, block), "4.3.0")
+
+    def _refuse_all(self, rulings: Sequence[Ruling], subject: Subject, enhanced: str = "5.7.1") -> Reply:
+        """Refuse a message that may go to nobody; each recipient's line says why, the reply names the first."""
+        self._store.spool.note([self._line(ruling, subject) for ruling in rulings])
+        return self._refusal(rulings[0], enhanced)
+
+    # how the campaign fares
+
+    async def _count(self, visit: Visit, stream: Stream, campaign: str, rulings: Sequence[Ruling]) -> None:
+        """Count what was decided for a message's recipients; tests do not count."""
+        if visit.login.test_recipients:
+            rulings = [one for one in rulings if not visit.login.tests(one.recipient.address)]
+        refused = sum([not one.verdict.may_send for one in rulings])
+        if self._campaigns.count(visit.login.name, stream, campaign, len(rulings), refused):
+            await self._campaigns.pause(visit.login.name, stream, campaign)
+
+    async def _count_refused_at_rcpt(self, visit: Visit, reverse_path: str) -> None:
+        """Count a refusal before DATA for each stream that the message may be of, by its reverse path."""
+        for stream in visit.streams:
+            if _may_return_to((stream,), reverse_path) and self._campaigns.count(visit.login.name, stream, "", 1, 1):
+                await self._campaigns.pause(visit.login.name, stream, "")
 
     def _addressee(self, n: int, ruling: Ruling) -> SpooledRecipient:
         if ruling.verdict.may_send:
@@ -190,7 +264,7 @@ class SubmissionHandler:
             n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
         )
 
-    def _message(self, visit: Visit, session: Session, envelope: Any, choice: Choice) -> SpooledMessage:
+    def _message(self, visit: Visit, session: Session, envelope: Any, choice: Choice, campaign: str) -> SpooledMessage:
         return SpooledMessage(
             id=self._ids.spool(),
             login=visit.login.name,
@@ -203,20 +277,21 @@ class SubmissionHandler:
             received_at=self._now(),
             recipients=tuple(envelope.rcpt_tos),
             message=envelope.content,
+            campaign=campaign,
         )
 
     # who is asking
 
-    def _visit(self, login: Login) -> Visit:
-        streams = tuple(self._house.streams[name] for name in login.streams if name in self._house.streams)
-        return Visit(login, streams, purposes_of(streams, self._house.topics))
+    def _visit(self, record: LoginRecord) -> Visit:
+        streams = tuple(self._house.streams[name] for name in record.login.streams if name in self._house.streams)
+        return Visit(record, streams, purposes_of(streams, self._house.topics))
 
     async def _visit_by_network(self, session: Session) -> Visit | None:
         """Return the visit of the login that the operator bound to the peer's network (SMTP-26)."""
         ip = ipaddress.ip_address(session.peer[0])
         for record in await self._store.people.logins():
             if not record.disabled and any(ip in ipaddress.ip_network(one) for one in record.login.networks):
-                return self._visit(record.login)
+                return self._visit(record)
         return None
 
     # what is answered
@@ -226,9 +301,9 @@ class SubmissionHandler:
         self._metrics.decided(subject.message_class, verdict)
         return door_line(ruling.decision, self._now(), ruling.facts.who, subject, verdict)
 
-    def _refusal(self, ruling: Ruling) -> Reply:
+    def _refusal(self, ruling: Ruling, enhanced: str = "5.7.1") -> Reply:
         verdict = ruling.verdict
-        return self._reply("5.7.1", f"{verdict.reason}: {verdict.sentence}", ruling.decision)
+        return self._reply(enhanced, f"{verdict.reason}: {verdict.sentence}", ruling.decision)
 
     def _objection(self, reason: Reason, enhanced: str, sentence: str) -> Reply:
         """Refuse a whole transaction, and keep a line that says why."""
@@ -240,14 +315,7 @@ class SubmissionHandler:
 
     def _reply(self, enhanced: str, text: str, decision: str) -> Reply:
         where = f", see {self._house.help_url}" if self._house.help_url else ""
-        return Reply(550, enhanced, f"{text} (decision {decision}{where})")
-
-
-def _malformed(block: headers.HeaderBlock) -> Reply | None:
-    repeated = headers.repeated_singletons(block)
-    if not repeated:
-        return None
-    return Reply(554, "5.6.0", f"content: the header has more than one {repeated[0]} field (RFC 5322 section 3.6)")
+        return Reply(_CODES[enhanced], enhanced, f"{text} (decision {decision}{where})")
 
 
 def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
@@ -268,7 +336,13 @@ def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
 def _subject(message: SpooledMessage, block: headers.HeaderBlock) -> Subject:
     message_id = block.first("message-id")
     digest = message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
-    return Subject(spool_text(message.id), digest, message.login, message.stream, message.message_class, message.topic)
+    return subject_of(message, spool_text(message.id), digest)
+
+
+def _campaign(block: headers.HeaderBlock) -> str:
+    """Return the campaign's name as the message gives it; "" for none."""
+    named = block.first("assent-campaign")
+    return named.value.decode("utf-8", "replace").strip()[:_LONGEST_CAMPAIGN] if named else ""
 
 
 def _subject_at_rcpt(visit: Visit) -> Subject:

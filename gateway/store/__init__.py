@@ -6,7 +6,7 @@ it. A verb that cannot be carried out raises `StoreUnavailable` and has changed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +77,29 @@ class LoginRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamState:
+    """Whether a stream is paused since `at`, or was released then; `changes` counts how often it was either."""
+
+    changes: int
+    is_paused: bool
+    why: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What operators have ordered: every login by its name, and the streams that were ever paused by theirs."""
+
+    logins: Mapping[str, LoginRecord]
+    streams: Mapping[str, StreamState]
+
+    def is_paused(self, stream: str) -> bool:
+        state = self.streams.get(stream)
+        return state is not None and state.is_paused
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A registered notice: the wording, place and control under which people opt in, and its period."""
 
@@ -140,7 +163,16 @@ class People(Protocol):
         """Return every login, by name."""
 
     async def put_login(self, record: LoginRecord) -> None:
-        """Add a login, or change the one of that name."""
+        """Add a login, or change the one of that name; its test recipients become people whom links can name."""
+
+    def orders(self) -> Orders:
+        """Return what operators had ordered when `facts` was last asked: the same object until somebody commits."""
+
+    async def pause_stream(self, stream: str, why: str, by: str) -> bool:
+        """Let a stream take no more mail until it is released; False where it is paused already."""
+
+    async def release_stream(self, stream: str, by: str) -> bool:
+        """Let a paused stream take mail again; False where it is not paused."""
 
     async def notices(self) -> list[Notice]:
         """Return every registered notice, the oldest first."""

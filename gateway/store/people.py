@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -22,9 +23,11 @@ import orjson
 
 from gateway.address import Address
 from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing
+from gateway.errors import StoreUnavailable
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
-from gateway.model import KeyRing, Login, Scope
-from gateway.store import Facts, LoginRecord, Notice, Now
+from gateway.model import KeyRing, Scope
+from gateway.store import Facts, LoginRecord, Notice, Now, Orders
+from gateway.store.orders import change_stream, put_login, read_login, read_logins, read_orders
 from gateway.store.writer import Connection, Writer, connect, reading
 from gateway.tokens import FIRST_TOPIC
 
@@ -55,6 +58,8 @@ class SqlitePeople:
         self._slugs: dict[int, str] = {}
         self._remembered: dict[str, Facts] = {}
         self._version = -1
+        self._orders = read_orders(self._reader)
+        self._orders_version = -1
         self._read_topics()
 
     async def close(self) -> None:
@@ -126,29 +131,39 @@ class SqlitePeople:
         self._slugs = dict(rows)
         self._numbers = {slug: number for number, slug in rows}
 
-    # logins
+    # what operators have ordered
 
     async def login(self, name: str) -> LoginRecord | None:
         with reading(self._path):
-            row = self._reader.execute(f"{_LOGINS} WHERE name = ?", (name,)).fetchone()
-        return _login_of(row) if row else None
+            return read_login(self._reader, name)
 
     async def logins(self) -> list[LoginRecord]:
-        return [_login_of(row) for row in self._reader.execute(f"{_LOGINS} ORDER BY name")]
+        with reading(self._path):
+            return read_logins(self._reader)
+
+    def orders(self) -> Orders:
+        """As the interface says; what cannot be read now is taken to stand as it last did."""
+        if self._orders_version != self._version:
+            with suppress(StoreUnavailable), reading(self._path):
+                self._orders = read_orders(self._reader)
+                self._orders_version = self._version
+        return self._orders
+
+    async def pause_stream(self, stream: str, why: str, by: str) -> bool:
+        return await self._writer.do(lambda connection: change_stream(connection, stream, True, why, by, self._now()))
+
+    async def release_stream(self, stream: str, by: str) -> bool:
+        return await self._writer.do(lambda connection: change_stream(connection, stream, False, "", by, self._now()))
 
     async def put_login(self, record: LoginRecord) -> None:
-        """Add a login or change the one of that name."""
-        login = record.login
-        row = (login.name, record.secret, json.dumps(login.streams), login.contact, json.dumps(login.networks))
-        await self._writer.do(
-            lambda connection: connection.execute(
-                "INSERT INTO logins (name, secret, streams, contact, networks, created_at, disabled)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET secret = excluded.secret,"
-                " streams = excluded.streams, contact = excluded.contact, networks = excluded.networks,"
-                " disabled = excluded.disabled",
-                (*row, timestamp(self._now()), record.disabled),
-            )
-        )
+        """Add a login or change the one of that name; its test recipients become known, so that links can name them."""
+
+        def put(connection: Connection) -> None:
+            put_login(connection, record, self._now())
+            for one in record.login.test_recipients:
+                _person(connection, self._ring, Address.parse(one), self._now())
+
+        await self._writer.do(put)
 
     # notices
 
@@ -169,9 +184,6 @@ class SqlitePeople:
                 row,
             )
         )
-
-
-_LOGINS = "SELECT name, secret, streams, contact, networks, disabled FROM logins"
 
 
 def event_of(row: Sequence[Any]) -> Event:
@@ -298,12 +310,6 @@ def _add_keys(connection: Connection, ring: Sequence[tuple[int, bytes]], address
     if address.broad_key != address.key:
         broad = _digest(key, address.broad_key)
         connection.execute("INSERT INTO broad_keys VALUES (?, ?, ?)", (kid, broad, address_id))
-
-
-def _login_of(row: Sequence[Any]) -> LoginRecord:
-    name, secret, streams, contact, networks, disabled = row
-    login = Login(name, tuple(json.loads(streams)), contact, tuple(json.loads(networks)))
-    return LoginRecord(login, secret, bool(disabled))
 
 
 def _notice_of(row: Sequence[Any]) -> Notice:

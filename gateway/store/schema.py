@@ -89,6 +89,18 @@ PEOPLE = (
         disabled INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE logins ADD COLUMN tool_hosts TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE logins ADD COLUMN test_recipients TEXT NOT NULL DEFAULT '[]';
+    CREATE TABLE stream_states (
+        stream TEXT PRIMARY KEY,
+        changes INTEGER NOT NULL,
+        is_paused INTEGER NOT NULL,
+        why TEXT NOT NULL,
+        by TEXT NOT NULL,
+        at TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 SPOOL = (

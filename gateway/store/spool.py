@@ -458,6 +458,7 @@ def _envelope_json(message: SpooledMessage) -> str:
             "stream": message.stream,
             "class": message.message_class,
             "topics": message.topics,
+            "campaign": message.campaign,
             "reverse_path": message.reverse_path,
             "options": message.options,
             "peer": [peer.helo, peer.ip, peer.protocol, peer.tls],
@@ -482,6 +483,7 @@ def _message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
         received_at=datetime.fromisoformat(raw["received_at"]),
         recipients=tuple(Recipient(Address.parse(text), tuple(options)) for text, *options in raw["recipients"]),
         message=body,
+        campaign=raw.get("campaign", ""),
     )
 
 
