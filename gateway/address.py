@@ -62,6 +62,13 @@ class Address:
         """True where the envelope needs RFC 6531, because the local-part or the domain is not ASCII."""
         return not self.text.isascii()
 
+    @property
+    def ascii_text(self) -> str:
+        """The same mailbox without RFC 6531: its domain as A-labels; "" where the local-part is not ASCII."""
+        if self.text.isascii():
+            return self.text
+        return f"{self.local}@{domain_key(self.domain)}" if self.local.isascii() else ""
+
     def __str__(self) -> str:
         return self.text
 

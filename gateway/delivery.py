@@ -41,7 +41,7 @@ from gateway.model import (
     priority_of,
 )
 from gateway.policy import strictest
-from gateway.smarthost import Connection, PrepareAgain
+from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain
 from gateway.stamp import Unstampable
 from gateway.store import Claimed, Facts, Now, Settlement, Store, Waiting
 
@@ -206,7 +206,7 @@ class Delivery:
             await self._wait_for_destination(parcel, lane, seconds)
             return
         try:
-            async with lane.slots, lane.pool.connection() as connection:
+            async with lane.slots, lane.pool.connection(len(parcel.addressees)) as connection:
                 settlements = await self._attempt(parcel, lane, connection)
         except RelayUnavailable as error:
             self._metrics.smarthost_unavailable()
@@ -291,6 +291,8 @@ class Delivery:
             return self._settlement(parcel, ruling, Outcome.RELAYED, reply)
         if reply.is_permanent:
             return self._settlement(parcel, ruling, Outcome.FAILED, reply)
+        if reply is AMBIGUOUS:
+            self._metrics.answer_lost()
         due = self._schedule(parcel, lane).due(ruling.addressee.attempts + 1, parcel.message.received_at, self._now())
         outcome = Outcome.DEFERRED if due else Outcome.EXPIRED
         return self._settlement(parcel, ruling, outcome, reply, due)

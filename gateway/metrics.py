@@ -18,6 +18,7 @@ _PLAIN = {
     "assent_unsubscribes_total": "Opt-outs that were recorded, by whatever way they came.",
     "assent_streams_paused_total": "Times a stream was paused by its brake, until an operator releases it.",
     "assent_smarthost_unavailable_total": "Times a copy had to wait because no smarthost could be reached.",
+    "assent_answers_lost_total": "Recipients who may have got a copy whose answer was lost; they are tried again.",
 }
 _DECISIONS = "assent_decisions_total"
 _ATTEMPTS = "assent_attempts_total"
@@ -90,6 +91,9 @@ class Metrics:
 
     def smarthost_unavailable(self) -> None:
         self._add("assent_smarthost_unavailable_total")
+
+    def answer_lost(self) -> None:
+        self._add("assent_answers_lost_total")
 
     def decided(self, message_class: MessageClass | None, verdict: Verdict) -> None:
         self._cells[_DECISION_INDEX[message_class, verdict.action, verdict.reason]] += 1

@@ -314,14 +314,20 @@ class Company:
 
 @dataclass(frozen=True, slots=True)
 class Smarthost:
-    """A next hop: its addresses in order of preference, how to log in, how hard to push, when to retry."""
+    """A next hop: its addresses in order of preference, how to log in, how hard to push, when to retry.
+
+    `authorities` are PEM certificates that are trusted instead of the system's; `rate` is in recipients a second, 0 for
+    no limit.
+    """
 
     name: str
     urls: tuple[str, ...]
     username: str = ""
     password: str = field(default="", repr=False)
     processor: str = ""
+    authorities: str = field(default="", repr=False)
     connections: int = 20
+    rate: float = 0.0
     messages_per_connection: int = 100
     schedule: RetrySchedule = RetrySchedule((timedelta(minutes=1),), timedelta(days=5))
 

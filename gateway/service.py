@@ -13,7 +13,7 @@ import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
 from gateway.metrics import Board
 from gateway.model import Smarthost
-from gateway.smarthost import Pool
+from gateway.smarthost import Pool, Turnstile
 from gateway.store import Store
 from gateway.store.segments import Sealer
 from gateway.supervisor import Crew, Main, Supervisor, bind
@@ -57,13 +57,15 @@ RUNNERS_A_CONNECTION = 4
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """What outlives a reload: which parts run, the sockets, the counters, and where each crew's slots begin."""
+    """What outlives a reload: which parts run, the sockets, the counters, the rates, where each crew's slots begin."""
 
     parts: Sequence[str]
     sockets: Sockets
     board: Board
     campaigns: CampaignBoard
     first_slots: Iterator[int]
+    turnstiles: dict[str, Turnstile] = field(default_factory=dict)
+    """By the smarthost's name, which may come with a reload; all are made before a crew is forked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def _reloaded(path: Path, plant: Plant) -> Crew | None:
 def _crew(config: Config, plant: Plant) -> Crew:
     """Return the processes of a configuration; their slots are not those of the crew that they take over from."""
     first = next(plant.first_slots)
+    for name in config.smarthosts.keys() - plant.turnstiles.keys():
+        plant.turnstiles[name] = Turnstile()
     mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, plant))}
     for number in range(config.workers):
         mains[f"worker {number}"] = _worker_main(config, plant, first, number)
@@ -137,6 +141,7 @@ class Worker:
         self._config = config
         self._parts = plant.parts
         self._sockets = plant.sockets
+        self._turnstiles = plant.turnstiles
         self._number = number
         self._metrics = plant.board.row(first_slot + number)
         self._seats = Seats(plant.board.guests[first_slot : first_slot + config.workers], number)
@@ -212,7 +217,12 @@ class Worker:
         return runner.cleanup
 
     def _pool(self, smarthost: Smarthost) -> Pool:
-        return Pool(smarthost, hostname=self._config.hostname, connections=self._share(smarthost.connections))
+        return Pool(
+            smarthost,
+            hostname=self._config.hostname,
+            connections=self._share(smarthost.connections),
+            turnstile=self._turnstiles[smarthost.name],
+        )
 
     def _lanes(self, name: str, pool: Pool) -> Lanes:
         smarthosts = self._config.smarthosts

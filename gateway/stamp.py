@@ -303,7 +303,7 @@ def received(peer: Peer, by: str, queue_id: str, at: datetime, recipient: Addres
     tls = f" ({peer.tls})" if peer.tls else ""
     clauses = [f"from {name} ([{literal}])", f"by {by} with {peer.protocol}{tls} id {queue_id}"]
     if recipient:
-        clauses.append(f"for <{recipient}>")
+        clauses.append(f"for <{recipient.ascii_text or recipient}>")
     value = "\r\n\t".join(clauses) + ";\r\n\t" + _date(at)
     return make("Received", value.encode("utf-8", "surrogateescape"))
 

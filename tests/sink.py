@@ -12,7 +12,7 @@ strict: a bare CR, LF or NUL, a parameter that was not offered, 8-bit without BO
 pipelined where that was not offered is answered 5xx and kept in `faults`; leaving the `with` block fails the test if
 there are any (a test that expects some clears the list).
 
-Verbs for `on`: CONNECT EHLO (also LHLO) STARTTLS AUTH MAIL RCPT DATA CONTENT DOT RSET QUIT. CONTENT is the moment
+Verbs for `on`: CONNECT EHLO (also LHLO) HELO STARTTLS AUTH MAIL RCPT DATA CONTENT DOT RSET QUIT. CONTENT is the moment
 after 354, before the content is read; with DROP or RESET and `after_bytes` the connection ends within it.
 """
 
@@ -53,7 +53,7 @@ OFFERED = ("PIPELINING", "SIZE 26214400", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATU
 
 
 class Certificate(NamedTuple):
-    """PEM files; a self-signed certificate is its own authority (`ca_file`, or SSL_CERT_FILE for a process)."""
+    """PEM files; a self-signed certificate is its own authority (`tls_authorities`)."""
 
     certificate: Path
     key: Path
@@ -61,7 +61,7 @@ class Certificate(NamedTuple):
 
 @dataclass(frozen=True)
 class Received:
-    """One transaction that came as far as the final dot. `raw` is what was on the wire, dots doubled."""
+    """One transaction that came as far as the final dot, on the sink's n-th connection. `raw` has its dots doubled."""
 
     envelope_from: str
     recipients: tuple[str, ...]
@@ -73,6 +73,7 @@ class Received:
     tls: bool
     login: str
     helo: str
+    connection: int
 
 
 @dataclass
@@ -124,6 +125,10 @@ class Sink:
     _is_holding: bool = field(default=False, init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
     _sessions: set[_Session] = field(default_factory=set, init=False)
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._sessions)
 
     @property
     def url(self) -> str:
@@ -218,7 +223,7 @@ class Sink:
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        session = _Session(self, reader, writer)
+        session = _Session(self, reader, writer, self.connections)
         self._sessions.add(session)
         try:
             await session.run()
@@ -257,7 +262,9 @@ class _Session:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
+    number: int
     helo: str = ""
+    is_extended: bool = True
     login: str = ""
     mail: str | None = None
     mail_at: float = 0.0
@@ -276,7 +283,9 @@ class _Session:
 
     @property
     def keywords(self) -> list[str]:
-        """What EHLO offers now."""
+        """What EHLO offers now; nothing was offered to whoever said HELO."""
+        if not self.is_extended:
+            return []
         starttls = ["STARTTLS"] if self.sink.tls and not self.is_encrypted else []
         may_log_in = self.sink.login and (self.is_encrypted or not self.sink.tls)
         return [*self.sink.offered, *starttls, *(["AUTH PLAIN LOGIN"] if may_log_in else [])]
@@ -366,11 +375,16 @@ class _Session:
             await self.refuse(f"{line.split()[0]} where {verb} was due", "500 5.5.1")
             return
         self.reset()
-        self.helo = line.partition(" ")[2]
+        self.helo, self.is_extended = line.partition(" ")[2], True
         *offers, last = ["sink.example.com", *self.keywords]
         await self.answer("EHLO", line, "".join(f"250-{offer}\r\n" for offer in offers) + f"250 {last}")
 
     do_lhlo = do_ehlo
+
+    async def do_helo(self, line: str) -> None:
+        self.reset()
+        self.helo, self.is_extended = line.partition(" ")[2], False
+        await self.answer("HELO", line, "250 sink.example.com")
 
     async def do_starttls(self, line: str) -> None:
         if not self.sink.tls or self.is_encrypted:
@@ -471,6 +485,7 @@ class _Session:
             tls=self.is_encrypted,
             login=self.login,
             helo=self.helo,
+            connection=self.number,
         )
 
     async def do_rset(self, line: str) -> None:

@@ -10,7 +10,10 @@ import base64
 import inspect
 import itertools
 import mailbox
+import os
+import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,10 +28,11 @@ from hypothesis import strategies as st
 from gateway.address import Address
 from gateway.errors import Malformed, RelayUnavailable
 from gateway.model import Copy, Recipient, Reply, Smarthost
-from gateway.smarthost import AMBIGUOUS, Pool, PrepareAgain, Timeouts, obstacle
+from gateway.smarthost import AMBIGUOUS, Pool, PrepareAgain, Timeouts, Turnstile, asks_to_slow_down, obstacle
 from gateway.smarthost.conversation import (
     Answer,
     AnswerReader,
+    BrokenOff,
     Conversation,
     Lost,
     Security,
@@ -158,6 +162,21 @@ def test_a_421_answers_everything_that_was_not_answered() -> None:
     assert [str(reply) for reply in done.result] == ["550 5.1.1 unknown", "421 4.7.28 slow down"]
 
 
+@pytest.mark.req("OUT-16")
+@pytest.mark.parametrize(
+    ("extensions", "script"),
+    [
+        (PIPELINING, ["250 ok|250 ok|421 4.7.28 slow down"]),
+        (frozenset(), ["250 ok", "250 ok", "421 4.7.28 slow down"]),
+    ],
+)
+def test_a_421_is_the_reply_of_those_alone_whom_it_answers(extensions: frozenset[str], script: list[str]) -> None:
+    copy = copy_to("a@example.com", "b@gmail.example", "c@example.com")
+    done = relay(copy, *script, Lost("gone"), extensions=extensions)
+    assert [str(reply)[:9] for reply in done.result] == ["451 4.4.2", "421 4.7.2", "451 4.4.2"]
+    assert [asks_to_slow_down(reply) for reply in done.result] == [False, True, False]
+
+
 def test_lmtp_gives_each_accepted_recipient_a_reply_of_its_own() -> None:
     copy = copy_to("a@example.com", "b@example.com", "c@example.com")
     script = ("250 ok", "250 ok", "550 5.1.1 unknown", "250 ok", "354 go", "452 4.2.2 over quota|250 2.0.0 taken")
@@ -180,7 +199,7 @@ def test_a_connection_lost_after_the_dot_is_ambiguous() -> None:
 
 
 def test_a_connection_lost_before_the_dot_is_not_ambiguous() -> None:
-    with pytest.raises(Lost):
+    with pytest.raises(BrokenOff):
         relay(copy_to(), "250 ok|250 ok|354 go", Lost("gone", all_written=False))
 
 
@@ -239,6 +258,28 @@ def test_the_body_is_not_declared_8bit_when_it_is_not() -> None:
     assert done.written[0].startswith(b"MAIL FROM:<news@example.com> SIZE=24\r\n")
 
 
+@pytest.mark.req("I18N-06")
+def test_an_internationalised_orcpt_is_spelled_in_ascii_without_smtputf8() -> None:
+    bob = Recipient(Address.parse("bob@bücher.example"), ("ORCPT=utf-8;δ+2B@bücher.example",))
+    copy = Copy("news@example.com", (bob,), (CONTENT,), ())
+    script = ("250 ok|250 ok|354 go", "250 2.0.0 taken")
+    without = relay(copy, *script, extensions=PIPELINING | {"DSN"}).written[0]
+    assert rb"<bob@xn--bcher-kva.example> ORCPT=utf-8;\x{3B4}+2B@b\x{FC}cher.example" in without
+    given = relay(copy, *script, extensions=EVERYTHING).written[0].decode()
+    assert "<bob@bücher.example> ORCPT=utf-8;δ+2B@bücher.example" in given
+
+
+@pytest.mark.req("I18N-02")
+def test_a_domain_goes_as_a_labels_to_a_server_without_smtputf8_and_a_local_part_does_not_go() -> None:
+    copy = replace(copy_to("bob@bücher.example"), reverse_path="news@straße.example")
+    done = relay(copy, "250 ok|250 ok|354 go", "250 2.0.0 taken")
+    assert done.written[0].startswith(
+        b"MAIL FROM:<news@xn--strae-oqa.example>\r\nRCPT TO:<bob@xn--bcher-kva.example>\r\n"
+    )
+    for refused in (copy_to("bob@example.com", "δοκιμή@example.com"), replace(copy, reverse_path="büro@example.com")):
+        assert {(reply.code, reply.enhanced) for reply in relay(refused).result} == {(550, "5.6.7")}
+
+
 @pytest.mark.parametrize(
     ("copy", "needs"),
     [
@@ -279,6 +320,24 @@ def greet(*script: str, security: Security = Security.CLEAR, credentials: tuple[
         "relay.example.com", lmtp=False, security=security, credentials=credentials, timeouts=Timeouts()
     )
     return play(conversation, *script)
+
+
+def test_a_server_that_knows_only_helo_is_spoken_to_without_extensions() -> None:
+    done = greet("220 hello", "502 5.5.1 what", "250 mx")
+    assert done.written[1:] == [b"EHLO relay.example.com\r\n", b"HELO relay.example.com\r\n"]
+    assert done.result == frozenset()
+
+
+@pytest.mark.req("OUT-05")
+def test_helo_is_no_way_around_tls() -> None:
+    with pytest.raises(RelayUnavailable, match="STARTTLS is not offered"):
+        greet("220 hello", "502 5.5.1 what", "250 mx", security=Security.STARTTLS)
+
+
+@pytest.mark.parametrize("script", [["421 4.3.2 busy"], ["450 4.3.2 busy"], ["502 5.5.1 what", "502 5.5.1 what"]])
+def test_a_server_that_takes_neither_greeting_is_unavailable(script: list[str]) -> None:
+    with pytest.raises(RelayUnavailable, match="LO was answered"):
+        greet("220 hello", *script)
 
 
 def test_the_extensions_are_those_that_ehlo_offers() -> None:
@@ -455,7 +514,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @asynccontextmanager
 async def pool_to(*urls: str, timeouts: Timeouts | None = None, **settings: Any) -> AsyncIterator[Pool]:
     """A pool for a smarthost at these urls; settings are the smarthost's or the pool's."""
-    ours = {name: settings.pop(name) for name in ("connections", "rate", "ca_file") if name in settings}
+    ours = {name: settings.pop(name) for name in ("connections",) if name in settings}
     pool = Pool(Smarthost("test", urls, **settings), hostname="relay.example.com", timeouts=timeouts, **ours)
     try:
         yield pool
@@ -635,7 +694,7 @@ async def test_a_server_that_goes_away_before_the_dot_is_unavailable(sink: Sink,
     async with pool_to(sink.url, timeouts=IMPATIENT) as pool:
         with pytest.raises(RelayUnavailable):
             await send(pool)
-        assert pool.rest_left > 0
+        assert (pool.rest_left > 0) == (verb not in ("RCPT", "DATA")), "what may be the copy's fault stops no other"
     assert sink.messages == []
 
 
@@ -764,10 +823,72 @@ async def test_the_next_address_is_used_while_the_first_is_down(sink: Sink) -> N
 
 @pytest.mark.req("OUT-19")
 @on_both_loops
-async def test_a_rate_is_kept(sink: Sink) -> None:
+async def test_the_first_address_is_used_again_as_soon_as_it_is_back(sink: Sink) -> None:
+    with Sink() as second:
+        sink.stop()
+        async with pool_to(sink.url, second.url) as pool:
+            await send(pool)
+            await send(pool)
+            assert second.connections == 1
+            sink.start()
+            async with asyncio.timeout(5):
+                while not sink.messages:
+                    await send(pool)
+                    await asyncio.sleep(0.05)
+            before = len(second.messages)
+            await send(pool)
+        assert (len(sink.messages), len(second.messages)) == (2, before)
+        assert second.commands[-1] == "QUIT"
+
+
+@pytest.mark.req("OUT-19")
+@on_both_loops
+async def test_a_rate_is_kept_and_counts_recipients(sink: Sink) -> None:
     async with pool_to(sink.url, rate=50.0) as pool:
+        async with pool.connection(recipients=4) as connection:
+            await connection.relay(copy_to())
         await asyncio.gather(*(send(pool) for _ in range(6)))
-    assert sink.messages[-1].at - sink.messages[0].at >= 0.08
+    times = [message.at for message in sink.messages]
+    assert times[1] - times[0] >= 0.06
+    assert times[-1] - times[1] >= 0.08
+
+
+@pytest.mark.req("OUT-19")
+def test_a_rate_holds_for_all_processes_together_and_survives_one_that_is_killed() -> None:
+    turnstile, turns, each = Turnstile(), os.memfd_create("turns"), 0.02
+
+    def keep_going() -> None:
+        async def go() -> None:
+            while True:
+                await turnstile.go_through(each)
+                os.write(turns, b".")
+
+        asyncio.run(go())
+
+    began, doomed, *others = time.monotonic(), *[forked(keep_going) for _ in range(3)]
+    time.sleep(0.3)
+    end(doomed)
+    before = os.fstat(turns).st_size
+    time.sleep(0.3)
+    for child in others:
+        end(child)
+    taken, seconds = os.fstat(turns).st_size, time.monotonic() - began
+    assert before < taken <= seconds / each + 2
+
+
+def forked(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(1)
+    return child
+
+
+def end(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 @on_both_loops
@@ -865,7 +986,7 @@ async def test_a_server_that_is_slow_at_every_step_holds_nobody_for_long(sink: S
 async def test_copies_go_encrypted_and_logged_in(certificate: Certificate, implicit: bool) -> None:
     user: dict[str, Any] = {"username": "user", "password": "secret"}
     with Sink(tls=certificate, implicit_tls=implicit, login=("user", "secret")) as sink:
-        async with pool_to(sink.url, ca_file=certificate.certificate, **user) as pool:
+        async with pool_to(sink.url, authorities=certificate.certificate.read_text(), **user) as pool:
             for _ in range(2):
                 assert await send(pool) == (Reply(250, "2.0.0", "taken"),)
         assert [(message.tls, message.login) for message in sink.messages] == [(True, "user")] * 2
@@ -882,7 +1003,7 @@ async def test_a_certificate_that_does_not_verify_ends_it_before_anything_is_sai
     shown = make_certificate(tmp_path, name, days=days)
     authority = certificate if flaw == "another authority" else shown
     with Sink(tls=shown, implicit_tls=implicit) as sink:
-        async with pool_to(sink.url, ca_file=authority.certificate) as pool:
+        async with pool_to(sink.url, authorities=authority.certificate.read_text()) as pool:
             with pytest.raises(RelayUnavailable, match=r"(?i)certificate"):
                 await send(pool)
         assert sink.messages == []
@@ -893,7 +1014,7 @@ async def test_a_certificate_that_does_not_verify_ends_it_before_anything_is_sai
 @on_both_loops
 async def test_without_starttls_nothing_goes_out_in_clear(sink: Sink, certificate: Certificate) -> None:
     user: dict[str, Any] = {"username": "user", "password": "secret"}
-    async with pool_to(sink.url, ca_file=certificate.certificate, **user) as pool:
+    async with pool_to(sink.url, authorities=certificate.certificate.read_text(), **user) as pool:
         with pytest.raises(RelayUnavailable, match="TLS is required"):
             await send(pool)
     assert sink.commands == ["EHLO relay.example.com"]
@@ -904,7 +1025,8 @@ async def test_without_starttls_nothing_goes_out_in_clear(sink: Sink, certificat
 @on_both_loops
 async def test_what_is_said_in_clear_before_tls_is_never_listened_to(certificate: Certificate, answer: bytes) -> None:
     said = (b"220 hello\r\n", b"250-mx\r\n250 STARTTLS\r\n", answer)
-    async with server_saying(*said) as url, pool_to(url, ca_file=certificate.certificate, timeouts=IMPATIENT) as pool:
+    trusted = certificate.certificate.read_text()
+    async with server_saying(*said) as url, pool_to(url, authorities=trusted, timeouts=IMPATIENT) as pool:
         async with asyncio.timeout(5):
             with pytest.raises(RelayUnavailable):
                 await send(pool)
@@ -912,8 +1034,11 @@ async def test_what_is_said_in_clear_before_tls_is_never_listened_to(certificate
 
 @on_both_loops
 async def test_a_server_that_speaks_in_clear_where_tls_was_due_is_unavailable(certificate: Certificate) -> None:
-    trusted = certificate.certificate
-    async with server_saying(b"220 hello\r\n") as url, pool_to(url.replace("smtp", "smtps"), ca_file=trusted) as pool:
+    trusted = certificate.certificate.read_text()
+    async with (
+        server_saying(b"220 hello\r\n") as url,
+        pool_to(url.replace("smtp", "smtps"), authorities=trusted) as pool,
+    ):
         with pytest.raises(RelayUnavailable):
             await send(pool)
 

@@ -69,7 +69,9 @@ def _smarthost(name: str, table: Table) -> Smarthost:
         username=table["username"],
         password=table["password_file"],
         processor=table["processor"],
+        authorities=table["tls_authorities"],
         connections=table["connections"],
+        rate=table["rate"],
         messages_per_connection=table["messages_per_connection"],
         schedule=RetrySchedule(table["retry"], table["give_up_after"]),
     )

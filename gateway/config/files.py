@@ -7,6 +7,7 @@ is used. A file that is not there yet is `Missing`, which whoever makes files ma
 from __future__ import annotations
 
 import shlex
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,23 @@ def _tls_key(text: str, folder: Path) -> Path | None:
 
 TLS_CERTIFICATE = written("the path of a file", '"var/tls/server.pem"', _tls_certificate, None)
 TLS_KEY = written("the path of a file", '"var/tls/server.key"', _tls_key, None)
+
+
+def _authorities(text: str, folder: Path) -> str | None:
+    if not line(text):
+        return None
+    path = folder / text
+    pem = _content(path, None, "write the certificates into it, or remove the key to trust the system's").decode(
+        "latin-1"
+    )
+    try:
+        ssl.create_default_context(cadata=pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError(f"{path} holds no certificates in PEM; write those of the authorities to trust") from error
+    return pem
+
+
+AUTHORITIES = written("the path of a file", '"var/tls/authorities.pem"', _authorities)
 
 
 def _dkim_key(text: str, folder: Path) -> DkimKey | None:

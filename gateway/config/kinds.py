@@ -170,11 +170,15 @@ def _size(text: str) -> int | None:
 SIZE = word("a size", '"25MiB", "512KiB"', _size, _LEAST_MESSAGE)
 
 
-def _rate(text: str) -> str | None:
-    return text if re.fullmatch(r"none|[1-9][0-9]{0,6}/[smh]", text) else None
+def _rate(text: str) -> float | None:
+    """Return how many a second, 0 for no limit."""
+    found = re.fullmatch(r"none|([1-9][0-9]{0,6})/([smh])", text)
+    if found is None:
+        return None
+    return int(found[1]) / _SECONDS[found[2]] if found[1] else 0.0
 
 
-RATE = word("a rate", '"none" or "14/s" (a second; also /m, /h)', _rate)
+RATE = word("a rate", '"none" or "14/s" (a second; also /m, /h)', _rate, 0.0)
 
 
 def _brake(value: Any, folder: Path) -> Brake | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from gateway.config.files import DATABASE, DKIM_KEY, FOLDER, SECRET, TLS_CERTIFICATE, TLS_KEY
+from gateway.config.files import AUTHORITIES, DATABASE, DKIM_KEY, FOLDER, SECRET, TLS_CERTIFICATE, TLS_KEY
 from gateway.config.kinds import (
     BRAKE,
     DAY,
@@ -194,9 +194,20 @@ SMARTHOSTS = Section(
         ),
         Key("username", LINE, UNSET, "The name to log in with."),
         Key("password_file", SECRET, UNSET, "The file, mode 0600, with the password on one line."),
+        Key(
+            "tls_authorities",
+            AUTHORITIES,
+            UNSET,
+            "A PEM file of the authorities to trust instead of the system's; with it, TLS is a must on loopback too.",
+        ),
         Key("processor", LINE, UNSET, "The company that runs it, as a person's export names it."),
         Key("connections", whole_number(1, 1000), 20, "The most connections at once, over all workers."),
-        Key("rate", RATE, "none", "How many messages a time the next hop takes, where it throttles."),
+        Key(
+            "rate",
+            RATE,
+            "none",
+            "How many recipients a time the next hop takes, over all workers, where it throttles.",
+        ),
         Key("messages_per_connection", whole_number(1, 100_000), 100, "After so many, a new connection is made."),
         Key("retry", INTERVALS, ["1m", "5m", "15m", "30m", "1h"], "Waits between attempts; the last one repeats."),
         Key(
@@ -344,7 +355,6 @@ NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
     "consent.markets": NotYet(
         ([],), "an express opt-in is required everywhere, and no country's own rules are applied"
     ),
-    "smarthosts.rate": NotYet(("none",), "messages are relayed as fast as the smarthost takes them"),
     "site.subscribe": NotYet((False,), "/subscribe answers 404"),
     "site.rights": NotYet((False,), "/r answers 404"),
     "streams.refusals": NotYet(("smtp",), "refusals are told by 550"),

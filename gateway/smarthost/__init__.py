@@ -4,11 +4,12 @@ The one rule: only a 2xx to the final dot (or a file that is on disk) means rela
 reply is `AMBIGUOUS`, and nothing leaves in clear where TLS is required.
 
 `conversation` is SMTP without I/O, `line` the connection that carries it, `maildir` the folder that may stand in
-its place, `pool` keeps connections open, fails over and backs off. Which copies go, when they are tried again and
-what a refusal means is left to delivery.
+its place, `pool` keeps connections open, fails over and backs off, `turnstile` keeps the rate. Which copies go, when
+they are tried again and what a refusal means is left to delivery.
 """
 
-from gateway.smarthost.conversation import AMBIGUOUS, Timeouts, obstacle
+from gateway.smarthost.conversation import AMBIGUOUS, Timeouts, asks_to_slow_down, obstacle
 from gateway.smarthost.pool import Connection, Pool, PrepareAgain
+from gateway.smarthost.turnstile import Turnstile
 
-__all__ = ["AMBIGUOUS", "Connection", "Pool", "PrepareAgain", "Timeouts", "obstacle"]
+__all__ = ["AMBIGUOUS", "Connection", "Pool", "PrepareAgain", "Timeouts", "Turnstile", "asks_to_slow_down", "obstacle"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
+from gateway.address import Address
 from gateway.errors import Malformed, RelayUnavailable
 from gateway.model import Copy, Recipient, Reply
 
@@ -27,10 +28,12 @@ _SMALL = 16 * 1024
 _SMALL_AT_ONCE = 16
 _CLOSING = 421
 _GO_AHEAD = 354
+_SLOW_DOWN = "4.7."
 
 _ANSWER_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*))?\r?")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NON_ASCII = re.compile(r"[^\x00-\x7f]")
 _MAIL_DSN = re.compile(r"(?:RET|ENVID)=\S+", re.IGNORECASE)
 _RCPT_DSN = re.compile(r"(?:NOTIFY|ORCPT)=\S+", re.IGNORECASE)
 
@@ -70,6 +73,10 @@ class Answer(NamedTuple):
         return 200 <= self.code < 300
 
     @property
+    def refuses(self) -> bool:
+        return self.code >= 500
+
+    @property
     def closes(self) -> bool:
         """True for 421, after which no answer follows (RFC 5321 §3.8)."""
         return self.code == _CLOSING
@@ -99,8 +106,14 @@ class Lost(RelayUnavailable):
 
 
 class Stale(RelayUnavailable):
-    """A connection that was kept open ended before it saw any content: the copy may go out on another at once."""
+    """A connection that was kept open ended without a word about this copy: it may go out on another at once."""
 
+
+class BrokenOff(RelayUnavailable):
+    """The server had begun to answer about a copy, and went away before the final dot: maybe because of that copy."""
+
+
+_NOT_REACHED = Answer(451, (b"4.4.2 the smarthost closed the connection before it had answered about this recipient",))
 
 Result = TypeVar("Result")
 Conversation = Generator[Group | StartTls, Sequence[Answer], Result]
@@ -158,14 +171,13 @@ def opening(
     if security is Security.IMPLICIT:
         yield StartTls(timeouts.handshake)
     yield from _ask(b"", 220, timeouts.greeting, "the connection")
-    hello = command(f"{'LHLO' if lmtp else 'EHLO'} {hostname}")
-    offered = yield from _hello(hello, timeouts)
+    offered = yield from _hello(hostname, lmtp, timeouts)
     if security is Security.STARTTLS:
         if "STARTTLS" not in offered:
             raise RelayUnavailable("STARTTLS is not offered, and TLS is required")
         yield from _ask(b"STARTTLS\r\n", 220, timeouts.command, "STARTTLS")
         yield StartTls(timeouts.handshake)
-        offered = yield from _hello(hello, timeouts)
+        offered = yield from _hello(hostname, lmtp, timeouts)
     if credentials:
         yield from _log_in(*credentials, offered.get("AUTH", "").upper().split(), timeouts)
     return frozenset(offered)
@@ -176,9 +188,10 @@ def transaction(
 ) -> Conversation[tuple[Reply, ...]]:
     """Relay one copy; return a reply for each recipient, in order (RFC 5321 §3.3; RFC 2033 §4.2 with `lmtp`).
 
-    A refused MAIL is every recipient's reply. `AMBIGUOUS` stands where the connection was lost between the final dot
-    and its answer; lost before, `Lost` is raised, or `Stale` where a connection that was `kept_open` ends before it saw
-    any content. Raises `ValueError`, before the final dot, where the copy itself would break the protocol.
+    A refused MAIL is every recipient's reply; a 421 later is the reply of those alone whom it answers (OUT-16).
+    `AMBIGUOUS` stands where the connection was lost between the final dot and its answer. Lost before, it raises `Lost`
+    (`Stale` where the connection was `kept_open`) if nothing was answered, and `BrokenOff` if something was. Raises
+    `ValueError`, before the final dot, where the copy itself would break the protocol.
     """
     if hindrance := obstacle(copy, extensions):
         return (hindrance,) * len(copy.recipients)
@@ -196,6 +209,11 @@ def transaction(
 def quitting(timeouts: Timeouts) -> Group:
     """Return the polite last words (RFC 5321 §4.1.1.10)."""
     return Group((b"QUIT\r\n",), 1, timeouts.quit)
+
+
+def asks_to_slow_down(reply: Reply) -> bool:
+    """True where a reply says that too much comes at once for where its recipient is: 421, or 4.7.x (RFC 3463 §3.8)."""
+    return reply.code == _CLOSING or reply.enhanced.startswith(_SLOW_DOWN)
 
 
 def obstacle(copy: Copy, extensions: frozenset[str]) -> Reply | None:
@@ -273,13 +291,23 @@ def _refuse_bare(chunk: bytes, last: bytes) -> None:
 
 def _ask(written: bytes, expected: int, timeout: float, what: str) -> Conversation[Answer]:
     (answer,) = yield Group((written,) if written else (), 1, timeout)
-    if answer.code != expected:
-        raise RelayUnavailable(f"{what} was answered {_spoken(answer)}")
+    _expect(answer, expected, what)
     return answer
 
 
-def _hello(hello: bytes, timeouts: Timeouts) -> Conversation[Mapping[str, str]]:
-    answer = yield from _ask(hello, 250, timeouts.command, "EHLO")
+def _expect(answer: Answer, code: int, what: str) -> None:
+    if answer.code != code:
+        raise RelayUnavailable(f"{what} was answered {_spoken(answer)}")
+
+
+def _hello(hostname: str, lmtp: bool, timeouts: Timeouts) -> Conversation[Mapping[str, str]]:
+    """Return the extensions offered: none by a server that knows only HELO (RFC 5321 §3.2)."""
+    verb = "LHLO" if lmtp else "EHLO"
+    (answer,) = yield Group((command(f"{verb} {hostname}"),), 1, timeouts.command)
+    if answer.refuses and not lmtp:
+        yield from _ask(command(f"HELO {hostname}"), 250, timeouts.command, "HELO")
+        return {}
+    _expect(answer, 250, verb)
     keywords = (line.decode("ascii", "replace").partition(" ") for line in answer.lines[1:])
     return {keyword.upper(): parameters for keyword, _, parameters in keywords}
 
@@ -309,6 +337,8 @@ def _envelope(
     try:
         mail, *recipients, data = yield from ask(_envelope_commands(copy, extensions), timeouts)
     except Lost as lost:
+        if lost.answers:
+            raise BrokenOff(str(lost)) from lost
         if kept_open:
             raise Stale(str(lost)) from lost
         raise
@@ -318,8 +348,11 @@ def _envelope(
 
 
 def _envelope_commands(copy: Copy, extensions: frozenset[str]) -> list[bytes]:
-    mail = [f"MAIL FROM:<{copy.reverse_path}>", *_mail_parameters(copy, extensions)]
-    recipients = [[f"RCPT TO:<{to.address.text}>", *_rcpt_parameters(to, extensions)] for to in copy.recipients]
+    spelled = _as_given if "SMTPUTF8" in extensions else _in_ascii
+    mail = [f"MAIL FROM:<{spelled(copy.reverse_path)}>", *_mail_parameters(copy, extensions)]
+    recipients = [
+        [f"RCPT TO:<{spelled(to.address.text)}>", *_rcpt_parameters(to, extensions)] for to in copy.recipients
+    ]
     return [*(command(" ".join(words)) for words in (mail, *recipients)), b"DATA\r\n"]
 
 
@@ -328,26 +361,51 @@ def _mail_parameters(copy: Copy, extensions: frozenset[str]) -> Iterator[str]:
         yield f"SIZE={copy.size}"
     if _is_8bit(copy):
         yield "BODY=8BITMIME"
-    if _needs_smtputf8(copy):
+    if "SMTPUTF8" in extensions and _has_utf8(copy):
         yield "SMTPUTF8"
     if "DSN" in extensions:
         yield from filter(_MAIL_DSN.fullmatch, copy.options)
 
 
 def _rcpt_parameters(recipient: Recipient, extensions: frozenset[str]) -> Iterator[str]:
-    if "DSN" in extensions:
-        yield from filter(_RCPT_DSN.fullmatch, recipient.options)
+    if "DSN" in extensions and recipient.options:
+        given = filter(_RCPT_DSN.fullmatch, recipient.options)
+        yield from given if recipient.address.needs_smtputf8 and "SMTPUTF8" in extensions else map(_in_7bit, given)
+
+
+def _in_7bit(option: str) -> str:
+    """Return an ORCPT as it is written in a transaction without SMTPUTF8 (utf-8-addr-xtext, RFC 6533 §3)."""
+    return option if option.isascii() else _NON_ASCII.sub(lambda found: rf"\x{{{ord(found[0]):X}}}", option)
+
+
+def _as_given(path: str) -> str:
+    return path
+
+
+def _in_ascii(path: str) -> str:
+    """Write a domain as A-labels where that is all it takes (RFC 6531 §3.2); `obstacle` has met the others."""
+    return path if path.isascii() else Address.parse(path).ascii_text
 
 
 def _is_8bit(copy: Copy) -> bool:
     return not all(segment.isascii() for segment in copy.segments)
 
 
-def _needs_smtputf8(copy: Copy) -> bool:
+def _has_utf8(copy: Copy) -> bool:
     """Addresses decide; the header only where the submitter declared it (a raw 8-bit header may be old Latin-1)."""
     if not copy.reverse_path.isascii() or any(to.address.needs_smtputf8 for to in copy.recipients):
         return True
+    return _has_utf8_header(copy)
+
+
+def _has_utf8_header(copy: Copy) -> bool:
     return "SMTPUTF8" in copy.options and not _header(copy.segments).isascii()
+
+
+def _needs_smtputf8(copy: Copy) -> bool:
+    """True where there is no other way to write an address of the envelope, or the header."""
+    paths = [path for path in (copy.reverse_path, *(to.address.text for to in copy.recipients)) if not path.isascii()]
+    return any(not Address.parse(path).ascii_text for path in paths) or _has_utf8_header(copy)
 
 
 def _header(segments: Iterable[bytes]) -> bytes:
@@ -367,20 +425,22 @@ def _pipelined(commands: Sequence[bytes], timeouts: Timeouts) -> Conversation[li
 
 def _one_by_one(commands: Sequence[bytes], timeouts: Timeouts) -> Conversation[list[Answer]]:
     """Say the envelope a command at a time, DATA only if a recipient was accepted."""
-    mail, *recipients, data = commands
-    answers = [*(yield Group((mail,), 1, timeouts.command))]
-    for recipient in recipients:
-        if not answers[0].accepts or answers[-1].closes:
-            break
-        answers += yield Group((recipient,), 1, timeouts.command)
-    if any(answer.accepts for answer in answers[1:]) and not answers[-1].closes:
-        answers += yield Group((data,), 1, timeouts.data)
+    answers = list[Answer]()
+    try:
+        for line in commands[:-1]:
+            answers += yield Group((line,), 1, timeouts.command)
+            if not answers[0].accepts or answers[-1].closes:
+                break
+        if any(answer.accepts for answer in answers[1:]) and not answers[-1].closes:
+            answers += yield Group((commands[-1],), 1, timeouts.data)
+    except Lost as lost:
+        raise Lost(str(lost), answers, lost.all_written) from lost
     return _filled(answers, len(commands))
 
 
 def _filled(answers: Sequence[Answer], due: int) -> list[Answer]:
-    """Let the last answer stand for all that will not come any more."""
-    return [*answers, *[answers[-1]] * (due - len(answers))]
+    """Stand in for the answers that will not come any more."""
+    return [*answers, *[_NOT_REACHED] * (due - len(answers))]
 
 
 def _content(copy: Copy, due: int, timeouts: Timeouts) -> Conversation[list[Reply]]:
@@ -388,7 +448,7 @@ def _content(copy: Copy, due: int, timeouts: Timeouts) -> Conversation[list[Repl
         answers: Sequence[Answer] = yield Group(wire(copy.segments), due, timeouts.final)
     except Lost as lost:
         if not lost.all_written:
-            raise
+            raise BrokenOff(str(lost)) from lost
         return [*map(_reply, lost.answers), *[AMBIGUOUS] * (due - len(lost.answers))]
     return [_reply(answer) for answer in _filled(answers, due)]
 

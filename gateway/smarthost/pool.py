@@ -11,12 +11,12 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from gateway.errors import RelayUnavailable
 from gateway.model import Copy, Reply, Smarthost
 from gateway.smarthost.conversation import Stale, Timeouts, obstacle
 from gateway.smarthost.route import Carrier, Endpoint, Route, Terms
+from gateway.smarthost.turnstile import Turnstile
 
 _DECISION_HOLDS = 1.0
 
@@ -32,6 +32,11 @@ class Connection:
         self._pool = pool
         self._route = route
         self._carrier = carrier
+
+    @property
+    def route(self) -> Route:
+        """Where the connection leads now."""
+        return self._route
 
     @property
     def extensions(self) -> frozenset[str]:
@@ -84,9 +89,8 @@ class Connection:
 class Pool:
     """The connections of this process to one smarthost.
 
-    `connections` and `rate` (copies a second) are this process's share. Its `hostname` is said in EHLO. `ca_file`
-    replaces the system's certificate authorities, and makes TLS a must on loopback too. Raises `ValueError` for a url
-    that is not one.
+    `connections` is this process's share; `turnstile` is shared with the other processes, and keeps the smarthost's
+    rate. Its `hostname` is said in EHLO. Raises `ValueError` for a url that is not one.
     """
 
     def __init__(
@@ -95,17 +99,16 @@ class Pool:
         *,
         hostname: str,
         connections: int | None = None,
-        rate: float | None = None,
+        turnstile: Turnstile | None = None,
         timeouts: Timeouts | None = None,
-        ca_file: Path | None = None,
     ) -> None:
-        terms = Terms(smarthost, hostname, timeouts or Timeouts(), ca_file)
-        tls = ssl.create_default_context(cafile=ca_file)
+        terms = Terms(smarthost, hostname, timeouts or Timeouts())
+        tls = ssl.create_default_context(cadata=smarthost.authorities or None)
         self._routes = [Route(Endpoint.parse(url), terms, tls) for url in smarthost.urls]
         self._slots = asyncio.Semaphore(smarthost.connections if connections is None else connections)
         self._idle: list[Connection] = []
-        self._interval = 1 / rate if rate else 0.0
-        self._next_turn = 0.0
+        self._interval = 1 / smarthost.rate if smarthost.rate else 0.0
+        self._turnstile = turnstile or Turnstile()
         self._is_closed = False
 
     @property
@@ -114,13 +117,14 @@ class Pool:
         return min(route.rest_left for route in self._routes)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a live connection, waiting for a free one and, where there is a rate, for one copy's turn.
+    async def connection(self, recipients: int = 1) -> AsyncIterator[Connection]:
+        """Lend a live connection, waiting for a free one and, where there is a rate, for the recipients' turn.
 
         Raises `RelayUnavailable`, at once while every address is backing off.
         """
         async with self._slots:
-            await self._wait_for_turn()
+            if self._interval:
+                await self._turnstile.go_through(recipients * self._interval)
             connection = self._take_idle() or Connection(self, *await self.open_route())
             try:
                 yield connection
@@ -150,19 +154,19 @@ class Pool:
                 problems.append(str(error))
         raise RelayUnavailable("; ".join(problems) or f"no address answers; next try in {self.rest_left:.0f} s")
 
-    async def _wait_for_turn(self) -> None:
-        if self._interval:
-            now = asyncio.get_running_loop().time()
-            turn = max(now, self._next_turn)
-            self._next_turn = turn + self._interval
-            await asyncio.sleep(turn - now)
-
     def _take_idle(self) -> Connection | None:
+        """Return an open connection, unless an address that comes before its own is worth trying again."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open:
+            if not connection.is_open:
+                continue
+            if connection.route is self._routes[0] or not self._may_improve(connection.route):
                 return connection
+            connection.quit()
         return None
+
+    def _may_improve(self, route: Route) -> bool:
+        return any(not earlier.rest_left for earlier in self._routes[: self._routes.index(route)])
 
     def _take_back(self, connection: Connection) -> None:
         if self._is_closed or not connection.is_open:

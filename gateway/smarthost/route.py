@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import RelayUnavailable
 from gateway.model import Copy, Reply, Smarthost
-from gateway.smarthost.conversation import Security, Timeouts, opening, transaction
+from gateway.smarthost.conversation import BrokenOff, Security, Timeouts, opening, transaction
 from gateway.smarthost.line import Line, dial
 from gateway.smarthost.maildir import Maildir
 
@@ -62,22 +62,21 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How we speak to every address of a smarthost: our name, its CA (None: the system's), our patience."""
+    """How we speak to every address of a smarthost: our name, our patience."""
 
     smarthost: Smarthost
     hostname: str
     timeouts: Timeouts
-    ca_file: Path | None = None
 
     @property
     def credentials(self) -> tuple[str, str] | None:
         return (self.smarthost.username, self.smarthost.password) if self.smarthost.username else None
 
     def security(self, endpoint: Endpoint) -> Security:
-        """TLS, but for loopback; whoever names a CA wants it there as well."""
+        """TLS, but for loopback; whoever names authorities wants it there as well."""
         if endpoint.scheme == "smtps":
             return Security.IMPLICIT
-        return Security.CLEAR if endpoint.is_loopback and not self.ca_file else Security.STARTTLS
+        return Security.CLEAR if endpoint.is_loopback and not self.smarthost.authorities else Security.STARTTLS
 
 
 class Carrier(Protocol):
@@ -163,12 +162,15 @@ class Route:
     async def relay(self, carrier: Carrier, copy: Copy) -> tuple[Reply, ...]:
         """Relay over a connection of this route, and learn from it whether the address works.
 
-        It works once it has answered about a copy; a fresh connection that is lost before is one more failure.
+        It works once it has answered about a copy; a fresh connection that is lost before is one more failure. One that
+        is lost in the middle of a copy says nothing of the address: other copies go on.
         """
         is_fresh = not carrier.is_kept_open
         self._trial = None
         try:
             replies = await carrier.relay(copy)
+        except BrokenOff:
+            raise
         except RelayUnavailable:
             if is_fresh:
                 self._failed()

@@ -1,0 +1,419 @@
+"""What the installed program says to its smarthosts: which one, how securely, how fast, and in which envelope.
+
+One gateway with a smarthost for each situation, and a stream for each smarthost; the judges are strict scripted sinks.
+What comes of a smarthost that misbehaves is `test_blackbox_faults`.
+"""
+
+from __future__ import annotations
+
+import mailbox
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.gateway_under_test import Gateway, eventually, fetch, field_of, newsletter
+from tests.sink import DROP, OFFERED, RESET, Certificate, Received, Sink, make_certificate
+
+RATE_SECONDS = float(os.environ.get("ASSENT_RATE_SECONDS", "4"))
+"""How long the rate of 14 a second is watched; `make torture` watches it for 30 seconds."""
+
+READER = "relayed@example.org"
+WITHOUT_UTF8 = tuple(offer for offer in OFFERED if offer != "SMTPUTF8")
+WITHOUT_DSN = tuple(offer for offer in OFFERED if offer != "DSN")
+
+
+@dataclass
+class Hub:
+    """A gateway and its smarthosts, each with an account stream of the same name and From address."""
+
+    folder: Path
+    stack: ExitStack
+    sinks: dict[str, Sink] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    gateway: Gateway = field(init=False)
+
+    def smarthost(self, name: str, sink: Sink, *more: str, host: str = "") -> None:
+        """Add a smarthost at a sink, under the name `host` where its certificate is for another than the sink's."""
+        self.sinks[name] = self.stack.enter_context(sink)
+        url = sink.url.replace(sink.host, host) if host else sink.url
+        self.keys[name] = "\n".join([f'urls = ["{url}"]', 'retry = ["1s"]', *more])
+
+    def start(self) -> Gateway:
+        hosts = "\n".join(f"[smarthosts.{name}]\n{keys}" for name, keys in self.keys.items())
+        accounts = "\n".join(
+            f'[streams.{name}]\nclass = "account"\nfrom = ["{name}@example.com"]\nsmarthost = "{name}"'
+            for name in self.keys
+        )
+        self.gateway = Gateway(self.folder, "", sections={"smarthosts": hosts, "accounts": accounts}, workers=2)
+        self.gateway.prepare()
+        self.gateway.add_login("all", ",".join(["newsletter", *self.keys]))
+        self.gateway.opt_in(READER)
+        self.stack.callback(self.gateway.close)
+        return self.gateway.start()
+
+    def submit(
+        self,
+        name: str,
+        *recipients: str,
+        content: bytes = b"",
+        options: tuple[str, ...] = (),
+        recipient_options: tuple[str, ...] = (),
+    ) -> str:
+        """Submit an account message for that smarthost; return its Message-ID."""
+        with self.gateway.smtp("all") as client:
+            message = content or notice(name, recipients[0])
+            assert client.mail(f"{name}@example.com", list(options))[0] == 250
+            for recipient in recipients:
+                assert client.rcpt(recipient, list(recipient_options))[0] == 250
+            code, text = client.data(message)
+            assert code == 250, text
+        return re.search(rb"(?m)^Message-ID: (\S+)", message)[1].decode()
+
+    def relayed(self, name: str, *recipients: str, **how: tuple[str, ...] | bytes) -> Received:
+        """Submit an account message, and return what its smarthost received."""
+        self.submit(name, *recipients, **how)
+        (received,) = self.sinks[name].wait_for(1)
+        return received
+
+    def last_attempt(self, message_id: str, recipient: str) -> dict[str, str]:
+        """Return the newest attempt to relay a message to somebody."""
+        lines = eventually(lambda: [line for line in self.lines(message_id, recipient) if line["kind"] == "attempt"])
+        return lines[-1]
+
+    def settled(self, message_id: str, recipient: str) -> str:
+        """Return how it ended for a recipient; "" while it has not."""
+        outcome = self.last_attempt(message_id, recipient)["outcome"]
+        return "" if outcome == "deferred" else outcome
+
+    def lines(self, message_id: str, recipient: str) -> list[dict[str, str]]:
+        done = self.gateway.run("--json", "explain", message_id, recipient, check=False)
+        return [] if done.returncode else list(self.gateway.json("explain", message_id, recipient))
+
+    def counted(self, metric: str) -> int:
+        told = fetch(f"http://127.0.0.1:{self.gateway.console}/metrics").text
+        found = re.search(rf"(?m)^{re.escape(metric)} (\d+)$", told)
+        return int(found[1]) if found else 0
+
+
+def notice(name: str, to: str, *, header: str = "", body: str = "Your order has been sent.\n") -> bytes:
+    text = (
+        f"From: {name}@example.com\nTo: {to}\nSubject: Your order\nDate: Sun, 22 Nov 2026 10:00:00 +0000\n"
+        f"Message-ID: <{time.monotonic_ns()}@shop.example.net>\n{header}MIME-Version: 1.0\n"
+        f"Content-Type: text/plain; charset=utf-8\n\n{body}"
+    )
+    return text.replace("\n", "\r\n").encode()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    folder = tmp_path_factory.mktemp("relaying")
+    right = make_certificate(folder, "localhost", "127.0.0.1")
+    wrong = make_certificate(folder, "mx.example.net")
+    expired = make_certificate(folder, "expired.localhost", "localhost", days=-1)
+    (folder / "house").mkdir()
+    _write_authorities(folder / "house" / "authorities.pem", right, wrong, expired)
+    (folder / "house" / "password").write_text("secret\n")
+    (folder / "house" / "password").chmod(0o600)
+    trusting = 'tls_authorities = "authorities.pem"'
+    logged_in = ('username = "user"', 'password_file = "password"')
+    with ExitStack() as stack:
+        made = Hub(folder / "house", stack)
+        made.smarthost("default", Sink())
+        made.smarthost("implicit", Sink(tls=right, implicit_tls=True), trusting)
+        made.smarthost("starttls", Sink(tls=right, login=("user", "secret")), trusting, *logged_in, host="localhost")
+        made.smarthost("stripped", Sink(login=("user", "secret")), trusting, *logged_in)
+        made.smarthost("misnamed", Sink(tls=wrong), trusting)
+        made.smarthost("misnamed-implicit", Sink(tls=wrong, implicit_tls=True), trusting)
+        made.smarthost("expired", Sink(tls=expired), trusting, host="localhost")
+        made.smarthost("expired-implicit", Sink(tls=expired, implicit_tls=True), trusting, host="localhost")
+        made.smarthost("unknown-authority", Sink(tls=right, implicit_tls=True))
+        made.smarthost("login", Sink(login=("user", "secret")), *logged_in)
+        made.smarthost("throttled", Sink(), 'rate = "14/s"')
+        made.smarthost("patient", Sink(), "connections = 2", "messages_per_connection = 2")
+        made.smarthost("lmtp", Sink(lmtp=True))
+        made.smarthost("first", Sink())
+        second = stack.enter_context(Sink())
+        made.sinks["second"] = second
+        made.keys["first"] = made.keys["first"].replace("]", f', "{second.url}"]', 1)
+        made.keys["folder"] = 'urls = ["maildir:outbox"]'
+        made.start()
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_recorded(hub: Hub) -> Iterator[None]:
+    """Begin with sinks that remember nothing, and end with sinks that were spoken to as the standards say."""
+    for sink in hub.sinks.values():
+        sink.normal()
+        sink.clear()
+    yield
+    faults = {name: sink.faults for name, sink in hub.sinks.items() if sink.faults}
+    assert not faults
+
+
+def _write_authorities(path: Path, *certificates: Certificate) -> None:
+    path.write_text("".join(one.certificate.read_text() for one in certificates))
+
+
+# TLS and logging in
+
+
+@pytest.mark.req("OUT-05")
+@pytest.mark.parametrize(("name", "login"), [("implicit", ""), ("starttls", "user")])
+def test_mail_goes_encrypted_to_a_smarthost_whose_certificate_is_right(hub: Hub, name: str, login: str) -> None:
+    received = hub.relayed(name, READER)
+    assert (received.tls, received.login) == (True, login)
+
+
+UNSAFE = ["stripped", "misnamed", "misnamed-implicit", "expired", "expired-implicit", "unknown-authority"]
+
+
+@pytest.mark.req("OUT-05")
+def test_without_a_verified_certificate_mail_waits_and_nothing_of_it_is_said(hub: Hub) -> None:
+    sent = {name: hub.submit(name, READER) for name in UNSAFE}
+    for name, message_id in sent.items():
+        attempt = hub.last_attempt(message_id, READER)
+        assert attempt["outcome"] == "deferred", name
+        assert re.search("STARTTLS is not offered" if name == "stripped" else "(?i)certificate", attempt["reply"]), name
+        said = {line.split()[0] for line in hub.sinks[name].commands}
+        assert said <= {"EHLO", "STARTTLS", "QUIT"}, f"{name} heard {said}"
+        assert hub.sinks[name].messages == []
+
+
+@pytest.mark.parametrize("offer", ["AUTH PLAIN LOGIN", "AUTH LOGIN"])
+def test_the_smarthost_is_logged_in_to_by_plain_or_login(hub: Hub, offer: str) -> None:
+    sink = hub.sinks["login"]
+    sink.on("EHLO", f"250-sink.example.com\r\n250 {offer}")
+    sink.drop_connections()
+    assert hub.relayed("login", READER).login == "user"
+
+
+def test_a_password_that_the_smarthost_refuses_defers_and_is_nowhere_to_be_read(hub: Hub) -> None:
+    sink = hub.sinks["login"]
+    sink.on("AUTH", "535 5.7.8 wrong password", times=1)
+    sink.drop_connections()
+    message_id = hub.submit("login", READER)
+    attempt = hub.last_attempt(message_id, READER)
+    assert (attempt["outcome"], "535 5.7.8" in attempt["reply"]) == ("deferred", True)
+    assert sink.wait_for(1, 20)[0].login == "user"
+    assert "secret" not in hub.gateway.log.read_text() + attempt["reply"]
+
+
+def test_a_smarthost_that_knows_only_helo_is_relayed_to(hub: Hub) -> None:
+    sink = hub.sinks["default"]
+    sink.on("EHLO", "502 5.5.1 not implemented")
+    sink.drop_connections()
+    received = hub.relayed("default", READER)
+    assert (received.helo, received.options) == ("relay.example.com", ())
+    sink.normal()
+    sink.drop_connections()
+
+
+# the envelope
+
+
+DSN = ("RET=HDRS", "ENVID=QQ314159")
+RCPT_DSN = ("NOTIFY=SUCCESS,DELAY", "ORCPT=rfc822;Bob+2BSmith@Example.ORG")
+
+
+@pytest.mark.req("OUT-09")
+def test_dsn_parameters_are_passed_on_unchanged(hub: Hub) -> None:
+    received = hub.relayed("default", READER, options=DSN, recipient_options=RCPT_DSN)
+    assert [one for one in received.options if not one.startswith("SIZE=")] == list(DSN)
+    assert received.recipient_options == (RCPT_DSN,)
+
+
+@pytest.mark.req("OUT-09")
+def test_dsn_parameters_are_not_invented(hub: Hub) -> None:
+    received = hub.relayed("default", READER)
+    assert [one.partition("=")[0] for one in received.options] == ["SIZE"]
+    assert received.recipient_options == ((),)
+
+
+@pytest.mark.req("OUT-09")
+def test_dsn_parameters_are_not_said_to_a_smarthost_that_does_not_offer_them(hub: Hub) -> None:
+    with offering(hub.sinks["default"], WITHOUT_DSN):
+        received = hub.relayed("default", READER, options=DSN, recipient_options=RCPT_DSN)
+    assert (received.options[1:], received.recipient_options) == ((), ((),))
+
+
+class offering:
+    """For a while a sink offers other extensions, to connections that are made in that while only."""
+
+    def __init__(self, sink: Sink, extensions: tuple[str, ...]) -> None:
+        self._sink = sink
+        self._extensions = extensions
+
+    def __enter__(self) -> None:
+        self._usual, self._sink.offered = self._sink.offered, self._extensions
+        self._sink.drop_connections()
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.offered = self._usual
+        self._sink.drop_connections()
+
+
+@pytest.mark.req("I18N-01")
+@pytest.mark.parametrize(
+    ("recipient", "header", "needs"),
+    [
+        (READER, "", False),
+        ("δοκιμή@example.org", "", True),
+        ("reader@bücher.example", "", True),
+        (READER, "Comments: Grüße\n", True),
+    ],
+)
+def test_smtputf8_is_asked_for_where_envelope_or_header_need_it(
+    hub: Hub, recipient: str, header: str, needs: bool
+) -> None:
+    content = notice("default", "undisclosed-recipients:;", header=header)
+    received = hub.relayed("default", recipient, content=content, options=("SMTPUTF8",))
+    assert received.recipients == (recipient,)
+    assert ("SMTPUTF8" in received.options) == needs
+
+
+@pytest.mark.req("I18N-01", "I18N-02")
+def test_a_domain_is_written_in_a_labels_for_a_smarthost_without_smtputf8(hub: Hub) -> None:
+    content = notice("default", "undisclosed-recipients:;")
+    with offering(hub.sinks["default"], WITHOUT_UTF8):
+        received = hub.relayed("default", "reader@bücher.example", content=content, options=("SMTPUTF8",))
+    assert received.recipients == ("reader@xn--bcher-kva.example",)
+    assert "SMTPUTF8" not in received.options
+    assert received.content.partition(b"\r\n\r\n")[0].isascii()
+
+
+@pytest.mark.req("I18N-02")
+def test_a_local_part_beyond_ascii_fails_with_its_status_at_a_smarthost_without_smtputf8(hub: Hub) -> None:
+    content = notice("default", "undisclosed-recipients:;")
+    with offering(hub.sinks["default"], WITHOUT_UTF8):
+        message_id = hub.submit("default", "δοκιμή@example.org", content=content, options=("SMTPUTF8",))
+        attempt = hub.last_attempt(message_id, "δοκιμή@example.org")
+    assert (attempt["outcome"], attempt["reply"][:9]) == ("failed", "550 5.6.7")
+    assert [one for one in hub.sinks["default"].messages if one.envelope_from] == []
+
+
+@pytest.mark.req("I18N-03")
+def test_an_internationalised_host_name_is_said_in_a_labels(hub: Hub, tmp_path: Path) -> None:
+    top = 'hostname = "relay.bücher.example"\nworkers = 1\ndata_dir = "var"\ndatabase = "sqlite:var/assent.db"'
+    sink = hub.sinks["default"]
+    gateway = Gateway(tmp_path / "house", sink.url, sections={"top": top}).prepare().start()
+    try:
+        gateway.submit(notice("billing", READER), [READER], login="shop", sender="billing@example.com")
+        (received,) = sink.wait_for(1)
+    finally:
+        gateway.close()
+    assert received.helo == "relay.xn--bcher-kva.example"
+    assert b"by relay.xn--bcher-kva.example with" in field_of(received.content, "Received")[0]
+
+
+# connections
+
+
+@pytest.mark.req("OUT-19")
+def test_each_stream_goes_to_the_smarthost_that_it_names(hub: Hub) -> None:
+    hub.submit("patient", READER)
+    assert hub.gateway.submit(newsletter(READER), [READER])[""][0] == 250
+    assert [one.envelope_from for one in hub.sinks["patient"].wait_for(1)] == ["patient@example.com"]
+    assert [one.envelope_from for one in hub.sinks["default"].wait_for(1)] == ["letters@news.example.com"]
+
+
+@pytest.mark.req("OUT-19")
+def test_a_smarthost_gets_no_more_connections_and_messages_on_each_than_it_allows(hub: Hub) -> None:
+    sink = hub.sinks["patient"]
+    sink.on("MAIL", delay=0.02)
+    before, most = sink.connections, 0
+    for _ in range(8):
+        hub.submit("patient", READER)
+    deadline = time.monotonic() + 20
+    while len(sink.messages) < 8 and time.monotonic() < deadline:
+        most = max(most, sink.open_connections)
+        time.sleep(0.005)
+    assert len(sink.messages) == 8
+    assert most <= 2
+    assert sink.connections - before >= 3, "at most two messages on each connection"
+
+
+@pytest.mark.req("OUT-19")
+def test_the_rate_of_a_smarthost_holds_for_all_workers_together(hub: Hub) -> None:
+    sink = hub.sinks["throttled"]
+    count = int(14 * RATE_SECONDS) + 1
+    for _ in range(count):
+        hub.submit("throttled", READER)
+    times = [one.at for one in sink.wait_for(count, 3 * RATE_SECONDS + 20)]
+    assert len({one.connection for one in sink.messages}) >= 2, "both workers took part"
+    assert max_within(times, 1.0) <= 15
+    assert (count - 1) / (times[-1] - times[0]) <= 14.2
+    assert (count - 1) / (times[-1] - times[0]) >= 7, "the rate is used, too"
+
+
+def max_within(times: list[float], seconds: float) -> int:
+    """Return how many at most fall within any window of so many seconds."""
+    return max(sum(start <= at < start + seconds for at in times) for start in times)
+
+
+@pytest.mark.req("OUT-19")
+def test_the_next_address_takes_over_and_gives_back(hub: Hub) -> None:
+    first, second = hub.sinks["first"], hub.sinks["second"]
+    hub.relayed("first", READER)
+    first.stop()
+    hub.submit("first", READER)
+    assert len(second.wait_for(1)) == 1
+    first.start()
+    eventually(lambda: hub.submit("first", READER) and len(first.messages) > 1, 30)
+
+
+@pytest.mark.req("OUT-20")
+def test_a_connection_that_went_stale_between_two_messages_costs_no_attempt(hub: Hub) -> None:
+    sink = hub.sinks["default"]
+    for n in range(6):
+        message_id = hub.submit("default", READER)
+        sink.wait_for(n + 1, 5)
+        sink.drop_connections()
+    lines = hub.lines(message_id, READER)
+    assert [line["outcome"] for line in lines if line["kind"] == "attempt"] == ["relayed"]
+
+
+@pytest.mark.req("OUT-04")
+@pytest.mark.parametrize("end", [DROP, RESET])
+def test_a_copy_whose_answer_is_lost_is_sent_once_more_with_its_message_id_and_counted(hub: Hub, end: object) -> None:
+    sink, before = hub.sinks["default"], hub.counted("assent_answers_lost_total")
+    sink.on("DOT", end, times=1)
+    content = notice("default", READER)
+    without = re.sub(rb"Message-ID: .*\r\n", b"", content)
+    with hub.gateway.smtp("all") as client:
+        assert client.mail("default@example.com")[0] == client.rcpt(READER)[0] == client.data(without)[0] == 250
+    ids = {field_of(one.content, "Message-ID")[0] for one in sink.wait_for(2, 20)}
+    time.sleep(1.5)
+    assert (len(ids), len(sink.messages)) == (1, 2)
+    assert hub.counted("assent_answers_lost_total") == before + 1
+
+
+# next hops that are not SMTP
+
+
+def test_an_lmtp_server_answers_for_each_recipient(hub: Hub) -> None:
+    sink = hub.sinks["lmtp"]
+    sink.on("DOT", "452 4.2.2 over quota", containing="full@", times=1)
+    sink.on("DOT", "550 5.2.1 closed", containing="closed@")
+    people = ["open@example.org", "full@example.org", "closed@example.org"]
+    message_id = hub.submit("lmtp", *people)
+    first, again = sink.wait_for(2, 20)
+    assert (first.recipients, again.recipients) == (tuple(people), ("full@example.org",))
+    outcomes = [eventually(lambda one=one: hub.settled(message_id, one)) for one in people]
+    assert outcomes == ["relayed", "relayed", "failed"]
+    assert first.helo == "relay.example.com"
+
+
+def test_a_maildir_keeps_each_recipients_copy(hub: Hub) -> None:
+    hub.submit("folder", "a@example.org", "b@example.org")
+    box = mailbox.Maildir(hub.folder / "outbox", create=False)
+    eventually(lambda: len(box) == 2)
+    assert sorted(one["Delivered-To"] for one in box) == ["a@example.org", "b@example.org"]
+    assert {one["Return-Path"] for one in box} == {"<folder@example.com>"}
+    assert all(one["DKIM-Signature"] for one in box)
