@@ -80,6 +80,7 @@ class House:
         self.made = made
         for name in ("server.pem", "server.key", "site.pem", "site.key"):
             self.put(f"var/tls/{name}", (made / name).read_bytes())
+        self.put("var/tls/ca.pem", (made / "server.pem").read_bytes())
         self.use_key("rsa2048.pem")
         self.put("var/smarthost.password", b"correct horse\n")
 
@@ -265,6 +266,7 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 # What has come since, in the contract's spirit.
 ADDED = {
     "dkim": "identity also_sign",
+    "smarthosts": "tls_authorities",
     "submission": "max_hops",
     "streams": "give_up_after",
 }
@@ -794,6 +796,21 @@ def test_a_key_with_a_passphrase_is_refused_without_asking_for_it(house: House) 
     assert "without a passphrase" in house.only_problem()
 
 
+def test_authorities_must_be_certificates(house: House) -> None:
+    named = house.change('# tls_authorities = "var/tls/ca.pem"', 'tls_authorities = "var/tls/ca.pem"')
+    assert named.load().smarthosts["default"].authorities.startswith("-----BEGIN CERTIFICATE-----")
+    ca = house.put("var/tls/ca.pem", b"no certificate")
+    assert "holds no certificates in PEM" in named.only_problem()
+    ca.unlink()
+    assert "there is no file" in named.only_problem()
+
+
+@pytest.mark.parametrize(("written", "a_second"), [("none", 0), ("14/s", 14), ("30/m", 0.5), ("3600/h", 1)])
+def test_a_rate_is_so_many_a_second(house: House, written: str, a_second: float) -> None:
+    changed = house.change('rate = "none"', f'rate = "{written}"')
+    assert changed.load().smarthosts["default"].rate == a_second
+
+
 def test_implicit_tls_needs_a_certificate(house: House) -> None:
     house.text = re.sub(r"(?m)^tls_(certificate|key) = .*\n", "", house.text)
     assert "submission.listen_tls has no certificate to show" in house.only_problem()
@@ -811,7 +828,6 @@ def test_a_door_to_the_world_without_tls_is_a_warning(house: House) -> None:
 ASKED_FOR = {
     "consent.require": '"regime"',
     "consent.markets": '["US"]',
-    "smarthosts.rate": '"14/s"',
     "site.subscribe": "true",
     "site.rights": "true",
     "streams.refusals": '"report"',

@@ -258,7 +258,6 @@ def test_the_body_is_not_declared_8bit_when_it_is_not() -> None:
     assert done.written[0].startswith(b"MAIL FROM:<news@example.com> SIZE=24\r\n")
 
 
-@pytest.mark.req("I18N-06")
 def test_an_internationalised_orcpt_is_spelled_in_ascii_without_smtputf8() -> None:
     bob = Recipient(Address.parse("bob@bücher.example"), ("ORCPT=utf-8;δ+2B@bücher.example",))
     copy = Copy("news@example.com", (bob,), (CONTENT,), ())
