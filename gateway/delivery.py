@@ -206,7 +206,7 @@ class Delivery:
             await self._wait_for_destination(parcel, lane, seconds)
             return
         try:
-            async with lane.slots, lane.pool.connection(len(parcel.addressees)) as connection:
+            async with lane.slots, lane.connection(parcel) as connection:
                 settlements = await self._attempt(parcel, lane, connection)
         except RelayUnavailable as error:
             self._metrics.smarthost_unavailable()

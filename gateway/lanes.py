@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Collection, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from gateway.address import Address
 from gateway.copies import MessageDraft
 from gateway.model import Priority, Smarthost, SpooledMessage, SpooledRecipient, priority_of
 from gateway.pacing import Paces
-from gateway.smarthost import Pool
+from gateway.smarthost import Connection, Pool
 
 MEMORY_BUDGET = 64 * 1024 * 1024
 """Octets of messages that may wait in one process; what comes beyond is left in the spool and read back."""
@@ -57,13 +58,23 @@ def domain_of(address: Address) -> str:
 class Lane:
     """The parcels that wait for one smarthost and are of one kind; breach notices first."""
 
-    def __init__(self, pool: Pool, smarthost: Smarthost, connections: int, budget: int, paces: Paces) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        smarthost: Smarthost,
+        connections: int,
+        budget: int,
+        paces: Paces,
+        *,
+        gives_way: bool = False,
+    ) -> None:
         self.pool = pool
         self.smarthost = smarthost
         self.paces = paces
         self.connections = connections
         self.slots = asyncio.Semaphore(connections)
         self.room = budget
+        self._gives_way = gives_way
         self._waiting: tuple[deque[Parcel], deque[Parcel]] = (deque(), deque())
         self._idle: list[asyncio.Future[Parcel | None]] = []
         self._closed = asyncio.Event()
@@ -92,6 +103,10 @@ class Lane:
 
     def done(self, parcel: Parcel) -> None:
         self.room += parcel.octets
+
+    def connection(self, parcel: Parcel) -> AbstractAsyncContextManager[Connection]:
+        """Lend a connection for a parcel; where the smarthost has a rate, promotion gives way (OUT-17)."""
+        return self.pool.connection(len(parcel.addressees), gives_way=self._gives_way)
 
     def recall(self, message_ids: Collection[int]) -> list[Parcel]:
         """Take out and return what still waits of these messages; it is done with."""
@@ -129,7 +144,7 @@ class Lanes:
         left_alone = max(1, connections // LEFT_ALONE)
         self.schedule = smarthost.schedule
         self.essential = Lane(pool, smarthost, connections, budget - promotion, paces)
-        self.promotion = Lane(pool, smarthost, max(1, connections - left_alone), promotion, paces)
+        self.promotion = Lane(pool, smarthost, max(1, connections - left_alone), promotion, paces, gives_way=True)
 
     def lane(self, priority: Priority) -> Lane:
         return self.promotion if priority is Priority.PROMOTION else self.essential

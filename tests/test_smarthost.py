@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from gateway.address import Address
 from gateway.errors import Malformed, RelayUnavailable
 from gateway.model import Copy, Recipient, Reply, Smarthost
-from gateway.smarthost import AMBIGUOUS, Pool, PrepareAgain, Timeouts, Turnstile, asks_to_slow_down, obstacle
+from gateway.smarthost import AMBIGUOUS, Pool, PrepareAgain, Timeouts, Turnstile, obstacle
 from gateway.smarthost.conversation import (
     Answer,
     AnswerReader,
@@ -173,8 +173,9 @@ def test_a_421_answers_everything_that_was_not_answered() -> None:
 def test_a_421_is_the_reply_of_those_alone_whom_it_answers(extensions: frozenset[str], script: list[str]) -> None:
     copy = copy_to("a@example.com", "b@gmail.example", "c@example.com")
     done = relay(copy, *script, Lost("gone"), extensions=extensions)
-    assert [str(reply)[:9] for reply in done.result] == ["451 4.4.2", "421 4.7.2", "451 4.4.2"]
-    assert [asks_to_slow_down(reply) for reply in done.result] == [False, True, False]
+    assert [str(reply)[:9] for reply in done.result] == ["451 4.4.2", "421 4.7.2", "451 4.4.2"], (
+        "which others are not to pay for"
+    )
 
 
 def test_lmtp_gives_each_accepted_recipient_a_reply_of_its_own() -> None:
@@ -873,6 +874,23 @@ def test_a_rate_holds_for_all_processes_together_and_survives_one_that_is_killed
         end(child)
     taken, seconds = os.fstat(turns).st_size, time.monotonic() - began
     assert before < taken <= seconds / each + 2
+
+
+@pytest.mark.req("OUT-17")
+@on_both_loops
+async def test_who_gives_way_at_the_rate_goes_behind_those_who_do_not(sink: Sink) -> None:
+    gone: list[str] = []
+
+    async def go(name: str, gives_way: bool) -> None:
+        async with pool.connection(gives_way=gives_way):
+            gone.append(name)
+
+    async with pool_to(sink.url, rate=50.0) as pool:
+        promotion = [asyncio.create_task(go("promotion", True)) for _ in range(4)]
+        await until(lambda: bool(gone))
+        await asyncio.gather(*(go("essential", False) for _ in range(3)))
+        await asyncio.gather(*promotion)
+    assert gone == ["promotion", *["essential"] * 3, *["promotion"] * 3]
 
 
 def forked(work: Callable[[], None]) -> int:

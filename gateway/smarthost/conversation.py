@@ -28,7 +28,6 @@ _SMALL = 16 * 1024
 _SMALL_AT_ONCE = 16
 _CLOSING = 421
 _GO_AHEAD = 354
-_SLOW_DOWN = "4.7."
 
 _ANSWER_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*))?\r?")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)")
@@ -209,11 +208,6 @@ def transaction(
 def quitting(timeouts: Timeouts) -> Group:
     """Return the polite last words (RFC 5321 §4.1.1.10)."""
     return Group((b"QUIT\r\n",), 1, timeouts.quit)
-
-
-def asks_to_slow_down(reply: Reply) -> bool:
-    """True where a reply says that too much comes at once for where its recipient is: 421, or 4.7.x (RFC 3463 §3.8)."""
-    return reply.code == _CLOSING or reply.enhanced.startswith(_SLOW_DOWN)
 
 
 def obstacle(copy: Copy, extensions: frozenset[str]) -> Reply | None:

@@ -117,14 +117,15 @@ class Pool:
         return min(route.rest_left for route in self._routes)
 
     @asynccontextmanager
-    async def connection(self, recipients: int = 1) -> AsyncIterator[Connection]:
+    async def connection(self, recipients: int = 1, *, gives_way: bool = False) -> AsyncIterator[Connection]:
         """Lend a live connection, waiting for a free one and, where there is a rate, for the recipients' turn.
 
+        Those who give way wait for their turn behind those who do not.
         Raises `RelayUnavailable`, at once while every address is backing off.
         """
         async with self._slots:
             if self._interval:
-                await self._turnstile.go_through(recipients * self._interval)
+                await self._turnstile.go_through(recipients * self._interval, gives_way=gives_way)
             connection = self._take_idle() or Connection(self, *await self.open_route())
             try:
                 yield connection

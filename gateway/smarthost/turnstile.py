@@ -21,7 +21,7 @@ _MOMENT = struct.Struct("d")
 
 
 class Turnstile:
-    """Lets one caller through at a time, and then none for as long as that caller pays for.
+    """Lets one caller through at a time, and then none for as long as that one's copies take at the smarthost's rate.
 
     The moment at which the next may go (CLOCK_MONOTONIC, which processes share) is in a file without a name; its record
     lock is the process's own, and gone with the process.
@@ -30,13 +30,20 @@ class Turnstile:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._file.write(_MOMENT.pack(0.0))
-        self._line = asyncio.Lock()
+        self._line, self._line_behind = asyncio.Lock(), asyncio.Lock()
 
-    async def go_through(self, seconds: float) -> None:
-        """Wait for a turn; the next is `seconds` later."""
-        async with self._line:
+    async def go_through(self, seconds: float, *, gives_way: bool = False) -> None:
+        """Wait for a turn; the next is `seconds` later. Who `gives_way` stands behind all who do not (OUT-17)."""
+        async with self._line_behind if gives_way else self._line:
+            await self._let_pass(gives_way)
             while wait := self._claim(seconds):
                 await asyncio.sleep(wait)
+                await self._let_pass(gives_way)
+
+    async def _let_pass(self, gives_way: bool) -> None:
+        while gives_way and self._line.locked():
+            async with self._line:
+                pass
 
     def _claim(self, seconds: float) -> float:
         """Take the turn if it is due, and return 0; otherwise return how long it will take, in seconds."""
