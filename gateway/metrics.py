@@ -51,8 +51,6 @@ class Board:
 
     def __init__(self, slots: int) -> None:
         self._cells = memoryview(mmap.mmap(-1, slots * _WIDTH * 8)).cast("Q")
-        self.guests = memoryview(mmap.mmap(-1, slots * 8)).cast("Q")
-        """Open connections of each worker, for those who share a door."""
 
     def row(self, slot: int) -> Metrics:
         return Metrics(self._cells[slot * _WIDTH : (slot + 1) * _WIDTH])

@@ -253,6 +253,14 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """At most so many in so many seconds."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RetrySchedule:
     """When a deferred copy is tried again, and when we give up (RFC 5321 §4.5.4.1)."""
 

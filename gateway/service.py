@@ -29,7 +29,8 @@ from gateway.errors import ConfigError, StoreUnavailable
 from gateway.ids import Ids
 from gateway.installation import KEEPER_SLOT, Clock, data_folder, open_store, prepare, signers
 from gateway.lanes import MEMORY_BUDGET, Lanes
-from gateway.listener import Listener, Seats, server_tls
+from gateway.listener import Crowd, Limits, Listener, server_tls
+from gateway.listener.desk import LoginDesk
 from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
 from gateway.metrics import Board
@@ -79,6 +80,19 @@ class Sockets:
     console: Sequence[socket.socket]
 
 
+@dataclass(frozen=True, slots=True)
+class Crowds:
+    """What the workers of one crew know together of those who come to each listener."""
+
+    submission: Crowd
+    feedback: Crowd
+
+    @classmethod
+    def of(cls, config: Config) -> Crowds:
+        submission = config.submission
+        return cls(Crowd(config.workers, submission.connection_rate, submission.message_rate), Crowd(config.workers))
+
+
 def serve(path: Path, parts: Sequence[str]) -> int:
     """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`."""
     config = load(path)
@@ -107,14 +121,15 @@ def _crew(config: Config, plant: Plant) -> Crew:
     first = next(plant.first_slots)
     for name in config.smarthosts.keys() - plant.turnstiles.keys():
         plant.turnstiles[name] = Turnstile()
+    crowds = Crowds.of(config)
     mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, plant))}
     for number in range(config.workers):
-        mains[f"worker {number}"] = _worker_main(config, plant, first, number)
+        mains[f"worker {number}"] = _worker_main(config, plant, crowds, first, number)
     return Crew(mains)
 
 
-def _worker_main(config: Config, plant: Plant, first_slot: int, number: int) -> Main:
-    return lambda pipe: _run(pipe, Worker(config, plant, first_slot, number).work)
+def _worker_main(config: Config, plant: Plant, crowds: Crowds, first_slot: int, number: int) -> Main:
+    return lambda pipe: _run(pipe, Worker(config, plant, crowds, first_slot, number).work)
 
 
 def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
@@ -137,15 +152,16 @@ def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
 class Worker:
     """One process that takes mail, relays it, and serves the public site."""
 
-    def __init__(self, config: Config, plant: Plant, first_slot: int, number: int) -> None:
+    def __init__(self, config: Config, plant: Plant, crowds: Crowds, first_slot: int, number: int) -> None:
         self._config = config
         self._parts = plant.parts
         self._sockets = plant.sockets
         self._turnstiles = plant.turnstiles
         self._number = number
         self._metrics = plant.board.row(first_slot + number)
-        self._seats = Seats(plant.board.guests[first_slot : first_slot + config.workers], number)
         self._campaign_rows = plant.campaigns.rows(first_slot, config.workers)
+        self._submitters = crowds.submission.seen_by(number)
+        self._strangers = crowds.feedback.seen_by(number)
         self._now = Clock().now
         self._ids = Ids(first_slot + number, self._now)
 
@@ -172,7 +188,10 @@ class Worker:
         max_hops = config.submission.max_hops
         house = House(config.hostname, max_hops, config.company.help_url, config.streams, config.topics)
         campaigns = Campaigns(self._campaign_rows, self._number, store.people, self._metrics, self._now)
-        handler = SubmissionHandler(house, store, copies, delivery, campaigns, self._ids, self._metrics, self._now)
+        desk = LoginDesk(store.people, self._submitters, config.submission.message_rate)
+        handler = SubmissionHandler(
+            house, desk, store, copies, delivery, campaigns, self._ids, self._metrics, self._now
+        )
         listeners = [await self._submission(handler)]
         if config.feedback:
             listeners.append(await self._feedback(store, tokens))
@@ -191,7 +210,19 @@ class Worker:
             self._config.hostname, submission.max_message_size, submission.max_recipients, auth=Auth.AFTER_TLS
         )
         tls = server_tls(submission.tls.certificate, submission.tls.key) if submission.tls else None
-        listener = Listener(handler, terms, tls=tls, plaintext_from=submission.plaintext_from, seats=self._seats)
+        limits = Limits(
+            connections_per_address=submission.connections_per_address,
+            arrivals=submission.connection_rate,
+            idle=submission.timeout,
+        )
+        listener = Listener(
+            handler,
+            terms,
+            tls=tls,
+            plaintext_from=submission.plaintext_from,
+            limits=limits,
+            census=self._submitters,
+        )
         for bound in self._sockets.submission:
             await listener.serve(bound)
         for bound in self._sockets.submission_tls:
@@ -201,7 +232,7 @@ class Worker:
     async def _feedback(self, store: Store, tokens: UnsubscribeTokens) -> Listener:
         assert self._config.feedback is not None
         handler = FeedbackHandler(self._config.feedback.domain, store.people, tokens, self._metrics, self._now)
-        listener = Listener(handler, Terms(self._config.hostname))
+        listener = Listener(handler, Terms(self._config.hostname), census=self._strangers)
         for bound in self._sockets.feedback:
             await listener.serve(bound)
         return listener

@@ -52,14 +52,14 @@ def guarded(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A gateway that takes no password in the clear, binds one login to an address, and has tight limits."""
     running = Gateway(tmp_path_factory.mktemp("guarded") / "house", shared_sink.url).prepare()
     running.write_config(
-        submission=_submission(running, 'plaintext_from = []\nmax_message_size = "64KiB"\nmax_recipients = 100')
+        submission=submission(running, 'plaintext_from = []\nmax_message_size = "64KiB"\nmax_recipients = 100')
     )
     running.add_login("printer", "billing", "--network", f"{BOUND}/32")
     yield running.start()
     running.close()
 
 
-def _submission(gateway: Gateway, more: str, *hosts: str) -> str:
+def submission(gateway: Gateway, more: str, *hosts: str) -> str:
     listen = [f"{host}:{gateway.submission}" for host in ("127.0.0.1", *hosts)]
     return (
         textwrap.dedent(f"""
@@ -196,7 +196,7 @@ def test_another_host_can_neither_log_in_without_tls_nor_submit_without_login(
     elsewhere: Elsewhere, make_gateway: MakeGateway, sink: Sink
 ) -> None:
     house = make_gateway()
-    house.write_config(submission=_submission(house, "", elsewhere.ours))
+    house.write_config(submission=submission(house, "", elsewhere.ours))
     house.start()
     heard = elsewhere.says(
         house.submission, "EHLO tool.example.net", "AUTH PLAIN AG5ld3MAeA==", "MAIL FROM:<a@news.example.com>"
@@ -211,7 +211,7 @@ def test_another_host_can_neither_log_in_without_tls_nor_submit_without_login(
 @pytest.mark.req("SMTP-03")
 def test_a_network_that_is_not_listed_gets_no_auth_in_the_clear(make_gateway: MakeGateway) -> None:
     house = make_gateway()
-    house.write_config(submission=_submission(house, 'plaintext_from = ["127.0.0.1", "127.5.0.0/16"]'))
+    house.write_config(submission=submission(house, 'plaintext_from = ["127.0.0.1", "127.5.0.0/16"]'))
     house.start()
     for source, is_listed in (("127.0.0.1", True), ("127.5.6.7", True), ("127.0.0.2", False)):
         with connect(house, source=source) as client:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +18,25 @@ from tests.conftest import MakeGateway
 from tests.gateway_under_test import Gateway, eventually, fetch, field_of, invoice
 from tests.raw_smtp import RawSmtp
 from tests.sink import Sink
-from tests.test_blackbox_smtp import connect, refused_in_one_sentence, tls
+from tests.test_blackbox_smtp import connect, refused_in_one_sentence, submission, tls
 
 BILLING = "billing@example.com"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def tight(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway of two workers that bears with little; tests come to it from addresses of their own."""
+    running = Gateway(tmp_path_factory.mktemp("tight") / "house", shared_sink.url, workers=2).prepare()
+    bears = {
+        "timeout": '"2s"',
+        "connections_per_address": "6",
+        "connection_rate": '"30/h"',
+        "message_rate": '"20/h"',
+    }
+    running.write_config(submission=submission(running, "".join(f"{key} = {value}\n" for key, value in bears.items())))
+    yield running.start()
+    running.close()
 
 
 # parameters
@@ -198,6 +218,97 @@ def test_465_is_tls_at_once_587_needs_starttls_and_25_is_nobodys(make_gateway: M
     with pytest.raises(ConnectionRefusedError):
         RawSmtp(25, host)
     assert len(sink.wait_for(1)) == 1
+
+
+# guesses
+
+
+def say_from(gateway: Gateway, source: str, name: str, password: str) -> list[int]:
+    """Try to log in three times on one connection from this address; return the codes."""
+    with connect(gateway, source=source) as client:
+        codes = [client.login(name, password).code for _ in range(3)]
+        assert client.reply().code == 421
+        assert client.is_closed()
+    return codes
+
+
+@pytest.mark.req("SMTP-28")
+def test_who_guesses_is_refused_unheard_and_nobody_else_is(tight: Gateway, sink: Sink) -> None:
+    """What is right does not help where too much was wrong; wherever the login has been in, it still gets in (S13)."""
+    guesser, tool, elsewhere = "127.0.1.1", "127.0.1.2", "127.0.1.3"
+    with connect(tight, "news", source=guesser), connect(tight, "shop", source=tool):
+        pass
+    codes = [code for _ in range(6) for code in say_from(tight, guesser, "shop", "wrong")]
+    assert codes[:9] == [535] * 9 and set(codes[12:]) == {454}
+    assert say_from(tight, guesser, "shop", tight.passwords["shop"]) == [454] * 3
+    codes = [code for _ in range(6) for code in say_from(tight, tool, "news", "wrong")]
+    assert set(codes[12:]) == {454}
+    for source, login in ((tool, "shop"), (guesser, "news"), (elsewhere, "shop"), (elsewhere, "news")):
+        with connect(tight, login, source=source):
+            pass
+
+
+# how many, how fast, how long
+
+
+@pytest.mark.req("SMTP-28")
+def test_an_address_has_so_many_connections_over_all_workers(tight: Gateway, sink: Sink) -> None:
+    with ExitStack() as open_ones:
+        for _ in range(6):
+            open_ones.enter_context(connect(tight, source="127.0.2.1"))
+        for _ in range(5):
+            with RawSmtp(tight.submission, source="127.0.2.1") as client:
+                assert refused_in_one_sentence(client.greeting, 421, "4.7.0")
+                assert client.is_closed()
+        with connect(tight, "shop", source="127.0.2.2") as client:
+            assert client.transact(invoice(), ["cap@example.org"], BILLING).code == 250
+    eventually(lambda: RawSmtp(tight.submission, source="127.0.2.1").greeting.code == 220)
+
+
+@pytest.mark.req("SMTP-28")
+def test_an_address_opens_so_many_connections_an_hour(tight: Gateway, sink: Sink) -> None:
+    heard = []
+    for _ in range(35):
+        with RawSmtp(tight.submission, source="127.0.3.1") as client:
+            heard.append(client.greeting)
+    assert {said.code for said in heard[:28]} == {220}
+    assert all(refused_in_one_sentence(said, 421, "4.7.0") for said in heard[32:])
+    with connect(tight, "shop", source="127.0.3.2") as client:
+        assert client.transact(invoice(), ["pace@example.org"], BILLING).code == 250
+
+
+@pytest.mark.req("SMTP-28")
+def test_a_login_begins_so_many_messages_an_hour(tight: Gateway, sink: Sink) -> None:
+    tight.add_login("fast", "billing")
+    heard = []
+    for _ in range(4):
+        with connect(tight, "fast", source="127.0.4.1") as client:
+            for _ in range(6):
+                heard.append(client.say(f"MAIL FROM:<{BILLING}>"))
+                client.say("RSET")
+    assert [said.code for said in heard[:20]] == [250] * 20
+    assert all(refused_in_one_sentence(said, 450, "4.7.0") for said in heard[22:])
+    with connect(tight, "fast", source="127.0.4.2") as client:
+        assert client.say(f"MAIL FROM:<{BILLING}>").code == 450, "wherever it comes from"
+    with connect(tight, "shop", source="127.0.4.1") as client:
+        assert client.transact(invoice(), ["pace@example.org"], BILLING).code == 250
+    assert len(sink.wait_for(1)) == 1
+
+
+@pytest.mark.req("SMTP-28")
+def test_who_says_nothing_for_too_long_is_sent_away(gateway: Gateway, tight: Gateway) -> None:
+    """Where two seconds are set all of them are; where nothing is set, and five minutes are the rule, none is."""
+    with ExitStack() as open_ones:
+        patient = open_ones.enter_context(connect(gateway))
+        after_ehlo = open_ones.enter_context(connect(tight, source="127.0.5.1"))
+        silent, half_a_line = (open_ones.enter_context(RawSmtp(tight.submission, source="127.0.5.1")) for _ in range(2))
+        half_a_line.send(b"EHLO tool")
+        for client in (half_a_line, silent, after_ehlo):
+            assert refused_in_one_sentence(client.reply(), 421, "4.4.2")
+            assert client.is_closed()
+        assert patient.say("NOOP").code == 250
+    reference = (ROOT / "docs" / "configuration.md").read_text()
+    assert re.search(r"`timeout` \|.*\| `\"5m\"` \|", reference)
 
 
 # mail loops

@@ -267,8 +267,8 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 ADDED = {
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities",
-    "submission": "max_hops",
     "streams": "give_up_after",
+    "submission": "max_hops timeout connections_per_address connection_rate message_rate",
 }
 
 

@@ -11,15 +11,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.dialogue import Terms
-from gateway.listener import Listener, Seats
+from gateway.listener import Crowd, Listener
 
 GUESTS = 20
 
 
 @asynccontextmanager
-async def listening(sock: socket.socket, taken: memoryview, places: list[int]) -> AsyncIterator[list[Listener]]:
-    """Serve a socket by one listener for each place; every one has its own copy of the descriptor."""
-    listeners = [Listener(object(), Terms("relay.example.com"), seats=Seats(taken, place)) for place in places]
+async def listening(sock: socket.socket, places: list[int]) -> AsyncIterator[list[Listener]]:
+    """Serve a socket by a listener for each place of two; every one has its own copy of the descriptor."""
+    crowd = Crowd(2)
+    listeners = [Listener(object(), Terms("relay.example.com"), census=crowd.seen_by(place)) for place in places]
     for listener in listeners:
         await listener.serve(sock.dup())
     yield listeners
@@ -36,7 +37,7 @@ async def greeted(port: int) -> asyncio.StreamWriter:
 
 async def test_two_processes_take_as_many_connections_each() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=GUESTS) as sock:
-        async with listening(sock, memoryview(bytearray(16)).cast("Q"), [0, 1]) as (one, other):
+        async with listening(sock, [0, 1]) as (one, other):
             guests = await asyncio.gather(*(greeted(sock.getsockname()[1]) for _ in range(GUESTS)))
             assert one.traffic.guests + other.traffic.guests == GUESTS
             assert abs(one.traffic.guests - other.traffic.guests) <= 4
@@ -45,9 +46,9 @@ async def test_two_processes_take_as_many_connections_each() -> None:
 
 
 async def test_nobody_waits_for_a_process_that_hangs() -> None:
-    taken = memoryview(bytearray(16)).cast("Q")  # the second place is nobody's, and stays empty for ever
+    """The second place is nobody's, and stays empty for ever."""
     with socket.create_server(("127.0.0.1", 0), backlog=GUESTS) as sock:
-        async with listening(sock, taken, [0]) as (alone,):
+        async with listening(sock, [0]) as (alone,):
             guests = await asyncio.gather(*(greeted(sock.getsockname()[1]) for _ in range(GUESTS)))
             assert alone.traffic.guests == GUESTS
             for guest in guests:

@@ -34,6 +34,7 @@ markets = ["US"]
 [submission]
 listen = ["127.0.0.1:{port}"]
 plaintext_from = ["127.0.0.0/8"]
+connections_per_address = 1000
 
 [smarthosts.default]
 urls = ["smtp://127.0.0.1:{sink_port}"]

@@ -50,6 +50,10 @@ def _submission(table: Table) -> SubmissionConfig:
         max_message_size=table["max_message_size"],
         max_recipients=table["max_recipients"],
         max_hops=table["max_hops"],
+        timeout=table["timeout"],
+        connections_per_address=table["connections_per_address"],
+        connection_rate=table["connection_rate"],
+        message_rate=table["message_rate"],
     )
 
 

@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gateway.model import Brake
+from gateway.model import Brake, Pace
 
 _FAR_FUTURE_DIGITS = 6
 _LEAST_MESSAGE = 64 * 1024
@@ -179,6 +179,16 @@ def _rate(text: str) -> float | None:
 
 
 RATE = word("a rate", '"none" or "14/s" (a second; also /m, /h)', _rate, 0.0)
+
+
+def _pace(value: Any, folder: Path) -> Pace | None:
+    found = re.fullmatch(r"([1-9][0-9]{0,6})/([smh])", value) if isinstance(value, str) else None
+    if not found and value != "none":
+        raise ValueError(f'{shown(value)} is not a pace; write "none" or "60/m" (a minute; also /s, /h)')
+    return Pace(int(found[1]), _SECONDS[found[2]]) if found else None
+
+
+PACE = Kind("a pace", '"none" or "60/m" (a minute; also /s, /h)', _pace)
 
 
 def _brake(value: Any, folder: Path) -> Brake | None:

@@ -21,6 +21,7 @@ from gateway.config.kinds import (
     INTERVALS,
     LINE,
     OPTIONAL_INTERVAL,
+    PACE,
     RATE,
     SIZE,
     WORKERS,
@@ -179,6 +180,10 @@ SUBMISSION = Section(
         Key("max_message_size", SIZE, "25MiB", "The largest message (RFC 1870)."),
         Key("max_recipients", whole_number(1, 100_000), 1000, "The most recipients of one message."),
         Key("max_hops", whole_number(5, 1000), 50, "More `Received:` fields are a mail loop (554 5.4.6)."),
+        Key("timeout", INTERVAL, "5m", "How long a client may say nothing (RFC 5321 §4.5.3.2.7)."),
+        Key("connections_per_address", whole_number(1, 100_000), 50, "The most open at once; of IPv6, by /64."),
+        Key("connection_rate", PACE, "none", "How many connections a time one address may open; more get 421."),
+        Key("message_rate", PACE, "none", "How many messages a time one login may begin; more get 450."),
     ),
 )
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
-from gateway.model import Company, Smarthost, Stream, Topic
+from gateway.model import Company, Pace, Smarthost, Stream, Topic
 
 Network = IPv4Network | IPv6Network
 
@@ -56,6 +57,10 @@ class SubmissionConfig:
     max_message_size: int
     max_recipients: int
     max_hops: int
+    timeout: timedelta
+    connections_per_address: int
+    connection_rate: Pace | None
+    message_rate: Pace | None
 
 
 @dataclass(frozen=True, slots=True)

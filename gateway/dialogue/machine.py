@@ -413,7 +413,7 @@ class Dialogue:
 
     def _after_credentials(self, reply: Reply) -> None:
         self._authenticated = reply.is_positive
-        self._login_failures += reply.is_permanent
+        self._login_failures += not reply.is_positive
         if self._login_failures >= self._terms.max_login_failures:
             self.hang_up(Reply(421, "4.7.0", "too many failed logins"))
 

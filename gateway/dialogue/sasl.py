@@ -13,7 +13,7 @@ from gateway.errors import Malformed
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """May this login in? 235 lets it in, a permanent reply counts as a failed guess."""
+    """May this login in? 235 lets it in; anything else is a failure, of which a connection has few."""
 
     mechanism: str
     name: str

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.dialogue import Terms
-from gateway.listener.door import Door, Seats
+from gateway.listener.crowd import Census, Crowd
+from gateway.listener.door import Door
 from gateway.listener.protocol import GatewaySMTP, Limits, Network, Reception, Session, Traffic
 
-__all__ = ["GatewaySMTP", "Limits", "Listener", "Seats", "Session", "Traffic", "server_tls"]
+__all__ = ["Census", "Crowd", "GatewaySMTP", "Limits", "Listener", "Session", "Traffic", "server_tls"]
 
 _LOOK_EVERY = 5.0
 _POLL = 0.01
@@ -34,8 +35,8 @@ class Listener:
         handle_DATA(server, session, envelope)     the message is `envelope.content`
 
     `terms.auth` says whether there are logins at all: they are offered under TLS, and without it to `plaintext_from`
-    (SMTP-03). STARTTLS is offered where there is a `tls` context. With `seats`, processes that have inherited the same
-    sockets share the connections evenly.
+    (SMTP-03). STARTTLS is offered where there is a `tls` context. Processes that have inherited the same sockets share
+    the connections evenly, and count them together, where each has its own `census` of one crowd.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         plaintext_from: Sequence[Network] = (),
         limits: Limits | None = None,
-        seats: Seats | None = None,
+        census: Census | None = None,
     ) -> None:
-        self._reception = Reception(handler, terms, tls, plaintext_from, limits or Limits(), seats)
+        self._census = census or Crowd(1).seen_by(0)
+        self._reception = Reception(handler, terms, tls, plaintext_from, limits or Limits(), self._census)
         self._doors: list[Door] = []
-        self._seats = seats
         self._clock: asyncio.TimerHandle | None = None
 
     @property
@@ -80,7 +81,7 @@ class Listener:
 
     def _is_our_turn(self) -> bool:
         guests = self.traffic.guests + sum(door.entering for door in self._doors)
-        return self._seats is None or not self._seats.has_elsewhere_fewer_than(guests)
+        return not self._census.seats.has_elsewhere_fewer_than(guests)
 
     async def drain(self, seconds: float) -> None:
         """Take no new connection or command, finish the messages under way, say 421 to all, and close."""

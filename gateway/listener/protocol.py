@@ -24,8 +24,8 @@ import aiosmtpd.smtp
 
 from gateway.dialogue import Auth, Content, Credentials, Dialogue, Event, Hello, Mail, Rcpt, StartTls, Terms
 from gateway.errors import StoreUnavailable
-from gateway.listener.door import Seats
-from gateway.model import Reply
+from gateway.listener.crowd import Census, is_over, network_of
+from gateway.model import Pace, Reply
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Limits:
     """How much one listener bears. Sizes in octets; `slowest_content` in octets a second, after the first minute.
 
-    `without_progress` is how long a connection may last on which no recipient, message or login is decided.
+    `without_progress` is how long a connection may last on which no recipient, message or login is decided; `arrivals`
+    is for the connections of one address.
     """
 
     connections: int = 10_000
     connections_per_address: int = 50
+    arrivals: Pace | None = None
     octets_in_flight: int = 256 * 1024 * 1024
     idle: timedelta = timedelta(minutes=5)
     without_progress: timedelta = timedelta(minutes=20)
@@ -84,7 +86,7 @@ class Traffic:
     """
 
     limits: Limits
-    seats: Seats | None = None
+    census: Census
     connections: set[GatewaySMTP] = field(default_factory=set)
     octets_in_flight: int = 0
     draining: bool = False
@@ -103,27 +105,30 @@ class Traffic:
         self.opened += 1
         self.connections.add(connection)
         self._places[connection] = ip
-        self._by_address[ip] += 1
-        self._tell()
+        self._count(ip, 1)
+        if self.limits.arrivals:
+            self.census.arrivals.add(network_of(ip))
         return None
 
     def vacate(self, connection: GatewaySMTP) -> None:
         """Take the connection's place back, if it still has one."""
         ip = self._places.pop(connection, None)
         if ip is not None:
-            self._by_address[ip] -= 1
-            if not self._by_address[ip]:
-                del self._by_address[ip]
-            self._tell()
+            self._count(ip, -1)
 
     @property
     def guests(self) -> int:
         """How many have a place."""
         return len(self._places)
 
-    def _tell(self) -> None:
-        if self.seats:
-            self.seats.tell(self.guests)
+    def _count(self, ip: str, change: int) -> None:
+        """Take note of one more or one less, and let the other processes know."""
+        place = network_of(ip)
+        self._by_address[place] += change
+        self.census.connections.put(place, self._by_address[place])
+        if not self._by_address[place]:
+            del self._by_address[place]
+        self.census.seats.tell(self.guests)
 
     def forget(self, connection: GatewaySMTP) -> None:
         self.vacate(connection)
@@ -134,8 +139,11 @@ class Traffic:
             return _SHUTTING_DOWN
         if len(self._places) >= self.limits.connections:
             return Reply(421, "4.3.2", "too many connections, try again later")
-        if self._by_address[ip] >= self.limits.connections_per_address:
+        place = network_of(ip)
+        if self._by_address[place] + self.census.connections.elsewhere(place) >= self.limits.connections_per_address:
             return Reply(421, "4.7.0", "too many connections from your address")
+        if self.limits.arrivals and is_over(self.limits.arrivals, self.census.arrivals.level(place)):
+            return Reply(421, "4.7.0", "too many connections from your address of late, try again later")
         return None
 
 
@@ -149,12 +157,12 @@ class Reception:
         tls: SSLContext | None,
         plaintext_from: Sequence[Network],
         limits: Limits,
-        seats: Seats | None,
+        census: Census,
     ) -> None:
         self.handler = handler
         self.tls = tls
         self.limits = limits
-        self.traffic = Traffic(limits, seats)
+        self.traffic = Traffic(limits, census)
         self.hooks = {
             name.removeprefix("handle_"): getattr(handler, name) for name in dir(handler) if name.startswith("handle_")
         }

@@ -20,6 +20,7 @@ from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest, subject_of
 from gateway.errors import Malformed
 from gateway.ids import Ids, spool_text
+from gateway.listener.desk import LoginDesk
 from gateway.listener.loops import loop_refusal
 from gateway.listener.protocol import Session
 from gateway.metrics import Metrics
@@ -39,13 +40,12 @@ from gateway.model import (
     Topic,
     Verdict,
 )
-from gateway.passwords import PasswordCheck
 from gateway.policy import PAUSED, RULES, refused_by_all, strictest
 from gateway.stamp import Unstampable
 from gateway.store import Facts, LoginRecord, Now, Orders, Store
 
 _NOT_LOGGED_IN = Reply(530, "5.7.0", "log in first, or ask the operator to bind a login to this network")
-_BAD_CREDENTIALS = Reply(535, "5.7.8", "the name or the password is wrong")
+_TOO_FAST = Reply(450, "4.7.0", "too many messages of this login of late, try again later")
 _WELCOME = Reply(235, "2.7.0", "welcome")
 _OK = Reply(250, "2.1.0", "ok")
 _RECIPIENT_OK = Reply(250, "2.1.5", "ok")
@@ -120,6 +120,7 @@ class SubmissionHandler:
     def __init__(
         self,
         house: House,
+        desk: LoginDesk,
         store: Store,
         copies: CopyMaker,
         outbound: Outbound,
@@ -129,6 +130,7 @@ class SubmissionHandler:
         now: Now,
     ) -> None:
         self._house = house
+        self._desk = desk
         self._store = store
         self._copies = copies
         self._outbound = outbound
@@ -136,17 +138,15 @@ class SubmissionHandler:
         self._ids = ids
         self._metrics = metrics
         self._now = now
-        self._passwords = PasswordCheck()
 
     async def handle_AUTH(
         self, server: Any, session: Session, envelope: Any, mechanism: str, name: str, password: str
     ) -> Reply:
-        record = await self._store.people.login(name)
-        secret = record.secret if record and not record.disabled else ""
-        if not await self._passwords.accepts(name, password, secret) or record is None:
+        admitted = await self._desk.admit(session.peer[0], name, password)
+        if isinstance(admitted, Reply):
             self._metrics.login_refused()
-            return _BAD_CREDENTIALS
-        session.visit = self._visit(record)
+            return admitted
+        session.visit = self._visit(admitted)
         return _WELCOME
 
     async def handle_MAIL(
@@ -158,6 +158,8 @@ class SubmissionHandler:
         session.visit = visit
         if visit.is_over:
             return _LOGIN_CHANGED
+        if self._desk.keeps_waiting(visit.login.name):
+            return _TOO_FAST
         visit.facts = {}
         if not _may_return_to(visit.streams, reverse_path):
             return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "the login may not use this reverse path")
