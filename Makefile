@@ -22,7 +22,8 @@ torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what th
 	ASSENT_TORTURE=yes \
 	ASSENT_KILLS=200 \
 	ASSENT_INTERLEAVINGS=10000 \
-	$(BIN)/pytest tests/crash tests/test_blackbox_queue.py
+	ASSENT_ABUSE=1 \
+	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py
 
 bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
 	$(BIN)/python -m bench --write

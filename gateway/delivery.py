@@ -190,16 +190,20 @@ class Delivery:
 
     async def _relay_for_ever(self, lane: Lane) -> None:
         while parcel := await lane.next():
-            try:
-                await self._deliver(parcel, lane)
-            except StoreUnavailable as error:
-                log.warning("copies wait until the store can be read: %s", error)
-                await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
-            except Exception:
-                log.exception("an attempt failed unforeseen; the copies wait for the next claim")
-                await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
-            finally:
-                lane.done(parcel)
+            await self._relay(parcel, lane)
+            del parcel  # while this runner waits for the next one, it must not keep a large message in memory
+
+    async def _relay(self, parcel: Parcel, lane: Lane) -> None:
+        try:
+            await self._deliver(parcel, lane)
+        except StoreUnavailable as error:
+            log.warning("copies wait until the store can be read: %s", error)
+            await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
+        except Exception:
+            log.exception("an attempt failed unforeseen; the copies wait for the next claim")
+            await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
+        finally:
+            lane.done(parcel)
 
     async def _deliver(self, parcel: Parcel, lane: Lane) -> None:
         if lane.paces and (seconds := self._seconds_to_wait(parcel, lane)):

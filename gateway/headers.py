@@ -7,6 +7,7 @@ that are no field are kept too, under the name "". What the fields mean is left 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,6 +77,14 @@ def split(message: bytes, start: int = 0, end: int | None = None) -> HeaderBlock
     return HeaderBlock(tuple([Field(name.lower().decode("ascii"), raw) for raw, name in lines]), body)
 
 
+def is_too_long(message: bytes, start: int = 0, end: int | None = None) -> bool:
+    """True where the header block that begins at `start` has more than `HEADER_LIMIT` octets; never looks further."""
+    end = len(message) if end is None else end
+    if end - start <= HEADER_LIMIT or message.startswith(b"\r\n", start):
+        return False
+    return message.find(b"\r\n\r\n", start, start + HEADER_LIMIT + 2) < 0
+
+
 def make(name: str, value: bytes) -> Field:
     """Build a new field; a CR, LF or NUL in the value, except where it is folded, raises `ValueError`."""
     if _BREAKS_OUT.search(value):
@@ -86,7 +95,9 @@ def make(name: str, value: bytes) -> Field:
 def repeated_singletons(block: HeaderBlock) -> list[str]:
     """Return the names of fields that stand more than once but must not (HDR-08, RFC 6376 §8.15), sorted."""
     names = [field.name for field in block.fields if field.name in SINGLETONS]
-    return sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if len(set(names)) == len(names):
+        return []
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
 class Mailbox(NamedTuple):

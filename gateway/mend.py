@@ -54,6 +54,9 @@ def mend(message: bytes) -> bytes:
 
 def quoted_printable(data: bytes) -> bytes:
     """Encode data, in which CRLF is a line break, by RFC 2045 §6.7; no line is longer than 76 octets."""
+    if data.endswith(b"\r\n"):
+        return binascii.b2a_qp(data, istext=True)
+    # A last line without an end would become too long, and without any end in the data soft breaks would be LFs.
     return binascii.b2a_qp(data + b"\r\n", istext=True)[:-2]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.headers import Field, HeaderBlock, split
+from gateway.headers import Field, HeaderBlock, is_too_long, split
 
 DEPTH_LIMIT: Final = 100
 PARTS_LIMIT: Final = 1000
@@ -64,7 +64,8 @@ class Part:
 def parse(message: bytes, block: HeaderBlock) -> Part:
     """Return the tree of a whole message whose header block was read; never raises.
 
-    Deeper than `DEPTH_LIMIT`, or past `PARTS_LIMIT` parts, multiparts have no children.
+    Deeper than `DEPTH_LIMIT`, or past `PARTS_LIMIT` parts, multiparts have no children; a part whose header is longer
+    than a message's may be is opaque.
     """
     return _Reader(message).part(block, 0, len(message), 0, "text/plain")
 
@@ -148,6 +149,8 @@ class _Reader:
         return tuple(self._child(first, last, depth, default) for first, last in spans)
 
     def _child(self, start: int, end: int, depth: int, default: str) -> Part:
+        if is_too_long(self._message, start, end):
+            return _opaque(start, end)
         return self.part(split(self._message, start, end), start, end, depth, default)
 
     def _spans(self, boundary: bytes, start: int, end: int) -> list[tuple[int, int]]:
@@ -189,6 +192,11 @@ class _Reader:
             return start
         found = self._message.find(b"\r\n" + prefix, max(start, position - 2), end)
         return found + 2 if found >= 0 else -1
+
+
+def _opaque(start: int, end: int) -> Part:
+    """Return a part of which nothing is known, its encoding included, so that it is neither shown nor encoded anew."""
+    return Part(OPAQUE, {}, "", "", is_named=False, content_id=b"", head=start, start=start, end=end)
 
 
 def _content_type(fields: list[Field], default: str) -> tuple[str, Mapping[str, str]]:

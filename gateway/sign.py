@@ -233,7 +233,8 @@ def body_hash(body: Iterable[bytes]) -> bytes:
     for step in _steps(body):
         text = step.rstrip(b" \t\r\n")
         if text:
-            digest.update(_relaxed(b"".join([*held, text])))
+            for piece in _relaxed_pieces(held, text):
+                digest.update(piece)
             held, is_empty = [], False
         held.append(step[len(text) :])
     if not is_empty:
@@ -249,6 +250,17 @@ def _steps(body: Iterable[bytes]) -> Iterator[bytes]:
     for segment in segments:
         for at in range(0, len(segment), _STEP):
             yield segment[at : at + _STEP]
+
+
+def _relaxed_pieces(space: Sequence[bytes], text: bytes) -> Iterator[bytes]:
+    """Yield white space and the text that follows it in relaxed form, cut where a line ends, without a copy of all."""
+    rest = b""
+    for held in space:
+        rest += held
+        end = rest.rfind(b"\n") + 1
+        yield _relaxed(rest[:end])
+        rest = rest[end:]
+    yield _relaxed(rest + text)
 
 
 def _relaxed(text: bytes) -> bytes:

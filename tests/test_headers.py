@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Malformed
-from gateway.headers import HEADER_LIMIT, SINGLETONS, Field, entries, mailboxes, make, repeated_singletons, split
+from gateway.headers import (
+    HEADER_LIMIT,
+    SINGLETONS,
+    Field,
+    entries,
+    is_too_long,
+    mailboxes,
+    make,
+    repeated_singletons,
+    split,
+)
 
 ODD = (
     b"X-Folded:\r\n\twith a tab\r\n  and two  spaces\t\r\nFROM :  News\t<n@example.com>\r\n"
@@ -86,6 +96,15 @@ def test_fields_that_may_repeat_are_not_named() -> None:
 
 def test_the_limit_is_postfix_s() -> None:
     assert HEADER_LIMIT == 102400
+
+
+def test_a_header_is_too_long_from_one_octet_past_the_limit_wherever_it_begins() -> None:
+    for octets, is_over in ((HEADER_LIMIT, False), (HEADER_LIMIT + 1, True)):
+        header = b"X: " + b"x" * (octets - len("X: \r\n")) + b"\r\n"
+        assert is_too_long(header + b"\r\nbody") is is_over
+        assert is_too_long(b"preamble" + header + b"\r\nbody", len(b"preamble")) is is_over
+        assert is_too_long(header) is is_over, "what has no empty line is all header"
+    assert not is_too_long(b"\r\n" + b"x" * 2 * HEADER_LIMIT), "a message without any header is all body"
 
 
 @pytest.mark.parametrize(

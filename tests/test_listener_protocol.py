@@ -467,7 +467,7 @@ async def test_messages_in_flight_share_a_budget(certificate: tuple[Path, Path])
     async with house(certificate, limits=Limits(octets_in_flight=300_000)) as home:
         home.handler.gate.clear()
         first, second = await home.greeted(), await home.greeted()
-        big = b"x" * 200_000 + b"\r\n.\r\n"
+        big = b"\r\n" + b"x" * 200_000 + b"\r\n.\r\n"
         first.send(TRANSACTION + big)
         await asyncio.wait_for(home.handler.reached_data.wait(), 10)
         assert (await second.ask(b"MAIL FROM:<a@example.com> SIZE=200000")).startswith("452 4.3.1")

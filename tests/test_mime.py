@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.headers import split
+from gateway.headers import HEADER_LIMIT, split
 from gateway.mime import DEPTH_LIMIT, OPAQUE, PARTS_LIMIT, Part, is_inline_pgp, leaves, parse, shown
 from tests.copies_under_test import NAMES, message
 
@@ -158,6 +158,11 @@ def test_too_many_parts_are_not_entered() -> None:
 def test_too_many_lines_that_look_like_delimiters_are_not_understood() -> None:
     assert types_shown(multipart("mixed", b"\r\n" + b"--bb\r\n" * 1900)) == [PLAIN]
     assert types_shown(multipart("mixed", b"\r\n" + b"--bb\r\n" * 2100)) == []
+
+
+def test_a_part_whose_header_is_longer_than_a_messages_may_be_is_opaque() -> None:
+    content = multipart("mixed", b"\r\ntext", b"X: y\r\n" * HEADER_LIMIT + b"\r\nmore")
+    assert [part.content_type for part in leaves(tree(content))] == [PLAIN, OPAQUE]
 
 
 def test_an_unknown_encoding_makes_a_part_opaque() -> None:

@@ -24,6 +24,7 @@ import aiosmtpd.smtp
 
 from gateway.dialogue import Auth, Content, Credentials, Dialogue, Event, Hello, Mail, Rcpt, StartTls, Terms
 from gateway.errors import StoreUnavailable
+from gateway.headers import HEADER_LIMIT, is_too_long
 from gateway.listener.crowd import Census, is_over, network_of
 from gateway.model import Pace, Reply
 
@@ -346,7 +347,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         self._carried = len(asked.message)
         self._take_stock()
         self.envelope.content = asked.message
-        reply = await self._ask("DATA")
+        reply = _LONG_HEADER if is_too_long(asked.message) else await self._ask("DATA")
         self.envelope = self._create_envelope()
         self._carried = 0
         self._content_since = None
@@ -516,6 +517,7 @@ _TURNS_IN_A_ROW: Final = 100
 
 _SHUTTING_DOWN: Final = Reply(421, "4.3.2", "the service is shutting down, try again soon")
 _NO_MEMORY: Final = Reply(452, "4.3.1", "too much mail is arriving at this moment, try again later")
+_LONG_HEADER: Final = Reply(552, "5.3.4", f"the header is larger than {HEADER_LIMIT} octets")
 _NO_STORE: Final = Reply(451, "4.3.0", "the store is unavailable, try again later")
 _SURPRISE: Final = Reply(451, "4.3.0", "internal error, try again later")
 _WITHOUT_A_HOOK: Final = {
