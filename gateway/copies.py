@@ -2,12 +2,14 @@
 
 The rule that must not be broken: signing is the last step, so that the octets that are signed are the octets on the
 wire (DKIM-10), and a promotional copy that cannot be signed is not made. Which link a copy carries is settled here: the
-topic's where the message has one, all marketing where it left that open.
+topic's where the message has one, all marketing where it left that open. A large message is worked on beside the event
+loop or in steps, so that nobody waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,8 +17,8 @@ from gateway.address import Address
 from gateway.errors import Malformed
 from gateway.headers import HeaderBlock, mailboxes, split
 from gateway.ids import spool_text
-from gateway.model import Company, Copy, MessageClass, Recipient, Reply, SpooledMessage, Topic
-from gateway.sign import Signer, body_hash, signer_for
+from gateway.model import Company, Copy, MessageClass, Recipient, Reply, Segment, SpooledMessage, Topic
+from gateway.sign import STEP, Signer, body_hash, body_hash_in_steps, signer_for
 from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, prepare, received
 from gateway.tokens import ALL_MARKETING, Unsubscribe, UnsubscribeTokens
 
@@ -56,6 +58,11 @@ class MessageDraft:
     def selectors(self) -> tuple[str, ...]:
         return self.signer.selectors if self.signer else ()
 
+    @property
+    def is_large(self) -> bool:
+        """True where a copy takes so long to make that others must have their turn meanwhile."""
+        return len(self.message.message) > STEP
+
 
 class CopyMaker:
     """Makes copies by the company's configuration and keys; holds no state of any message."""
@@ -75,9 +82,14 @@ class CopyMaker:
         """True where we hold a key for the author's domain (UNS-35)."""
         return self._signer(block) is not None
 
-    def draft(self, message: SpooledMessage, block: HeaderBlock | None = None) -> MessageDraft | Unstampable:
+    async def draft(self, message: SpooledMessage, block: HeaderBlock | None = None) -> MessageDraft | Unstampable:
         """Decide what all copies of a message have in common; done once a message. `block` is its header, if known."""
         block = block or split(message.message)
+        if len(message.message) > STEP:
+            return await asyncio.to_thread(self._draft, message, block)
+        return self._draft(message, block)
+
+    def _draft(self, message: SpooledMessage, block: HeaderBlock) -> MessageDraft | Unstampable:
         addresses = tuple(one.address for one in message.recipients)
         alone = addresses[0] if len(addresses) == 1 else None
         treatment = Treatment(
@@ -90,20 +102,25 @@ class CopyMaker:
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
 
-    def promotional_copy(self, draft: MessageDraft, n: int, address_id: bytes, now: datetime) -> Copy:
+    async def promotional_copy(self, draft: MessageDraft, n: int, address_id: bytes, now: datetime) -> Copy:
         """Make the copy of recipient `n`, with the link of the person `address_id`."""
         message = draft.message
         recipient = message.recipients[n]
         message_id = f"<{spool_text(message.id)}.{n}@{self._hostname}>"
         link = self._links.to(message.topic, address_id)
-        stamped = draft.stamp.copy_for(recipient.address, link, message_id)
-        return self._finished(draft, stamped, (recipient,), body_hash(stamped.body), now)
+        if draft.is_large:
+            stamped = await asyncio.to_thread(draft.stamp.copy_for, recipient.address, link, message_id)
+            hashed = await _hash_of_large(stamped.body)
+        else:
+            stamped = draft.stamp.copy_for(recipient.address, link, message_id)
+            hashed = body_hash(stamped.body)
+        return self._finished(draft, stamped, (recipient,), hashed, now)
 
-    def shared_copy(self, draft: MessageDraft, recipients: tuple[Recipient, ...], now: datetime) -> Copy:
+    async def shared_copy(self, draft: MessageDraft, recipients: tuple[Recipient, ...], now: datetime) -> Copy:
         """Make the copy that all recipients of an essential message share."""
         stamped = draft.stamp.shared_copy(f"<{spool_text(draft.message.id)}@{self._hostname}>")
         if draft.shared_hash is None:
-            draft.shared_hash = body_hash(stamped.body)
+            draft.shared_hash = await _hash_of_large(stamped.body) if draft.is_large else body_hash(stamped.body)
         return self._finished(draft, stamped, recipients, draft.shared_hash, now)
 
     def _finished(
@@ -120,6 +137,17 @@ class CopyMaker:
     def _signer(self, block: HeaderBlock) -> Signer | None:
         author = _author(block)
         return signer_for(author.key.rpartition("@")[2], self._signers) if author else None
+
+
+async def _hash_of_large(body: Sequence[Segment]) -> bytes:
+    """Work out a body's hash; after each step the event loop has its turn."""
+    steps = body_hash_in_steps(body)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bytes(end.value)
+        await asyncio.sleep(0)
 
 
 def _author(block: HeaderBlock) -> Address | None:

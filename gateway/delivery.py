@@ -21,7 +21,7 @@ from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import attempt_line, subject_of
 from gateway.errors import RelayUnavailable, StoreUnavailable
 from gateway.ids import Ids, spool_text
-from gateway.lanes import Lane, Lanes, Parcel, domain_of
+from gateway.lanes import Lane, Lanes, Parcel, Shared, domain_of
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
@@ -119,8 +119,9 @@ class Delivery:
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft | None) -> None:
         lane = self._lane(priority_of(message.message_class), message.stream)
+        shared = Shared(draft)
         for together in _parcels(message, addressees):
-            lane.put(Parcel(message, together, draft))
+            lane.put(Parcel(message, together, shared))
 
     def _lane(self, priority: Priority, stream_name: str) -> Lane:
         stream = self._streams.get(stream_name)
@@ -241,7 +242,9 @@ class Delivery:
         ended = [self._suppressed(parcel, ruling) for ruling in rulings if not ruling.verdict.may_send]
         if not going:
             return ended
-        copy = self._copy(parcel, going)
+        copy = await self._copy(parcel, going)
+        if parcel.draft and parcel.draft.is_large and not await self._still_stands(parcel, rulings):
+            return await self._attempt(parcel, lane, connection)
         try:
             replies = await connection.relay(copy) if isinstance(copy, Copy) else [copy] * len(going)
         except PrepareAgain:
@@ -275,18 +278,28 @@ class Delivery:
             return [Purpose(message.message_class)]
         return [Purpose(message.message_class, self._topics.get(slug)) for slug in message.topics]
 
-    def _copy(self, parcel: Parcel, going: Sequence[Ruling]) -> Copy | Reply:
+    async def _still_stands(self, parcel: Parcel, rulings: Sequence[Ruling]) -> bool:
+        """Ask the policy again: while a large copy was made, its decision may have grown old (OUT-02)."""
+        return [one.verdict for one in await self._rule(parcel)] == [one.verdict for one in rulings]
+
+    async def _copy(self, parcel: Parcel, going: Sequence[Ruling]) -> Copy | Reply:
         """Make the parcel's copy; a reply of our own where it cannot be made."""
-        draft = parcel.draft or self._copies.draft(parcel.message)
+        draft = parcel.shared.draft or await self._draft(parcel)
         if isinstance(draft, Unstampable):
             return draft.reply
-        parcel.draft = draft
         if parcel.message.message_class is not MessageClass.PROMOTIONAL:
-            return self._copies.shared_copy(draft, tuple(one.addressee.recipient for one in going), self._now())
+            return await self._copies.shared_copy(draft, tuple(one.addressee.recipient for one in going), self._now())
         if draft.signer is None:
             return CANNOT_SIGN
         (ruling,) = going
-        return self._copies.promotional_copy(draft, ruling.addressee.n, ruling.facts.person, self._now())
+        return await self._copies.promotional_copy(draft, ruling.addressee.n, ruling.facts.person, self._now())
+
+    async def _draft(self, parcel: Parcel) -> MessageDraft | Unstampable:
+        """Work out what a message's copies share; whoever else needs it meanwhile waits for it."""
+        async with parcel.shared.lock:
+            if parcel.shared.draft is None:
+                parcel.shared.draft = await self._copies.draft(parcel.message)
+            return parcel.shared.draft
 
     # how it ended
 

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from encodings.aliases import aliases
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from gateway.mend import base64_lines, quoted_printable
@@ -27,7 +27,13 @@ _BASE64_STEP: Final = 57
 """Octets that make one line of 76 base64 characters."""
 
 _PRINTABLE = "".join(map(chr, range(32, 127)))
-_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]*+={0,2}\s*")
+_WHITE = b" \t\r\n\v\f"
+_STEP: Final = 256 * 1024
+"""Octets that are decoded or searched in one go; a multiple of four."""
+
+_LONGEST_MARK: Final = 8 * 1024
+"""Octets of a mark with a soft line break, and the line's worth of white space that one may have, at each place."""
+
 _SOFT_END = re.compile(rb"=[ \t]*(\r\n)?\Z")
 _SOFT_BREAK = rb"(?:=[ \t]*\r\n)?"
 
@@ -48,10 +54,14 @@ class Slot:
 
 
 class Placement(NamedTuple):
-    """What of the message a slot stands in for: `start:end`, empty where it is only put in between."""
+    """What of the message `kept` and a slot stand in for: `start:end`, empty where they are only put in between.
+
+    `kept` is encoded anew, but the same in all copies.
+    """
 
     start: int
     end: int
+    kept: bytes
     slot: Slot
 
 
@@ -75,7 +85,7 @@ def place(message: bytes, part: Part, company: Company) -> Placement | None:
     at = part.start + _insertion_point(part, content)
     words = _wording(part, content, company)
     encode = quoted_printable if part.encoding == "quoted-printable" else bytes
-    return Placement(at, at, Slot(words.before, words.after, encode, _is_html(part)))
+    return Placement(at, at, b"", Slot(words.before, words.after, encode, _is_html(part)))
 
 
 def _within_base64(part: Part, content: bytes, company: Company) -> Placement:
@@ -83,24 +93,24 @@ def _within_base64(part: Part, content: bytes, company: Company) -> Placement:
     at = _insertion_point(part, content)
     kept = at - at % _BASE64_STEP
     words = _wording(part, content, company)
-    prefix = base64_lines(content[:kept])
-    slot = Slot(
-        content[kept:at] + words.before,
-        words.after + content[at:],
-        lambda data: prefix + base64_lines(data),
-        _is_html(part),
-    )
-    return Placement(part.start, part.end, slot)
+    slot = Slot(content[kept:at] + words.before, words.after + content[at:], base64_lines, _is_html(part))
+    return Placement(part.start, part.end, base64_lines(content[:kept]), slot)
 
 
 def _decoded_base64(body: bytes) -> bytes | None:
-    if not _BASE64.fullmatch(body):
+    """Return what a base64 body says, decoded a step at a time so that other threads have their turn."""
+    padded = body.translate(None, _WHITE)
+    text = padded.rstrip(b"=")
+    if len(padded) - len(text) > 2 or b"=" in text:
         return None
-    text = b"".join(body.split()).rstrip(b"=")
+    text += b"=" * (-len(text) % 4)
     try:
-        return binascii.a2b_base64(text + b"=" * (-len(text) % 4))
+        return b"".join([_strictly(text[at : at + _STEP]) for at in range(0, len(text), _STEP)])
     except binascii.Error:
         return None
+
+
+_strictly = partial(binascii.a2b_base64, strict_mode=True)
 
 
 def _is_html(part: Part) -> bool:
@@ -111,17 +121,38 @@ def _insertion_point(part: Part, content: bytes) -> int:
     """Return where the link goes: at the end, in HTML before the last `</body>`, but never within a comment."""
     if not _is_html(part):
         return len(content)
-    at = len(content)
-    for mark in (_QP_MARKS if part.encoding == "quoted-printable" else _MARKS).finditer(content):
+    marks = _QP_MARKS if part.encoding == "quoted-printable" else _MARKS
+    at, position = len(content), 0
+    while mark := _found(marks.opening, content, position):
+        position = mark.end()
         if mark.lastgroup:
             at = mark.start()
+        elif end := _found(marks.comment_end, content, position):
+            position = end.end()
+        else:
+            return mark.start()
     return at
 
 
-def _marks(spell: Callable[[bytes], bytes]) -> re.Pattern[bytes]:
+class _Marks(NamedTuple):
+    """What begins a comment or ends the body (then it has a group), and what ends a comment."""
+
+    opening: re.Pattern[bytes]
+    comment_end: re.Pattern[bytes]
+
+
+def _marks(spell: Callable[[bytes], bytes]) -> _Marks:
     opening, comment, end, body = map(spell, (b"<", b"!--", b"-->", b"/body"))
-    closed = rb"%b(?:.*?%b|(?P<unclosed>.*))" % (comment, end)
-    return re.compile(rb"(?s)%b(?:%b|(?P<body>(?i:%b)))" % (opening, closed, body))
+    return _Marks(re.compile(rb"%b(?:%b|(?P<body>(?i:%b)))" % (opening, comment, body)), re.compile(end))
+
+
+def _found(pattern: re.Pattern[bytes], content: bytes, position: int) -> re.Match[bytes] | None:
+    """Search a step at a time, so that other threads have their turn; a mark may reach into the next step."""
+    for start in range(position, len(content), _STEP):
+        match = pattern.search(content, start, start + _STEP + _LONGEST_MARK)
+        if match:
+            return match
+    return None
 
 
 def _spell_in_quoted_printable(text: bytes) -> bytes:

@@ -12,13 +12,14 @@ import contextlib
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.address import Address
 from gateway.copies import MessageDraft
 from gateway.model import Priority, Smarthost, SpooledMessage, SpooledRecipient, priority_of
 from gateway.pacing import Paces
 from gateway.smarthost import Connection, Pool
+from gateway.stamp import Unstampable
 
 MEMORY_BUDGET = 64 * 1024 * 1024
 """Octets of messages that may wait in one process; what comes beyond is left in the spool and read back."""
@@ -32,22 +33,35 @@ PARCEL_OCTETS = 1024
 
 
 @dataclass(slots=True)
+class Shared:
+    """What the parcels of one message have in common: its draft, which the first that needs it works out (`lock`).
+
+    `parcels` counts those that are in a lane: together they hold the message's memory once.
+    """
+
+    draft: MessageDraft | Unstampable | None = None
+    parcels: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True)
 class Parcel:
     """What goes out in one transaction: a promotional copy for one recipient, or an essential message for all."""
 
     message: SpooledMessage
     addressees: tuple[SpooledRecipient, ...]
-    draft: MessageDraft | None = None
+    shared: Shared = field(default_factory=Shared)
+
+    @property
+    def draft(self) -> MessageDraft | None:
+        """What its copies have in common, once that has been worked out."""
+        return self.shared.draft if isinstance(self.shared.draft, MessageDraft) else None
 
     @property
     def destination(self) -> str:
         """The domain that it goes to; "" where there are several."""
         domains = {domain_of(one.recipient.address) for one in self.addressees}
         return domains.pop() if len(domains) == 1 else ""
-
-    @property
-    def octets(self) -> int:
-        return len(self.message.message) + PARCEL_OCTETS
 
 
 def domain_of(address: Address) -> str:
@@ -81,7 +95,10 @@ class Lane:
 
     def put(self, parcel: Parcel) -> None:
         """Hand a parcel to one of those who wait for one, or let it wait; it takes room until it is `done`."""
-        self.room -= parcel.octets
+        if not parcel.shared.parcels:
+            self.room -= len(parcel.message.message)
+        parcel.shared.parcels += 1
+        self.room -= PARCEL_OCTETS
         while self._idle:
             runner = self._idle.pop()
             if not runner.done():
@@ -102,7 +119,11 @@ class Lane:
         return await runner
 
     def done(self, parcel: Parcel) -> None:
-        self.room += parcel.octets
+        """Give back the room that a parcel took; the last of a message gives back the message's."""
+        parcel.shared.parcels -= 1
+        if not parcel.shared.parcels:
+            self.room += len(parcel.message.message)
+        self.room += PARCEL_OCTETS
 
     def connection(self, parcel: Parcel) -> AbstractAsyncContextManager[Connection]:
         """Lend a connection for a parcel; where the smarthost has a rate, promotion gives way (OUT-17)."""

@@ -20,6 +20,9 @@ LINE_LIMIT: Final = 998
 """Octets of a line, without its CRLF (RFC 5322 §2.1.1)."""
 
 _QP_LINE = 76
+_STEP: Final = 256 * 1024
+"""Octets that are encoded in one go, so that other threads have their turn."""
+
 _UNENCODABLE = ("multipart/", "message/")
 _LAST_GAP = re.compile(rb"(?:[ \t]+|[!-9;-~]+[ \t]*:[ \t]*)?+[^ \t].*(?=[ \t])", re.DOTALL)
 
@@ -54,9 +57,17 @@ def mend(message: bytes) -> bytes:
 
 def quoted_printable(data: bytes) -> bytes:
     """Encode data, in which CRLF is a line break, by RFC 2045 §6.7; no line is longer than 76 octets."""
-    if data.endswith(b"\r\n"):
-        return binascii.b2a_qp(data, istext=True)
-    # A last line without an end would become too long, and without any end in the data soft breaks would be LFs.
+    lines, rest = list[bytes](), b""
+    for at in range(0, len(data), _STEP):
+        encoded = _quoted_printable(rest + data[at : at + _STEP])
+        end = encoded.rfind(b"\n") + 1 if at + _STEP < len(data) else len(encoded)
+        lines.append(encoded[:end])
+        rest = binascii.a2b_qp(encoded[end:])
+    return b"".join(lines)
+
+
+def _quoted_printable(data: bytes) -> bytes:
+    """Encode at once. Without a line end in the data the soft breaks would be LFs, and its last line too long."""
     return binascii.b2a_qp(data + b"\r\n", istext=True)[:-2]
 
 
@@ -152,11 +163,22 @@ def _declared_quoted_printable(part: Part, fields: tuple[Field, ...]) -> tuple[F
     return (*version, encoding, *fields)
 
 
-_QP_STEP = re.compile(rb"(?:=[0-9A-Fa-f]{2}|[^=]|=(?![0-9A-Fa-f]{2})){1,%d}" % ((_QP_LINE - 1) // 3))
+_QP_RUN = re.compile(rb"(?:=[0-9A-Fa-f]{2}|[^=]|=(?![0-9A-Fa-f]{2})){1,%d}" % ((_QP_LINE - 1) // 3))
 
 
 def _softly_broken(line: bytes) -> bytes:
     """Break a quoted-printable line that is too long by soft line breaks, never within an escape."""
     if len(line) <= LINE_LIMIT:
         return line
-    return b"=\r\n".join(_QP_STEP.findall(line))
+    pieces, position = list[bytes](), 0
+    while position < len(line):
+        end = _outside_escape(line, position + _STEP)
+        pieces += _QP_RUN.findall(line, position, end)
+        position = end
+    return b"=\r\n".join(pieces)
+
+
+def _outside_escape(line: bytes, at: int) -> int:
+    """Return this place, or that of the escape sign just before it."""
+    escape = line.find(b"=", at - 2, at)
+    return escape if escape >= 0 and at < len(line) else at

@@ -30,7 +30,8 @@ _ENCODINGS = IDENTITY | {"quoted-printable", "base64"}
 _TYPE = re.compile(r"\s*([!#$&^_.+\w-]+/[!#$&^_.+\w-]+)\s*(?:[;(\s]|$)", re.ASCII)
 _PARAMETER = re.compile(r""";\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*+"|[^\s;"]*)""")
 _TOKEN = re.compile(r"\s*([^\s;(]*)")
-_PGP = re.compile(rb"^-----BEGIN PGP (?:SIGNED )?MESSAGE-----", re.MULTILINE)
+_ARMOUR = b"-----BEGIN PGP "
+_PGP = re.compile(rb"-----BEGIN PGP (?:SIGNED )?MESSAGE-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,12 @@ def leaves(part: Part) -> Iterator[Part]:
 
 def is_inline_pgp(content: bytes) -> bool:
     """True where decoded text carries OpenPGP armour in itself (RFC 9580 §6.2), so that it counts as sealed."""
-    return b"-----BEGIN PGP " in content and _PGP.search(content) is not None
+    at = content.find(_ARMOUR)
+    while at >= 0:
+        if content[max(0, at - 1) : at] in (b"", b"\n") and _PGP.match(content, at):
+            return True
+        at = content.find(_ARMOUR, at + 1)
+    return False
 
 
 def _bodies(part: Part) -> tuple[Part, ...]:

@@ -275,13 +275,17 @@ class RetrySchedule:
         return min(now + self.steps[min(max(attempts, 1), len(self.steps)) - 1], end)
 
 
+Segment = bytes | memoryview
+"""A run of a copy's octets; those of a large message are views of the message's own memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """What one recipient is relayed: the envelope of that one transaction, and the bytes in segments."""
 
     reverse_path: str
     recipients: tuple[Recipient, ...]
-    segments: tuple[bytes, ...]
+    segments: tuple[Segment, ...]
     options: tuple[str, ...] = ()
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from gateway.address import domain_key
 from gateway.errors import Malformed
 from gateway.headers import Field
+from gateway.model import Segment
 
 OVERSIGNED: Final = (
     *("from", "to", "cc", "subject", "date", "reply-to", "sender", "message-id", "mime-version", "content-type"),
@@ -42,12 +43,13 @@ REFUSED_BELOW: Final = 1024
 WEAK_BELOW: Final = 2048
 """Bits of an RSA key (RFC 8301 §3.2)."""
 
-_STEP: Final = 256 * 1024
-"""Octets that are canonicalised at a time, so that a large body costs no second one in memory."""
+STEP: Final = 256 * 1024
+"""Octets that are canonicalised at a time, so that a large body costs no second one in memory and no long wait."""
 
 _NAMES_WIDTH: Final = 72
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_SPACE = b" \t\r\n"
 _PKCS1 = PKCS1v15()
 _SHA256 = hashes.SHA256()
 
@@ -223,44 +225,66 @@ def canonical_field(name: str, raw: bytes) -> bytes:
 _remembered_field = lru_cache(maxsize=1024)(canonical_field)
 
 
-def body_hash(body: Iterable[bytes]) -> bytes:
+def body_hash(body: Sequence[Segment]) -> bytes:
     """Return the SHA-256 of a body in relaxed form (RFC 6376 §3.4.4), given in segments; linear in its size.
 
-    Copies that share a body share this too, so whoever makes many computes it once.
+    Copies that share a body share this too, so whoever makes many computes it once. A body over `STEP` takes long:
+    `body_hash_in_steps` lets others have their turn.
+    """
+    if sum(map(len, body)) > STEP:
+        return _to_the_end(body_hash_in_steps(body))
+    text = b"".join(body).rstrip(_SPACE)
+    return hashlib.sha256(_relaxed(text) + b"\r\n" if text else b"").digest()
+
+
+def body_hash_in_steps(body: Iterable[Segment]) -> Generator[None, None, bytes]:
+    """Work out the same a step at a time; the generator returns it.
+
+    White space at the end of a step is only counted until text follows, for at the end of the body it is nothing.
     """
     digest = hashlib.sha256()
-    held, is_empty = list[bytes](), True
+    is_empty, line_ends, gap = True, 0, b""
     for step in _steps(body):
-        text = step.rstrip(b" \t\r\n")
+        text = step.rstrip(_SPACE)
         if text:
-            for piece in _relaxed_pieces(held, text):
-                digest.update(piece)
-            held, is_empty = [], False
-        held.append(step[len(text) :])
+            for held in _line_ends(line_ends):
+                digest.update(held)
+                yield
+            digest.update(_relaxed(gap + text))
+            is_empty, line_ends, gap = False, 0, b""
+        rest = step[len(text) :]
+        begun = rest[rest.rfind(b"\n") + 1 :]
+        line_ends += rest.count(b"\n")
+        gap = b" " if begun or (gap and rest == begun) else b""
+        yield
     if not is_empty:
         digest.update(b"\r\n")
     return digest.digest()
 
 
-def _steps(body: Iterable[bytes]) -> Iterator[bytes]:
-    segments = tuple(body)
-    if sum(map(len, segments)) <= _STEP:
-        yield b"".join(segments)
-        return
-    for segment in segments:
-        for at in range(0, len(segment), _STEP):
-            yield segment[at : at + _STEP]
+def _to_the_end(steps: Generator[None, None, bytes]) -> bytes:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bytes(end.value)
 
 
-def _relaxed_pieces(space: Sequence[bytes], text: bytes) -> Iterator[bytes]:
-    """Yield white space and the text that follows it in relaxed form, cut where a line ends, without a copy of all."""
-    rest = b""
-    for held in space:
-        rest += held
-        end = rest.rfind(b"\n") + 1
-        yield _relaxed(rest[:end])
-        rest = rest[end:]
-    yield _relaxed(rest + text)
+def _line_ends(count: int) -> Iterator[bytes]:
+    """Yield so many line ends, in pieces of a step."""
+    for at in range(0, count, STEP // 2):
+        yield b"\r\n" * min(count - at, STEP // 2)
+
+
+def _steps(body: Iterable[Segment]) -> Iterator[bytes]:
+    """Cut segments to `STEP` octets, but never between CR and LF."""
+    held = b""
+    for segment in body:
+        for at in range(0, len(segment), STEP):
+            step = held + segment[at : at + STEP]
+            held = b"\r" if step.endswith(b"\r") else b""
+            yield step[:-1] if held else step
+    yield held
 
 
 def _relaxed(text: bytes) -> bytes:

@@ -22,11 +22,14 @@ from gateway.footer import Placement, Slot, one_line, place
 from gateway.headers import Field, HeaderBlock, entries, make, split
 from gateway.mend import LINE_LIMIT, has_long_line, mend
 from gateway.mime import parse, shown
-from gateway.model import Company, Peer, Reply
+from gateway.model import Company, Peer, Reply, Segment
 
 CONTROL_PREFIX: Final = "assent-"
 LIST_ID_LIMIT: Final = 255
 """Octets of a list's identifier (RFC 2919 §3)."""
+
+SHARED_FROM: Final = 64 * 1024
+"""Octets of a message from which its copies are views of it; below, cutting it up costs less."""
 
 _ONE_CLICK = Field("list-unsubscribe-post", b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n")
 _NEVER_KEPT = frozenset({"bcc", "resent-bcc"})
@@ -80,9 +83,9 @@ class Stamped(NamedTuple):
     """A copy before it is signed: its fields from top to bottom, and its body in segments that copies share."""
 
     header: tuple[Field, ...]
-    body: tuple[bytes, ...]
+    body: tuple[Segment, ...]
 
-    def segments(self, signature: bytes) -> tuple[bytes, ...]:
+    def segments(self, signature: bytes) -> tuple[Segment, ...]:
         """Return the whole copy for the wire; the signature's fields stand on top (RFC 6376 §5.6)."""
         return (b"".join([signature, *[field.raw for field in self.header], b"\r\n"]), *self.body)
 
@@ -124,7 +127,7 @@ class Draft:
     _kept: tuple[Field, ...]
     _dated: tuple[Field, ...]
     _needs_message_id: bool
-    _body: tuple[bytes | Slot, ...]
+    _body: tuple[Segment | Slot, ...]
     _promoted: _Promoted | None
 
     def copy_for(self, recipient: Address, link: Link, message_id: str) -> Stamped:
@@ -145,7 +148,7 @@ class Draft:
 
         Raises `ValueError` for promotion, which never leaves without its recipient's own link.
         """
-        body = tuple([piece for piece in self._body if isinstance(piece, bytes)])
+        body = tuple([piece for piece in self._body if not isinstance(piece, Slot)])
         if self._promoted or len(body) != len(self._body):
             raise ValueError("a promotional copy needs its recipient's link")
         return Stamped((self._trace, *self._identity(message_id), *self._kept), body)
@@ -225,15 +228,15 @@ def _placements(message: bytes, block: HeaderBlock, company: Company) -> list[Pl
     return [placement for placement in placed if placement]
 
 
-def _pieces(message: bytes, position: int, placements: Sequence[Placement]) -> tuple[bytes | Slot, ...]:
-    """Cut the body at its placements; only here are bytes copied, once for all copies."""
-    pieces = list[bytes | Slot]()
-    for start, end, slot in placements:
-        pieces += (message[position:start], slot)
+def _pieces(message: bytes, position: int, placements: Sequence[Placement]) -> tuple[Segment | Slot, ...]:
+    """Cut the body at its placements; what a large message keeps stays where it is, and no copy costs it again."""
+    source: Segment = memoryview(message) if len(message) > SHARED_FROM else message
+    pieces = list[Segment | Slot]()
+    for start, end, kept, slot in placements:
+        pieces += (source[position:start], kept, slot)
         position = end
-    rest = message[position:]
-    ending = b"" if rest.endswith(b"\r\n") or not rest else b"\r\n"
-    return tuple(piece for piece in (*pieces, rest, ending) if piece)
+    ending = b"" if message.endswith(b"\r\n") or position == len(message) else b"\r\n"
+    return tuple([piece for piece in (*pieces, source[position:], ending) if isinstance(piece, Slot) or len(piece)])
 
 
 def _named(kept: Sequence[Field], envelope: frozenset[str]) -> Iterator[_Named]:

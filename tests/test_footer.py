@@ -155,6 +155,15 @@ def test_the_html_footer_stands_before_the_last_body_end_and_never_in_a_comment(
         )
 
 
+@pytest.mark.parametrize("before_the_edge", [0, 1, 3, 6, 7, 13])
+@pytest.mark.parametrize("mark", [b"^</body>", b"<!--</body>-->^</body>", b"^<!-- </body>"])
+def test_marks_are_found_wherever_a_large_part_is_cut_for_the_search(before_the_edge: int, mark: bytes) -> None:
+    filling = b"<p>Hello there, once more</p>\r\n" * 9000
+    before, _, after = (filling[-(256 * 1024 - before_the_edge) :] + mark + b"\r\n").partition(b"^")
+    shown = read(stamped(one_part(b"Content-Type: text/html", before + after))).get_payload(decode=True)
+    assert isinstance(shown, bytes) and shown.startswith(before + b"\r\n<div") and shown.endswith(after)
+
+
 def test_a_body_end_is_found_though_quoted_printable_hides_it() -> None:
     body = b"<p>Hi</p>\r\n=3C/bo=\r\nd=79>\r\n"
     header = b"Content-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.lanes import Lane, Lanes, Parcel
+from gateway.lanes import PARCEL_OCTETS, Lane, Lanes, Parcel, Shared
 from gateway.model import MessageClass, Priority, Smarthost
 from gateway.smarthost import Pool
 from tests.store_under_test import ALICE, BOB, Rig
@@ -46,6 +46,19 @@ async def test_promotion_cannot_fill_the_memory_that_essential_mail_needs() -> N
     two = lanes()
     assert 0 < two.promotion.room < BUDGET
     assert two.promotion.room + two.essential.room == BUDGET
+
+
+async def test_the_parcels_of_one_message_hold_its_memory_once(rig: Rig) -> None:
+    lane, message, shared = essential(), rig.message(), Shared()
+    before = lane.room
+    parcels = [Parcel(message, (addressee,), shared) for addressee in rig.addressees(ALICE, BOB)]
+    for one in parcels:
+        lane.put(one)
+    assert before - lane.room == len(message.message) + 2 * PARCEL_OCTETS
+    lane.done(parcels[0])
+    assert before - lane.room == len(message.message) + PARCEL_OCTETS
+    lane.done(parcels[1])
+    assert lane.room == before
 
 
 async def test_a_parcel_takes_room_until_it_is_done(rig: Rig) -> None:

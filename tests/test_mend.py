@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import re
 
 import pytest
 from hypothesis import example, given
@@ -143,6 +145,25 @@ def test_a_message_without_long_lines_is_not_touched() -> None:
 def test_encoders_break_lines_at_76_and_lose_nothing(data: bytes) -> None:
     encoded = base64_lines(data)
     assert longest_line(encoded) <= 76 and base64.b64decode(encoded) == data
+
+
+@pytest.mark.parametrize(
+    "piece", [b"word ", b"a line\r\n", b"=", b"\xc3\xa9", b"x" * 997 + b"\r\n", b" \t\r\n", b"\r\n.\r\n"]
+)
+def test_what_is_encoded_in_steps_is_what_would_be_encoded_at_once(piece: bytes) -> None:
+    data = b"begin" + piece * (700_000 // len(piece)) + b"end"
+    assert quoted_printable(data) == binascii.b2a_qp(data + b"\r\n", istext=True)[:-2]
+
+
+@pytest.mark.req("SMTP-08")
+@pytest.mark.parametrize("piece", [b"=3D", b"a=C3=A9", b"=20=C3", b"x"])
+def test_an_endless_quoted_printable_line_is_broken_between_its_escapes(piece: bytes) -> None:
+    body = b"begin" + piece * (700_000 // len(piece))
+    mended = mend(b"From: a@example.com\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + body + b"\r\n")
+    encoded = mended.partition(b"\r\n\r\n")[2]
+    assert longest_line(encoded) <= 76
+    assert encoded.replace(b"=\r\n", b"") == body + b"\r\n"
+    assert not re.search(rb"=[0-9A-F]?=\r\n", encoded)
 
 
 @given(st.lists(st.text(max_size=150).map(lambda text: "".join(text.split("\n"))), max_size=5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -275,6 +276,15 @@ def reference(body: bytes) -> bytes:
     return b"".join(line + b"\r\n" for line in lines)
 
 
+def in_steps(segments: Sequence[bytes | memoryview]) -> bytes:
+    steps = sign.body_hash_in_steps(segments)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bytes(end.value)
+
+
 PIECES = st.lists(st.sampled_from([b" ", b"\t", b"\r\n", b"a", b"  \t ", b"\r\n\r\n", b"word", b"\xff"]), max_size=30)
 
 
@@ -285,7 +295,7 @@ def test_the_body_hash_does_not_depend_on_where_segments_are_cut(pieces: list[by
     body = b"".join(pieces)
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     segments = [body[start:end] for start, end in pairwise(edges)]
-    assert sign.body_hash(segments) == hashlib.sha256(reference(body)).digest()
+    assert sign.body_hash(segments) == in_steps(segments) == hashlib.sha256(reference(body)).digest()
 
 
 @pytest.mark.req("DKIM-08")
@@ -296,7 +306,17 @@ def test_the_body_hash_does_not_depend_on_where_segments_are_cut(pieces: list[by
 )
 def test_a_large_body_is_hashed_in_steps_as_it_would_be_in_one(line: bytes) -> None:
     body = b"begin" + line * (1_000_000 // len(line)) + b"end\r\n\r\n"
-    assert sign.body_hash([body[:300_001], body[300_001:]]) == hashlib.sha256(reference(body)).digest()
+    expected = hashlib.sha256(reference(body)).digest()
+    assert sign.body_hash([body[:300_001], body[300_001:]]) == expected
+    assert sign.body_hash([body[:5], memoryview(body)[5:]]) == expected
+
+
+@pytest.mark.req("DKIM-08")
+@pytest.mark.parametrize("before", range(5))
+@pytest.mark.parametrize("at_the_edge", [b" \t\r\n", b"\r\n\r\n ", b"  x", b"x \r\n", b"\r\n.\r\n"])
+def test_white_space_at_the_end_of_a_step_is_reduced_as_anywhere(before: int, at_the_edge: bytes) -> None:
+    body = b"a" * (sign.STEP - before) + at_the_edge + b"b" * sign.STEP + b" \r\n" * sign.STEP
+    assert sign.body_hash([memoryview(body)]) == hashlib.sha256(reference(body)).digest()
 
 
 @settings(max_examples=200, deadline=None)

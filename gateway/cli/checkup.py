@@ -6,6 +6,7 @@ checked when it was loaded; what it warned of is only repeated. DNS is not asked
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import http.client
 import socket
@@ -161,7 +162,7 @@ def _sample(config: Config, folder: DataFolder, domain: str, now: datetime) -> F
         return Finding(what, State.PROBLEM, f"there is no key to sign it with; run assent dkim new {domain}")
     try:
         tokens = UnsubscribeTokens(folder.token_ring())
-        copy = _stamped(config, tokens, domain, now)
+        copy = asyncio.run(_stamped(config, tokens, domain, now))
         message = b"".join(copy.segments)
         signatures = _verified(message, config, domain)
         _read_link(message, config, tokens)
@@ -174,16 +175,16 @@ class _Unfit(Exception):
     """What a recipient's provider would hold against the sample."""
 
 
-def _stamped(config: Config, tokens: UnsubscribeTokens, domain: str, now: datetime) -> Copy:
+async def _stamped(config: Config, tokens: UnsubscribeTokens, domain: str, now: datetime) -> Copy:
     feedback = config.feedback.domain if config.feedback else ""
     links = Links(config.site.public_url if config.site else "", feedback, tokens, lambda _: FIRST_TOPIC)
     maker = CopyMaker(config.hostname, config.company, config.topics, links, signers(config))
-    draft = maker.draft(_newsletter(config, domain, now))
+    draft = await maker.draft(_newsletter(config, domain, now))
     if isinstance(draft, Unstampable):
         raise _Unfit(str(draft.reply))
     if config.site is None:
-        return maker.shared_copy(draft, draft.message.recipients, now)
-    return maker.promotional_copy(draft, 0, _NOBODY, now)
+        return await maker.shared_copy(draft, draft.message.recipients, now)
+    return await maker.promotional_copy(draft, 0, _NOBODY, now)
 
 
 def _newsletter(config: Config, domain: str, now: datetime) -> SpooledMessage:

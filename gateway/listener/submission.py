@@ -211,7 +211,7 @@ class SubmissionHandler:
         subject = _subject(message, block)
         if not any(ruling.verdict.may_send for ruling in rulings):
             return self._refuse_all(rulings, subject)
-        draft = self._copies.draft(message, block)
+        draft = await self._copies.draft(message, block)
         if isinstance(draft, Unstampable):
             verdict = Verdict(Action.REFUSE, Reason.CONTENT, draft.sentence, rules=RULES)
             unfit = [replace(ruling, verdict=verdict) for ruling in rulings]

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from gateway.address import Address
 from gateway.errors import Malformed, RelayUnavailable
-from gateway.model import Copy, Recipient, Reply
+from gateway.model import Copy, Recipient, Reply, Segment
 
 AMBIGUOUS = Reply(451, "4.4.2", "connection lost after the final dot: the copy may have been relayed")
 
@@ -229,12 +229,11 @@ def command(text: str) -> bytes:
     return text.encode() + b"\r\n"
 
 
-def wire(segments: Iterable[bytes]) -> Iterator[bytes]:
+def wire(segments: Iterable[Segment]) -> Iterator[bytes]:
     """Yield the content as it goes on the wire: leading dots doubled, the final dot last (RFC 5321 §4.5.2).
 
-    Pieces are at most a little over 256 KiB; small ones are joined, since each costs a system call, and large ones
-    share the segments' memory wherever no dot is doubled. Raises `ValueError` at a bare CR, bare LF or NUL: nothing is
-    repaired here, because it is signed already.
+    Pieces are at most a little over 256 KiB; small ones are joined, since each costs a system call. Raises `ValueError`
+    at a bare CR, bare LF or NUL: nothing is repaired here, because it is signed already.
     """
     small = list[bytes]()
     for piece in _stuffed(segments):
@@ -245,7 +244,7 @@ def wire(segments: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(small)
 
 
-def _stuffed(segments: Iterable[bytes]) -> Iterator[bytes]:
+def _stuffed(segments: Iterable[Segment]) -> Iterator[bytes]:
     last = b"\n"
     for chunk in _chunks(segments):
         _refuse_bare(chunk, last)
@@ -258,9 +257,9 @@ def _stuffed(segments: Iterable[bytes]) -> Iterator[bytes]:
     yield b".\r\n" if last == b"\n" else b"\r\n.\r\n"
 
 
-def _chunks(segments: Iterable[bytes]) -> Iterator[bytes]:
+def _chunks(segments: Iterable[Segment]) -> Iterator[bytes]:
     """Join segments while they are small, and cut those that are large."""
-    small = list[bytes]()
+    small = list[Segment]()
     for segment in segments:
         if len(segment) <= _SMALL and len(small) < _SMALL_AT_ONCE:
             small.append(segment)
@@ -268,7 +267,7 @@ def _chunks(segments: Iterable[bytes]) -> Iterator[bytes]:
         yield from filter(None, [b"".join(small)])
         small.clear()
         for start in range(0, len(segment), _CHUNK):
-            yield segment[start : start + _CHUNK]
+            yield bytes(segment[start : start + _CHUNK])
     yield from filter(None, [b"".join(small)])
 
 
@@ -382,7 +381,11 @@ def _in_ascii(path: str) -> str:
 
 
 def _is_8bit(copy: Copy) -> bool:
-    return not all(segment.isascii() for segment in copy.segments)
+    return not all(map(_is_ascii, copy.segments))
+
+
+def _is_ascii(segment: Segment) -> bool:
+    return segment.isascii() if isinstance(segment, bytes) else all(chunk.isascii() for chunk in _chunks([segment]))
 
 
 def _has_utf8(copy: Copy) -> bool:
@@ -402,7 +405,7 @@ def _needs_smtputf8(copy: Copy) -> bool:
     return any(not Address.parse(path).ascii_text for path in paths) or _has_utf8_header(copy)
 
 
-def _header(segments: Iterable[bytes]) -> bytes:
+def _header(segments: Iterable[Segment]) -> bytes:
     read = b""
     for chunk in _chunks(segments):
         read += chunk

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from gateway.errors import RelayUnavailable
-from gateway.model import Copy, Recipient, Reply
+from gateway.model import Copy, Recipient, Reply, Segment
 from gateway.smarthost.conversation import command
 
 _numbers = itertools.count()
@@ -70,7 +70,7 @@ def _unique_name() -> str:
     return f"{time.time():.6f}.P{os.getpid()}Q{next(_numbers)}.{host}"
 
 
-def _write_durably(path: Path, pieces: tuple[bytes, ...]) -> None:
+def _write_durably(path: Path, pieces: tuple[Segment, ...]) -> None:
     with path.open("xb") as file:
         file.writelines(pieces)
         file.flush()
