@@ -47,11 +47,21 @@ NOTHING_KEPT = Subject("", "", "", "", None, "")
 """The subject of a transaction that was refused whole."""
 
 
-def door_line(decision: str, at: datetime, who: str, subject: Subject, verdict: Verdict) -> bytes:
+PEOPLE_AWAY = {"people": "away"}
+"""Marks a decision that was made without the people store (SMTP-22); `person_line` follows once it is back."""
+
+
+def door_line(
+    decision: str, at: datetime, who: str, subject: Subject, verdict: Verdict, *, people_read: bool = True
+) -> bytes:
     """Return the line of a verdict at the door."""
-    return _line(
-        {"id": decision, "kind": "door", "at": at.isoformat(), "who": who, **_about(subject), **_told(verdict)}
-    )
+    told = {"id": decision, "kind": "door", "at": at.isoformat(), "who": who, **_about(subject), **_told(verdict)}
+    return _line(told if people_read else told | PEOPLE_AWAY)
+
+
+def person_line(line_id: str, door: str, at: datetime, who: str, message: str) -> bytes:
+    """Return the line that says whom a decision at the door was about, which nobody could look up then."""
+    return _line({"id": line_id, "kind": "person", "at": at.isoformat(), "who": who, "door": door, "message": message})
 
 
 def attempt_line(
@@ -65,11 +75,14 @@ def attempt_line(
     reply: str,
     attempt: int,
     selectors: Sequence[str],
+    *,
+    people_read: bool = True,
 ) -> bytes:
     """Return the line of one attempt to relay a copy; `door` is the decision that let the message in."""
     told = {"id": line_id, "kind": "attempt", "at": at.isoformat(), "who": who, "door": door}
     tried = {"outcome": outcome, "reply": reply, "attempt": attempt, "dkim": selectors}
-    return _line({**told, **_about(subject), **_told(verdict), **tried})
+    line = {**told, **_about(subject), **_told(verdict), **tried}
+    return _line(line if people_read else line | PEOPLE_AWAY)
 
 
 def message_id_digest(message_id: str) -> str:

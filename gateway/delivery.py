@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -40,7 +40,7 @@ from gateway.model import (
     Verdict,
     priority_of,
 )
-from gateway.policy import strictest
+from gateway.policy import needs_facts, strictest
 from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain
 from gateway.stamp import Unstampable
 from gateway.store import Claimed, Facts, Now, Settlement, Store, Waiting
@@ -52,6 +52,8 @@ BACKLOG_SECONDS = 0.05
 """Between two claims while there is more than one claim brings."""
 CLAIM_SIZE = 200
 _STORE_PAUSE = 1.0
+_UNDECIDED_PAUSE = 5.0
+"""Seconds after which copies are looked at again that could not be decided on."""
 _INTERNAL = Reply(451, "4.3.0", "internal error")
 _SLOWED_DOWN = Reply(451, "4.7.1", "the recipient's domain has asked us to slow down")
 
@@ -148,12 +150,16 @@ class Delivery:
         """Fill each lane that has room; True where one of them could not take all that is due."""
         await self._take_over()
         due: dict[Lane, list[Waiting]] = {}
-        for waiting in self._store.spool.due():
+        for waiting in filter(self._may_move, self._store.spool.due()):
             due.setdefault(self._lane(*waiting), []).append(waiting)
         is_more = False
         for lane, kinds in due.items():
             is_more |= await self._fill(lane, kinds)
         return is_more
+
+    def _may_move(self, waiting: Waiting) -> bool:
+        """No promotion moves while a "no" may be unknown, or the time may be wrong (UNS-23, OPS-06)."""
+        return waiting.priority is not Priority.PROMOTION or not self._store.condition.promotion_waits
 
     async def _fill(self, lane: Lane, kinds: Sequence[Waiting]) -> bool:
         if len(lane) >= CLAIM_SIZE or lane.room <= 0:
@@ -181,7 +187,8 @@ class Delivery:
     async def _put_back(self, parcels: Sequence[Parcel], seconds: float) -> None:
         """Leave copies in the spool without an attempt, for whoever claims them after so many seconds."""
         copies = [(parcel.message.id, one.n) for parcel in parcels for one in parcel.addressees]
-        await self._store.spool.put_back(copies, self._now() + timedelta(seconds=seconds))
+        due = self._now() + timedelta(seconds=seconds)
+        await _insist(lambda: self._store.spool.put_back(copies, due))
 
     def _hand_on(self, claims: Sequence[Claimed]) -> None:
         for message, group in groupby(claims, key=attrgetter("message")):
@@ -199,7 +206,7 @@ class Delivery:
             await self._deliver(parcel, lane)
         except StoreUnavailable as error:
             log.warning("copies wait until the store can be read: %s", error)
-            await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
+            await self._put_back([parcel], _UNDECIDED_PAUSE)
         except Exception:
             log.exception("an attempt failed unforeseen; the copies wait for the next claim")
             await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
@@ -255,7 +262,7 @@ class Delivery:
 
     async def _rule(self, parcel: Parcel) -> list[Ruling]:
         purposes = self._purposes(parcel.message)
-        facts = await self._store.people.facts([one.recipient.address for one in parcel.addressees])
+        facts = await self._facts(parcel)
         return [
             Ruling(addressee, known, self._verdict(parcel.message, purposes, addressee, known))
             for addressee, known in zip(parcel.addressees, facts, strict=True)
@@ -271,6 +278,18 @@ class Delivery:
         record = self._store.people.orders().logins.get(message.login)
         is_test = record is not None and record.login.tests(addressee.recipient.address)
         return strictest(purposes, known.standing, is_test)
+
+    async def _facts(self, parcel: Parcel) -> list[Facts]:
+        """Read what stands for each addressee; essential mail goes without, if need be (SMTP-22)."""
+        depends = needs_facts(parcel.message.message_class)
+        if depends and self._store.condition.promotion_waits:
+            raise StoreUnavailable("promotion waits")
+        try:
+            return await self._store.people.facts([one.recipient.address for one in parcel.addressees])
+        except StoreUnavailable:
+            if depends:
+                raise
+            return [_unread(one) for one in parcel.addressees]
 
     def _purposes(self, message: SpooledMessage) -> Sequence[Purpose]:
         """Return what the message was taken for at the door; a topic that has gone since allows nobody."""
@@ -350,17 +369,13 @@ class Delivery:
             str(reply),
             addressee.attempts + 1,
             parcel.draft.selectors if parcel.draft else (),
+            people_read=ruling.facts.is_read,
         )
         return Settlement(message.id, addressee.n, outcome, str(reply), line, due)
 
     async def _settle_when_possible(self, settlements: Sequence[Settlement]) -> None:
         """Write down how it ended, however long the store takes to come back: what was relayed is not relayed again."""
-        while True:
-            try:
-                return await self._store.spool.settle(settlements)
-            except StoreUnavailable as error:
-                log.warning("an outcome waits to be written down: %s", error)
-                await asyncio.sleep(_STORE_PAUSE)
+        await _insist(lambda: self._store.spool.settle(settlements))
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,11 +390,27 @@ class Ruling:
 DEFERRED = Verdict(Action.DEFER)
 
 
+async def _insist(write: Callable[[], Awaitable[object]]) -> None:
+    """Write to the spool, however long it takes to come back."""
+    while True:
+        try:
+            await write()
+            return
+        except StoreUnavailable as error:
+            log.warning("an outcome waits to be written down: %s", error)
+            await asyncio.sleep(_STORE_PAUSE)
+
+
 def _learn(lane: Lane, going: Sequence[Ruling], replies: Sequence[Reply]) -> None:
     """Remember which destinations want to be served more slowly, and which do not any more (OUT-16)."""
     now = asyncio.get_running_loop().time()
     for ruling, reply in zip(going, replies, strict=True):
         lane.paces.heard(domain_of(ruling.addressee.recipient.address), reply, now)
+
+
+def _unread(addressee: SpooledRecipient) -> Facts:
+    """Return what is known of an addressee without the people store: what was said at the door."""
+    return Facts(addressee.who, None, NOTHING_KNOWN, is_read=False)
 
 
 def _parcels(message: SpooledMessage, addressees: Sequence[SpooledRecipient]) -> list[tuple[SpooledRecipient, ...]]:

@@ -23,5 +23,9 @@ class StoreUnavailable(Exception):
     """The store cannot answer or commit now: 451 at the door, a pause in delivery, exit 75."""
 
 
+class StoreFull(StoreUnavailable):
+    """The disk takes no more: 452 at the door, until there is room again."""
+
+
 class RelayUnavailable(Exception):
     """The smarthost cannot be reached or does not follow SMTP: every copy for it waits, one back-off."""

@@ -70,6 +70,8 @@ async def prepare(config: Config) -> None:
     now = Clock().now
     store = open_store(config, "prepare", Ids(OPERATOR_SLOT, now), now)
     await store.people.number_topics(list(config.topics))
+    await store.people.take_snapshot()
+    await store.people.apply_journal()
     await store.close()
 
 

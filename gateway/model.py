@@ -358,6 +358,8 @@ class SpooledRecipient:
     attempts: int = 0
     outcome: Outcome = Outcome.QUEUED
     reply: str = ""
+    is_identified: bool = True
+    """False where `who` is only what could be said without the people store."""
 
 
 @dataclass(frozen=True, slots=True)

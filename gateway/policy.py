@@ -52,6 +52,11 @@ def strictest(purposes: Iterable[Purpose], standing: Standing, is_test: bool = F
     return verdict
 
 
+def needs_facts(message_class: MessageClass) -> bool:
+    """True where the decision depends on who the recipient is; what does not goes on without the people store."""
+    return message_class in _BY_FACTS
+
+
 def refused_by_all(purposes: Iterable[Purpose], standing: Standing, is_test: bool = False) -> Verdict | None:
     """Return a refusal if whatever the message turns out to be, this recipient would not get it; else None."""
     verdict = refusal(Reason.UNKNOWN_TOPIC)
@@ -65,6 +70,8 @@ def refused_by_all(purposes: Iterable[Purpose], standing: Standing, is_test: boo
 def refusal(reason: Reason, evidence: tuple[int, ...] = ()) -> Verdict:
     return Verdict(Action.REFUSE, reason, _SENTENCES[reason], evidence, RULES)
 
+
+_BY_FACTS = frozenset({MessageClass.PROMOTIONAL, MessageClass.PRODUCT, MessageClass.CONFIRMATION})
 
 SEND = Verdict(Action.SEND, rules=RULES)
 TEST = Verdict(Action.SEND, rules=RULES, is_test=True)

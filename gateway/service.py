@@ -41,6 +41,7 @@ from gateway.store import Store
 from gateway.store.segments import Sealer
 from gateway.supervisor import Crew, Main, Supervisor, bind
 from gateway.tokens import UnsubscribeTokens
+from gateway.watch import Watch
 from unsubscribe_site.app import SiteSettings, create_app
 from unsubscribe_site.server import start as start_site
 
@@ -50,6 +51,7 @@ DRAIN_SECONDS = 10
 """How long listeners, and then attempts under way, may take to finish; the supervisor waits for both."""
 
 SEAL_SECONDS = 0.5
+WATCH_SECONDS = 0.5
 GARBAGE_THRESHOLD = 20_000
 """Objects between two searches for cycles: mail makes many objects and few cycles (2 % of a worker's time saved)."""
 
@@ -284,8 +286,10 @@ def _keep(config: Config, plant: Plant) -> Callable[[asyncio.Event], Awaitable[N
 
     async def work(leave: asyncio.Event) -> None:
         now = Clock().now
-        store = open_store(config, "keeper", Ids(KEEPER_SLOT, now), now)
+        ids = Ids(KEEPER_SLOT, now)
+        store = open_store(config, "keeper", ids, now)
         sealer = data_folder(config).sealer(now)
+        watching = asyncio.create_task(_watch(Watch(store, ids, now), leave))
         closers = []
         if "console" in plant.parts and config.console:
             runner = await start_site(
@@ -295,12 +299,19 @@ def _keep(config: Config, plant: Plant) -> Callable[[asyncio.Event], Awaitable[N
         while not leave.is_set():
             await _seal(sealer)
             await _wait(leave, SEAL_SECONDS)
+        await watching
         for close in closers:
             await close()
         await sealer.close()
         await store.close()
 
     return work
+
+
+async def _watch(watch: Watch, leave: asyncio.Event) -> None:
+    while not leave.is_set():
+        await watch.look_at_people()
+        await _wait(leave, WATCH_SECONDS)
 
 
 async def _seal(sealer: Sealer) -> None:

@@ -66,10 +66,11 @@ class MemoryStore:
     def __post_init__(self) -> None:
         self.may_commit.set()
 
-    async def record(self, events: Sequence[NewEvent]) -> list[Event]:
+    async def opt_out(self, events: Sequence[NewEvent]) -> None:
         self._answer()
         await self.may_commit.wait()
-        return [recorded for event in events if (recorded := self._record(event))]
+        for event in events:
+            self._record(event)
 
     async def address_of(self, address_id: bytes) -> Address | None:
         self._answer()
@@ -84,17 +85,16 @@ class MemoryStore:
         if self.away:
             raise StoreUnavailable
 
-    def _record(self, new: NewEvent) -> Event | None:
+    def _record(self, new: NewEvent) -> None:
         assert isinstance(new.person, bytes)
         before = self.standing.get(new.person, NOTHING_KNOWN)
         if before.told_before(new) is not None:
-            return None
+            return
         event = Event(
             len(self.ledger) + 1, new.type, new.person, new.at, new.at, new.topic, new.scope, new.facts, new.personal
         )
         self.standing[new.person] = before.after(event)
         self.ledger.append(event)
-        return event
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,11 @@ from gateway.model import (
     Verdict,
 )
 from gateway.store import Claimed, Settlement
+from gateway.store.condition import Condition
 from gateway.store.people import SqlitePeople
 from gateway.store.spool import SqliteSpool
 from gateway.store.sqlite import DataFolder
+from gateway.store.standby import Standby
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ALICE, BOB = Address.parse("alice@example.org"), Address.parse("bob@example.org")
@@ -59,12 +61,15 @@ class Rig:
         self.reported: list[tuple[SpooledMessage, list[Failure]]] = []
 
     def open_people(self) -> SqlitePeople:
-        return SqlitePeople(self.folder.people, self.folder.address_ring(), self.clock.now)
+        return self.folder.open_people(Condition(self.folder.condition), self.clock.now)
 
     def open_spool(self, owner: str = "worker") -> SqliteSpool:
         store = self.folder.open(owner, self.report, self.clock.now)
         assert isinstance(store.spool, SqliteSpool)
         return store.spool
+
+    def standby(self) -> Standby:
+        return self.folder.standby(Condition(self.folder.condition))
 
     @asynccontextmanager
     async def people(self) -> AsyncIterator[SqlitePeople]:

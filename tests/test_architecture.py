@@ -56,6 +56,7 @@ HOUSE: dict[str, set[str]] = {
     "console": SHELL,
     "supervisor": set(),
     "installation": SHELL,
+    "watch": SHELL - {"config"},
     "cli": SHELL | {"installation", "service"},
     "__init__": set(),
     "__main__": {"cli"},

@@ -428,9 +428,8 @@ async def test_a_suppression_is_found_after_two_new_keys(rig: Rig) -> None:
 async def test_a_stolen_database_answers_no_dictionary(rig: Rig) -> None:
     async with rig.people() as people:
         await people.record([opt_in()])
-    stranger = SqlitePeople(
-        rig.folder.people, replace(rig.folder.address_ring(), keys={1: b"guess" * 7}), rig.clock.now
-    )
+    guessed = replace(rig.folder.address_ring(), keys={1: b"guess" * 7})
+    stranger = SqlitePeople(rig.folder.people, guessed, rig.clock.now, rig.standby())
     (facts,) = await stranger.facts([ALICE])
     assert facts.address_id is None
     await stranger.close()
@@ -488,8 +487,8 @@ async def test_a_notice_is_registered_once_and_never_changes(rig: Rig) -> None:
 
 async def test_a_people_file_that_cannot_be_read_is_an_unavailable_store(rig: Rig) -> None:
     async with rig.people() as people:
-        people._reader.execute("PRAGMA query_only=OFF")
-        people._reader.execute("DROP TABLE address_keys")
+        people._reader.connection().execute("PRAGMA query_only=OFF")
+        people._reader.connection().execute("DROP TABLE address_keys")
         with pytest.raises(StoreUnavailable):
             await people.facts([ALICE])
 

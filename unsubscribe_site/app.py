@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.address import Address
-from gateway.consent import Event, EventType, NewEvent
+from gateway.consent import EventType, NewEvent
 from gateway.errors import InvalidToken, StoreUnavailable
 from gateway.model import Company, Scope, Topic
 from gateway.tokens import Unsubscribe, UnsubscribeTokens
@@ -40,8 +40,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class PeopleStore(Protocol):
     """What the site needs of the store. Any of it may raise `StoreUnavailable`."""
 
-    async def record(self, events: Sequence[NewEvent], /) -> Sequence[Event]:
-        """Record what is news among the events; on return it is on disk."""
+    async def opt_out(self, events: Sequence[NewEvent], /) -> None:
+        """Keep what is news among the events; on return it is on disk, whether or not the ledger has it yet."""
 
     async def address_of(self, address_id: bytes, /) -> Address | None:
         """Return a person's address, None once it has been erased."""
@@ -129,7 +129,7 @@ class _Site:
         link = self._read_link(request)
         wish = read_wish(request.headers.get("Content-Type", ""), await self._body(request), link.scope)
         try:
-            await self._store.record([self._event(request, link, wish)])
+            await self._store.opt_out([self._event(request, link, wish)])
         except StoreUnavailable:
             return _html(self._pages.retry(wish.scope), 503, _retry_after())
         if wish.body is Body.ONE_CLICK:

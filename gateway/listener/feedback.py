@@ -62,7 +62,7 @@ class FeedbackHandler:
         wishes = dict.fromkeys(wish for wish in map(self._wish, said) if wish)
         if not wishes:
             return _NO_TOKEN
-        await self._people.record([self._event(wish) for wish in wishes])
+        await self._people.opt_out([self._event(wish) for wish in wishes])
         self._metrics.unsubscribed()
         return _OK
 

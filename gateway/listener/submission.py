@@ -18,7 +18,7 @@ from gateway.campaigns import Campaigns
 from gateway.classify import Choice, Mismatch, classify, matches_any, purposes_of
 from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest, subject_of
-from gateway.errors import Malformed
+from gateway.errors import Malformed, StoreUnavailable
 from gateway.ids import Ids, spool_text
 from gateway.listener.desk import LoginDesk
 from gateway.listener.loops import loop_refusal
@@ -40,13 +40,14 @@ from gateway.model import (
     Topic,
     Verdict,
 )
-from gateway.policy import PAUSED, RULES, refused_by_all, strictest
+from gateway.policy import PAUSED, RULES, needs_facts, refused_by_all, strictest
 from gateway.stamp import Unstampable
 from gateway.store import Facts, LoginRecord, Now, Orders, Store
 
 _NOT_LOGGED_IN = Reply(530, "5.7.0", "log in first, or ask the operator to bind a login to this network")
 _TOO_FAST = Reply(450, "4.7.0", "too many messages of this login of late, try again later")
 _WELCOME = Reply(235, "2.7.0", "welcome")
+_WAITS = Reply(451, "4.3.0", "consent cannot be checked at this moment, try again later")
 _OK = Reply(250, "2.1.0", "ok")
 _RECIPIENT_OK = Reply(250, "2.1.5", "ok")
 _LOGIN_CHANGED = Reply(530, "5.7.0", "the login has been changed or disabled since; log in anew")
@@ -85,6 +86,7 @@ class Visit:
     record: LoginRecord
     streams: tuple[Stream, ...]
     purposes: tuple[Purpose, ...]
+    has_essentials: bool
     facts: dict[str, Facts] = field(default_factory=dict)
     orders: Orders | None = None
     is_over: bool = False
@@ -167,7 +169,12 @@ class SubmissionHandler:
 
     async def handle_RCPT(self, server: Any, session: Session, envelope: Any, recipient: Recipient) -> Reply:
         visit: Visit = session.visit
-        (facts,) = await self._store.people.facts([recipient.address])
+        try:
+            (facts,) = await self._store.people.facts([recipient.address])
+        except StoreUnavailable:
+            if not visit.has_essentials:
+                raise
+            facts = self._store.people.unread(recipient.address)
         visit.heed(self._store.people.orders())
         if visit.is_over:
             return _LOGIN_CHANGED
@@ -195,6 +202,8 @@ class SubmissionHandler:
                 return choice
             case Mismatch(reason, enhanced, sentence):
                 return self._objection(reason, enhanced, sentence)
+        if needs_facts(choice.message_class) and self._cannot_decide(visit):
+            return _WAITS
         if choice.message_class is MessageClass.PROMOTIONAL and not envelope.mail_from:
             return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "promotional mail needs a reverse path")
         if choice.message_class is MessageClass.PROMOTIONAL and not self._copies.can_sign(block):
@@ -203,6 +212,10 @@ class SubmissionHandler:
         if self._store.people.orders().is_paused(choice.stream.name):
             return self._postponed(message, visit, block)
         return await self._rule(message, visit, choice, block)
+
+    def _cannot_decide(self, visit: Visit) -> bool:
+        """True while a "no" may be unknown, or the time may be wrong: then only essential mail moves (SMTP-22)."""
+        return self._store.condition.promotion_waits or not all(one.is_read for one in visit.facts.values())
 
     async def _rule(self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock) -> Reply:
         """Decide for every recipient, keep the message if it may go to any, and hand it on."""
@@ -260,7 +273,8 @@ class SubmissionHandler:
 
     def _addressee(self, n: int, ruling: Ruling) -> SpooledRecipient:
         if ruling.verdict.may_send:
-            return SpooledRecipient(n, ruling.recipient, ruling.facts.who, ruling.decision)
+            facts = ruling.facts
+            return SpooledRecipient(n, ruling.recipient, facts.who, ruling.decision, is_identified=facts.is_read)
         reply = str(self._refusal(ruling))
         return SpooledRecipient(
             n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
@@ -286,7 +300,8 @@ class SubmissionHandler:
 
     def _visit(self, record: LoginRecord) -> Visit:
         streams = tuple(self._house.streams[name] for name in record.login.streams if name in self._house.streams)
-        return Visit(record, streams, purposes_of(streams, self._house.topics))
+        purposes = purposes_of(streams, self._house.topics)
+        return Visit(record, streams, purposes, not all(needs_facts(one.message_class) for one in purposes))
 
     async def _visit_by_network(self, session: Session) -> Visit | None:
         """Return the visit of the login that the operator bound to the peer's network (SMTP-26)."""
@@ -301,7 +316,8 @@ class SubmissionHandler:
     def _line(self, ruling: Ruling, subject: Subject) -> bytes:
         verdict = ruling.verdict
         self._metrics.decided(subject.message_class, verdict)
-        return door_line(ruling.decision, self._now(), ruling.facts.who, subject, verdict)
+        facts = ruling.facts
+        return door_line(ruling.decision, self._now(), facts.who, subject, verdict, people_read=facts.is_read)
 
     def _refusal(self, ruling: Ruling, enhanced: str = "5.7.1") -> Reply:
         verdict = ruling.verdict

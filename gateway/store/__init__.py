@@ -16,6 +16,7 @@ from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
 from gateway.model import Failure, Login, Outcome, Priority, SpooledMessage, SpooledRecipient
+from gateway.store.condition import Condition
 
 Now = Callable[[], datetime]
 
@@ -27,6 +28,8 @@ class Facts:
     who: str
     address_id: bytes | None
     standing: Standing
+    is_read: bool = True
+    """False where the people store was away: then nothing is known, and only what needs no consent may go."""
 
     @property
     def person(self) -> bytes:
@@ -61,6 +64,15 @@ class Settlement:
     reply: str
     line: bytes
     due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unidentified:
+    """A decision at the door that was made without the people store, and the address that it was about."""
+
+    decision: str
+    message_id: str
+    address: str
 
 
 ReportMaker = Callable[[SpooledMessage, Sequence[Failure]], tuple[SpooledMessage, SpooledRecipient] | None]
@@ -138,6 +150,21 @@ class People(Protocol):
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
         """Append events to the ledger, all or none; what would say nothing new returns its earlier line (UNS-24)."""
 
+    async def opt_out(self, events: Sequence[NewEvent]) -> None:
+        """Keep a "no": in the ledger, or within seconds in this machine's journal, which the ledger gets later.
+
+        On return it is on disk, and no promotion is decided on without it; `StoreUnavailable` if neither took it.
+        """
+
+    async def apply_journal(self) -> int:
+        """Record what the journal has, and return how many events that were."""
+
+    async def probe(self) -> None:
+        """See that events could be recorded; raises `StoreUnavailable`."""
+
+    def unread(self, address: Address) -> Facts:
+        """Return what can be said of an address without asking: how decision lines call it, and nothing else."""
+
     async def history(self, address_id: bytes) -> list[Event]:
         """Return a person's events in the order in which they were recorded."""
 
@@ -173,6 +200,9 @@ class People(Protocol):
 
     async def release_stream(self, stream: str, by: str) -> bool:
         """Let a paused stream take mail again; False where it is not paused."""
+
+    async def take_snapshot(self) -> None:
+        """Keep what this machine must know of logins and topics while the people store is away."""
 
     async def notices(self) -> list[Notice]:
         """Return every registered notice, the oldest first."""
@@ -229,6 +259,12 @@ class Spool(Protocol):
     async def queued(self, message_id: int | None = None, limit: int = 1000) -> list[QueuedRecipient]:
         """Return what waits, the oldest first; of one message only, where its id is given."""
 
+    async def unidentified(self, limit: int) -> list[Unidentified]:
+        """Return decisions of which it was not written down yet whom they were about."""
+
+    async def identify(self, lines: Mapping[str, bytes]) -> None:
+        """Write the line that belongs to each decision, once: of a decision that has one already, it is dropped."""
+
     async def depth(self) -> tuple[int, datetime | None]:
         """Return how many recipients wait, and since when the oldest message has."""
 
@@ -245,11 +281,13 @@ class Store:
 
     people: People
     spool: Spool
+    condition: Condition
 
     async def close(self) -> None:
         """Finish what was begun and let go of every file."""
         await self.spool.close()
         await self.people.close()
+        self.condition.close()
 
 
 def open_path(url: str) -> Path:

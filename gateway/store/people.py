@@ -7,17 +7,19 @@ the ledger is `segments`' part.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -27,9 +29,16 @@ from gateway.errors import StoreUnavailable
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
 from gateway.model import KeyRing, Scope
 from gateway.store import Facts, LoginRecord, Notice, Now, Orders
+from gateway.store.condition import Trouble
 from gateway.store.orders import change_stream, put_login, read_login, read_logins, read_orders
-from gateway.store.writer import Connection, Writer, connect, reading
+from gateway.store.reader import Reader
+from gateway.store.standby import Known, Standby
+from gateway.store.writer import Connection, Writer, reading
 from gateway.tokens import FIRST_TOPIC
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
 _EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
@@ -44,23 +53,26 @@ _LOOK_UP = (
 
 _REMEMBERED = 8192
 
+OPT_OUT_SECONDS = 2.0
+"""How long an opt-out waits for the people store before this machine's journal keeps it."""
+
 
 class SqlitePeople:
     """The verbs of `assent.db`; reads cost one look-up and see every commit, writes are grouped."""
 
-    def __init__(self, path: Path, ring: KeyRing, now: Now) -> None:
+    def __init__(self, path: Path, ring: KeyRing, now: Now, standby: Standby) -> None:
         self._path = path
         self._writer = Writer(path)
-        self._reader = connect(path, read_only=True)
+        self._reader = Reader(path)
+        self._standby = standby
         self._ring = ring.newest_first()
         self._now = now
         self._numbers: dict[str, int] = {}
         self._slugs: dict[int, str] = {}
         self._remembered: dict[str, Facts] = {}
-        self._version = -1
-        self._orders = read_orders(self._reader)
-        self._orders_version = -1
-        self._read_topics()
+        self._read: tuple[Connection, int] = (None, -1)
+        self._orders_read = self._read
+        self._learn(self._known())
 
     async def close(self) -> None:
         await self._writer.close()
@@ -70,43 +82,67 @@ class SqlitePeople:
 
     async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
         """As the interface says. What was read is remembered until anybody commits, which SQLite tells for certain."""
+        if not self._standby.journal.is_empty:
+            raise StoreUnavailable("opt-outs in the journal wait to be recorded")
         with reading(self._path):
-            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
-            if version != self._version or len(self._remembered) > _REMEMBERED:
+            connection = self._reader.connection()
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            if self._read != (connection, version) or len(self._remembered) > _REMEMBERED:
                 self._remembered.clear()
-                self._version = version
-            return [self._remembered.get(address.key) or self._look_up(address) for address in addresses]
+                self._read = connection, version
+            return [self._remembered.get(one.key) or self._look_up(connection, one) for one in addresses]
 
-    def _look_up(self, address: Address) -> Facts:
-        facts = self._remembered[address.key] = _facts(self._reader, self._ring, address)
+    def _look_up(self, connection: Connection, address: Address) -> Facts:
+        facts = self._remembered[address.key] = _facts(connection, self._ring, address)
         return facts
 
+    def unread(self, address: Address) -> Facts:
+        kid, key = self._ring[0]
+        return Facts(_nobody(kid, _digest(key, address.key)), None, NOTHING_KNOWN, is_read=False)
+
     async def address_of(self, address_id: bytes) -> Address | None:
-        with reading(self._path):
-            row = self._reader.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
+        with self._reading() as connection:
+            row = connection.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
         return Address.parse(row[0]) if row and row[0] else None
 
     async def history(self, address_id: bytes) -> list[Event]:
-        with reading(self._path):
-            rows = self._reader.execute(f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq", (address_id,)).fetchall()
+        with self._reading() as connection:
+            rows = connection.execute(f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq", (address_id,)).fetchall()
         return [event_of(row) for row in rows]
 
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
         now = self._now()
         return await self._writer.do(lambda connection: [_append(connection, self._ring, one, now) for one in events])
 
+    async def opt_out(self, events: Sequence[NewEvent]) -> None:
+        """As the interface says. While the people store is known to be away, nobody is kept waiting for it."""
+        try:
+            if self._standby.condition[Trouble.PEOPLE]:
+                raise StoreUnavailable("the people store is away")
+            async with asyncio.timeout(OPT_OUT_SECONDS):
+                await self.record(events)
+        except (StoreUnavailable, TimeoutError):
+            await asyncio.to_thread(self._standby.journal.append, events)
+
+    async def apply_journal(self) -> int:
+        return await self._standby.journal.drain(self.record)
+
+    async def probe(self) -> None:
+        await self._writer.do(lambda _: None)
+
     async def suppressed(self) -> list[tuple[Address | None, Standing]]:
         """Return everyone who has a suppression, with None for an erased address."""
-        rows = self._reader.execute(
-            "SELECT address, standing FROM people WHERE json_array_length(standing, '$.suppressions') > 0"
-        )
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT address, standing FROM people WHERE json_array_length(standing, '$.suppressions') > 0"
+            ).fetchall()
         return [(Address.parse(a) if a else None, Standing.from_json(json.loads(s))) for a, s in rows]
 
     # topics
 
     def topic_slug(self, number: int) -> str | None:
         if number not in self._slugs:
-            self._read_topics()
+            self._learn(self._read_known())
         return self._slugs.get(number)
 
     def topic_number(self, slug: str) -> int:
@@ -123,37 +159,37 @@ class SqlitePeople:
 
         if any(slug not in self._numbers for slug in slugs):
             await self._writer.do(add)
-            self._read_topics()
-
-    def _read_topics(self) -> None:
-        with reading(self._path):
-            rows = self._reader.execute("SELECT number, slug FROM topics").fetchall()
-        self._slugs = dict(rows)
-        self._numbers = {slug: number for number, slug in rows}
+            self._learn(self._read_known())
 
     # what operators have ordered
 
     async def login(self, name: str) -> LoginRecord | None:
-        with reading(self._path):
-            return read_login(self._reader, name)
+        try:
+            with self._reading() as connection:
+                return read_login(connection, name)
+        except StoreUnavailable:
+            return self._standby.snapshot.read().orders.logins.get(name)
 
     async def logins(self) -> list[LoginRecord]:
-        with reading(self._path):
-            return read_logins(self._reader)
+        try:
+            with self._reading() as connection:
+                return read_logins(connection)
+        except StoreUnavailable:
+            return list(self._standby.snapshot.read().orders.logins.values())
 
     def orders(self) -> Orders:
         """As the interface says; what cannot be read now is taken to stand as it last did."""
-        if self._orders_version != self._version:
-            with suppress(StoreUnavailable), reading(self._path):
-                self._orders = read_orders(self._reader)
-                self._orders_version = self._version
+        if self._orders_read != self._read:
+            with suppress(StoreUnavailable), self._reading() as connection:
+                self._orders = read_orders(connection)
+                self._orders_read = self._read
         return self._orders
 
     async def pause_stream(self, stream: str, why: str, by: str) -> bool:
-        return await self._writer.do(lambda connection: change_stream(connection, stream, True, why, by, self._now()))
+        return await self._order(lambda connection: change_stream(connection, stream, True, why, by, self._now()))
 
     async def release_stream(self, stream: str, by: str) -> bool:
-        return await self._writer.do(lambda connection: change_stream(connection, stream, False, "", by, self._now()))
+        return await self._order(lambda connection: change_stream(connection, stream, False, "", by, self._now()))
 
     async def put_login(self, record: LoginRecord) -> None:
         """Add a login or change the one of that name; its test recipients become known, so that links can name them."""
@@ -163,14 +199,44 @@ class SqlitePeople:
             for one in record.login.test_recipients:
                 _person(connection, self._ring, Address.parse(one), self._now())
 
-        await self._writer.do(put)
+        await self._order(put)
+
+    async def _order(self, change: Callable[[Connection], T]) -> T:
+        """Commit what an operator orders, whatever becomes of the snapshot."""
+        result = await self._writer.do(change)
+        try:
+            await self.take_snapshot()
+        except StoreUnavailable as error:
+            log.warning("the snapshot of logins and streams is not up to date: %s", error)
+        return result
+
+    async def take_snapshot(self) -> None:
+        await asyncio.to_thread(self._standby.snapshot.write, self._read_known())
+
+    def _read_known(self) -> Known:
+        with self._reading() as connection:
+            topics = connection.execute("SELECT number, slug FROM topics").fetchall()
+            return Known(read_orders(connection), dict(topics))
+
+    def _known(self) -> Known:
+        """Return what stands of logins, streams and topics; without the people store, what stood last."""
+        try:
+            return self._read_known()
+        except StoreUnavailable:
+            return self._standby.snapshot.read()
+
+    def _learn(self, known: Known) -> None:
+        self._orders = known.orders
+        self._slugs = dict(known.topics)
+        self._numbers = {slug: number for number, slug in known.topics.items()}
 
     # notices
 
     async def notices(self) -> list[Notice]:
-        rows = self._reader.execute(
-            "SELECT name, topic, text, url, control, valid_from, valid_until, number FROM notices ORDER BY number"
-        )
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT name, topic, text, url, control, valid_from, valid_until, number FROM notices ORDER BY number"
+            ).fetchall()
         return [_notice_of(row) for row in rows]
 
     async def add_notice(self, notice: Notice) -> None:
@@ -184,6 +250,11 @@ class SqlitePeople:
                 row,
             )
         )
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with reading(self._path):
+            yield self._reader.connection()
 
 
 def event_of(row: Sequence[Any]) -> Event:
@@ -223,10 +294,15 @@ def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: A
             else:
                 person = person or (address_id, standing)
     if person is None:
-        facts = Facts(who=f"{ring[0][0]}:{digest[:16].hex()}", address_id=None, standing=NOTHING_KNOWN)
+        facts = Facts(who=_nobody(ring[0][0], digest), address_id=None, standing=NOTHING_KNOWN)
     else:
         facts = Facts(who=person[0].hex(), address_id=person[0], standing=_standing(person[1]))
     return _with_look_alikes(facts, others) if others else facts
+
+
+def _nobody(kid: int, digest: bytes) -> str:
+    """Return how decision lines call an address that is nobody's, as far as we know."""
+    return f"{kid}:{digest[:16].hex()}"
 
 
 def _with_look_alikes(facts: Facts, others: Sequence[str]) -> Facts:

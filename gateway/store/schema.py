@@ -142,6 +142,13 @@ SPOOL = (
     CREATE INDEX recipients_due ON recipients (priority, stream, due) WHERE owner IS NULL AND due > 0;
     CREATE INDEX recipients_recalled ON recipients (owner, message_id) WHERE owner IS NOT NULL AND due = 0;
     """,
+    """
+    CREATE TABLE unidentified (
+        decision TEXT PRIMARY KEY,
+        message TEXT NOT NULL,
+        address TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 DECISIONS = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from itertools import groupby
@@ -34,7 +34,7 @@ from gateway.model import (
     SpooledRecipient,
     priority_of,
 )
-from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement, Waiting
+from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement, Unidentified, Waiting
 from gateway.store.leases import Leases
 from gateway.store.writer import Connection, Writer, connect, reading
 
@@ -55,7 +55,7 @@ class SqliteSpool:
         self._path = path
         self._outbox = _Outbox()
         self._writer = Writer(path, self._outbox)
-        self._reader = connect(path, read_only=True)
+        self._reader = connect(path, read_only=True, patience=0)
         self._bodies = bodies
         self._leases = leases
         self._report = report
@@ -185,6 +185,21 @@ class SqliteSpool:
             )
         )
         return freed
+
+    # what was decided without the people store
+
+    async def unidentified(self, limit: int) -> list[Unidentified]:
+        with reading(self._path):
+            rows = self._reader.execute("SELECT decision, message, address FROM unidentified LIMIT ?", (limit,))
+            return [Unidentified(*row) for row in rows]
+
+    async def identify(self, lines: Mapping[str, bytes]) -> None:
+        def write(connection: Connection) -> None:
+            for decision, line in lines.items():
+                if connection.execute("DELETE FROM unidentified WHERE decision = ?", (decision,)).rowcount:
+                    self._outbox.put([line])
+
+        await self._writer.do(write)
 
     # inside
 
@@ -343,6 +358,21 @@ def _insert(
                 message.stream,
             )
             for one in addressees
+        ],
+    )
+    if not all(one.is_identified for one in addressees):
+        _remember_unidentified(connection, message, addressees)
+
+
+def _remember_unidentified(
+    connection: Connection, message: SpooledMessage, addressees: Sequence[SpooledRecipient]
+) -> None:
+    connection.executemany(
+        "INSERT INTO unidentified VALUES (?, ?, ?)",
+        [
+            (one.decision, spool_text(message.id), one.recipient.address.text)
+            for one in addressees
+            if not one.is_identified
         ],
     )
 

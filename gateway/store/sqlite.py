@@ -13,12 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.model import KeyRing
 from gateway.store import Now, ReportMaker, Store
+from gateway.store.condition import Condition
+from gateway.store.journal import Journal
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
 from gateway.store.leases import Leases, anyone_lives
 from gateway.store.people import SqlitePeople
 from gateway.store.schema import PEOPLE, SPOOL, migrate
 from gateway.store.segments import Sealer, find_lines, verify
 from gateway.store.spool import SqliteSpool, remove_orphans
+from gateway.store.standby import Snapshot, Standby
 from gateway.store.writer import connect, reading
 
 
@@ -33,6 +36,9 @@ class DataFolder:
         self.decisions = root / "decisions"
         self.leases = root / "leases"
         self.keys = root / "keys"
+        self.condition = root / "condition"
+        self.journal = root / "journal.jsonl"
+        self.snapshot = root / "snapshot.json"
 
     def prepare(self) -> None:
         """Make or migrate the files, and a new store's keys. One process, before all others.
@@ -47,6 +53,7 @@ class DataFolder:
             read()
         migrate(self.people, PEOPLE)
         migrate(self.spool, SPOOL)
+        Journal(self.journal, Condition(self.condition)).make()
         if not anyone_lives(self.leases):
             remove_orphans(self.spool, self.bodies)
 
@@ -76,6 +83,14 @@ class DataFolder:
 
     def open(self, owner: str, report: ReportMaker, now: Now) -> Store:
         """Open the store for one worker, whose lease is called `owner` and something unique."""
+        condition = Condition(self.condition)
         leases = Leases(self.leases, owner)
-        people = SqlitePeople(self.people, self.address_ring(), now)
-        return Store(people, SqliteSpool(self.spool, self.bodies, leases, report, now))
+        people = self.open_people(condition, now)
+        return Store(people, SqliteSpool(self.spool, self.bodies, leases, report, now), condition)
+
+    def open_people(self, condition: Condition, now: Now) -> SqlitePeople:
+        """Open the people store alone; where it is away, what this machine remembers of it must do."""
+        return SqlitePeople(self.people, self.address_ring(), now, self.standby(condition))
+
+    def standby(self, condition: Condition) -> Standby:
+        return Standby(condition, Journal(self.journal, condition), Snapshot(self.snapshot))

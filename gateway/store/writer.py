@@ -10,6 +10,8 @@ SQLite's own waiting is a sleep.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,7 +22,7 @@ from urllib.parse import quote
 
 from pysqlite3 import dbapi2 as sqlite
 
-from gateway.errors import ConfigError, StoreUnavailable
+from gateway.errors import ConfigError, StoreFull, StoreUnavailable
 from gateway.store.turn import Turn
 
 T = TypeVar("T")
@@ -34,10 +36,11 @@ PATIENCE_SECONDS = 15
 """How long a caller waits for the lock before it hears `StoreUnavailable` (451 at the door)."""
 
 
-def connect(path: Path, *, read_only: bool = False, create: bool = False) -> Connection:
+def connect(path: Path, *, read_only: bool = False, create: bool = False, patience: float | None = None) -> Connection:
     """Open a database of ours with the settings that its promises rest on; raises `ConfigError`, `StoreUnavailable`.
 
-    Without `create`, a file that is not there is `StoreUnavailable` and stays so: an empty store knows no "no".
+    Without `create`, a file that is not there is `StoreUnavailable` and stays so: an empty store knows no "no". Whoever
+    reads on an event loop has no `patience` (seconds) with a file that is locked.
     """
     if sqlite.sqlite_version_info < OLDEST_SQLITE:
         wanted = ".".join(map(str, OLDEST_SQLITE))
@@ -50,7 +53,7 @@ def connect(path: Path, *, read_only: bool = False, create: bool = False) -> Con
             uri=True,
             isolation_level=None,
             check_same_thread=False,
-            timeout=BUSY_SECONDS,
+            timeout=BUSY_SECONDS if patience is None else patience,
         )
         for pragma in ("synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=0", "cache_size=-16384"):
             connection.execute(f"PRAGMA {pragma}")
@@ -58,6 +61,15 @@ def connect(path: Path, *, read_only: bool = False, create: bool = False) -> Con
     except sqlite.Error as error:
         raise StoreUnavailable(f"{path.name} cannot be opened: {error}") from error
     return connection
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    """Return what tells a file from any other that may come to have its name; raises `StoreUnavailable` for none."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise StoreUnavailable(f"{path.name} has gone: {error.strerror}") from error
+    return found.st_dev, found.st_ino
 
 
 @contextmanager
@@ -82,9 +94,12 @@ class Writer:
     def __init__(self, path: Path, frame: Frame | None = None) -> None:
         self._path = path
         self._frame = frame
-        self._connection: Connection = connect(path)
+        self._connection: Connection = None
+        self._identity = (0, 0)
         self._turn = Turn(path)
         self._thread = ThreadPoolExecutor(1, f"commit-{path.stem}")
+        with suppress(StoreUnavailable):
+            self._open()
         self._waiting: list[_Job[Any]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -105,8 +120,7 @@ class Writer:
         while self._running:
             await asyncio.wait([self._running])
         self._thread.shutdown()
-        if self._connection:
-            self._connection.close()
+        self._close()
         self._turn.close()
 
     async def _commit_while_wanted(self) -> None:
@@ -194,11 +208,19 @@ class Writer:
     def _wait_and_begin(self) -> None:
         self._turn.take()
         try:
-            self._connection = self._connection or connect(self._path)
+            self._open()
             self._begin()
         except BaseException:
             self._let_go()
             raise
+
+    def _open(self) -> None:
+        """See that the connection is one to the file that has the name now: nothing is committed to one that went."""
+        identity = identity_of(self._path)
+        if self._connection and identity != self._identity:
+            self._close()
+        if not self._connection:
+            self._connection, self._identity = connect(self._path), identity
 
     def _begin(self) -> None:
         connection: Connection = self._connection
@@ -213,11 +235,14 @@ class Writer:
 
     def _let_go(self) -> None:
         """Close the connection, which rolls back, and end our turn. None is trusted after a failure."""
+        self._close()
+        self._turn.give()
+
+    def _close(self) -> None:
         broken, self._connection = self._connection, None
         if broken:
             with suppress(sqlite.Error):
                 broken.close()
-        self._turn.give()
 
 
 @dataclass(slots=True)
@@ -226,6 +251,9 @@ class _Job(Generic[T]):
     future: asyncio.Future[T]
     result: Any = None
 
+
+_NO_ROOM = (13, 778)
+"""SQLITE_FULL, and SQLITE_IOERR_WRITE: a write that the disk did not take whole."""
 
 _FAILURES = (sqlite.Error, OSError, StoreUnavailable)
 
@@ -236,7 +264,14 @@ def _is_the_databases(error: Exception) -> bool:
 
 
 def _refuse(jobs: list[_Job[Any]], path: Path, error: BaseException) -> None:
-    _fail(jobs, StoreUnavailable(f"{path.name}: {error}"))
+    _fail(jobs, (StoreFull if is_out_of_room(error) else StoreUnavailable)(f"{path.name}: {error}"))
+
+
+def is_out_of_room(error: BaseException) -> bool:
+    """True where the disk, a quota or a limit on a file's size took no more."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
 
 
 def _fail(jobs: list[_Job[Any]], error: Exception) -> None:
