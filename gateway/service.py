@@ -13,6 +13,7 @@ import gc
 import logging
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -103,10 +104,22 @@ def serve(path: Path, parts: Sequence[str]) -> int:
     """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`."""
     config = load(path)
     _warn(config)
-    asyncio.run(prepare(config))
+    _prepare(config)
     slots = 2 * MOST_WORKERS
     plant = Plant(parts, _bound(config, parts), Board(slots), CampaignBoard(slots), cycle((0, MOST_WORKERS)))
     return Supervisor(_crew(config, plant), lambda: _reloaded(path, plant)).run()
+
+
+def _prepare(config: Config) -> None:
+    """Make the store ready; while opt-outs wait that it does not know, wait for it, and serve nobody (UNS-23)."""
+    while True:
+        try:
+            return asyncio.run(prepare(config))
+        except StoreUnavailable as error:
+            if not data_folder(config).has_journal:
+                raise
+            log.error("no listener opens before the people store has the journal's opt-outs: %s", error)
+            time.sleep(WATCH_SECONDS)
 
 
 def _reloaded(path: Path, plant: Plant) -> Crew | None:

@@ -66,15 +66,21 @@ def _explain_decision(desk: Desk, decision: str) -> None:
 def _explain_message(desk: Desk, message_id: str, address: Address) -> None:
     bare = message_id.strip()
     spelled = bare if bare.startswith("<") else f"<{bare}>"
-    (facts,) = desk.with_store(lambda store: store.people.facts([address]))
+    names = desk.with_store(lambda store: _names(store, address))
     lines = [json.loads(line) for line in desk.folder().decision_lines("message_id", message_id_digest(spelled))]
-    about = [one for one in lines if one["who"] == facts.who]
+    about = [one for one in lines if one["who"] in names]
     if not about:
         desk.no(f"no decision about {spelled} to {address} is on record", message_id=spelled, address=address.text)
     doors = {one["id"] for one in about}
     messages = {one["message"] for one in about if one["message"]}
     attempts = [json.loads(line) for one in messages for line in desk.folder().decision_lines("message", one)]
     _print(desk, about + [one for one in attempts if one.get("door") in doors])
+
+
+async def _names(store: Store, address: Address) -> set[str]:
+    """Return how decision lines call an address: by its person, or as nobody's, if nobody could be asked then."""
+    (facts,) = await store.people.facts([address])
+    return {facts.who, store.people.unread(address).who}
 
 
 def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> None:

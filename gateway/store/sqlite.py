@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.errors import StoreUnavailable
 from gateway.model import KeyRing
 from gateway.store import Now, ReportMaker, Store
 from gateway.store.condition import Condition
@@ -43,12 +44,13 @@ class DataFolder:
     def prepare(self) -> None:
         """Make or migrate the files, and a new store's keys. One process, before all others.
 
-        Raises `ConfigError` for a key that is loose, broken or lost: an old store is never given a new one, under which
+        Raises `StoreUnavailable` where the people store was and is not: a new one would know no "no". Raises
+        `ConfigError` for a key that is loose, broken or lost: an old store is never given a new one, under which
         no link of it would be known any more.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.people.exists():
-            make_keys(self.keys)
+            self._begin_anew()
         for read in (self.address_ring, self.token_ring, self.ledger_key):
             read()
         migrate(self.people, PEOPLE)
@@ -56,6 +58,16 @@ class DataFolder:
         Journal(self.journal, Condition(self.condition)).make()
         if not anyone_lives(self.leases):
             remove_orphans(self.spool, self.bodies)
+
+    def _begin_anew(self) -> None:
+        if self.spool.exists():
+            raise StoreUnavailable(f"{self.people} has gone; bring it back, or restore a backup of it")
+        make_keys(self.keys)
+
+    @property
+    def has_journal(self) -> bool:
+        """True where opt-outs wait that the people store must know before anybody is served."""
+        return self.journal.exists() and self.journal.stat().st_size > 0
 
     def address_ring(self) -> KeyRing:
         return read_ring(self.keys / ADDRESS_RING)
