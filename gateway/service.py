@@ -248,6 +248,7 @@ class Worker:
             terms,
             tls=tls,
             plaintext_from=submission.plaintext_from,
+            proxy_from=submission.proxy_from,
             limits=limits,
             census=self._submitters,
         )

@@ -45,11 +45,14 @@ class RawSmtp:
     host: str = "127.0.0.1"
     source: str = ""
     tls: ssl.SSLContext | None = None
+    preface: bytes = b""
+    """What is said before anything else, TLS included."""
     transcript: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._buffer = b""
         self._socket = socket.create_connection((self.host, self.port), 20, (self.source, 0) if self.source else None)
+        self.send(self.preface)
         if self.tls:
             self.start_tls(self.tls)
         self.greeting = self.reply()

@@ -268,7 +268,7 @@ ADDED = {
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities",
     "streams": "give_up_after",
-    "submission": "max_hops timeout connections_per_address connection_rate message_rate",
+    "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
 }
 
 

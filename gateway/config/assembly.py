@@ -47,6 +47,7 @@ def _submission(table: Table) -> SubmissionConfig:
         listen_tls=table["listen_tls"],
         tls=_tls(table),
         plaintext_from=table["plaintext_from"],
+        proxy_from=table["proxy_from"],
         max_message_size=table["max_message_size"],
         max_recipients=table["max_recipients"],
         max_hops=table["max_hops"],

@@ -177,6 +177,7 @@ SUBMISSION = Section(
         Key("tls_certificate", TLS_CERTIFICATE, UNSET, "The certificate chain, PEM."),
         Key("tls_key", TLS_KEY, UNSET, "Its private key, PEM, mode 0600."),
         Key("plaintext_from", NETWORKS, ["127.0.0.0/8", "::1"], "Networks that may log in without TLS."),
+        Key("proxy_from", NETWORKS, [], "Load balancers: their connections must begin with a PROXY header, v1 or v2."),
         Key("max_message_size", SIZE, "25MiB", "The largest message (RFC 1870)."),
         Key("max_recipients", whole_number(1, 100_000), 1000, "The most recipients of one message."),
         Key("max_hops", whole_number(5, 1000), 50, "More `Received:` fields are a mail loop (554 5.4.6)."),

@@ -54,6 +54,7 @@ class SubmissionConfig:
     listen_tls: tuple[ListenAddress, ...]
     tls: TlsFiles | None
     plaintext_from: tuple[Network, ...]
+    proxy_from: tuple[Network, ...]
     max_message_size: int
     max_recipients: int
     max_hops: int

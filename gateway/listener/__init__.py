@@ -15,7 +15,8 @@ from pathlib import Path
 from gateway.dialogue import Terms
 from gateway.listener.crowd import Census, Crowd
 from gateway.listener.door import Door
-from gateway.listener.protocol import GatewaySMTP, Limits, Network, Reception, Session, Traffic
+from gateway.listener.peers import Network, Peer
+from gateway.listener.protocol import GatewaySMTP, Limits, Reception, Session, Traffic
 
 __all__ = ["Census", "Crowd", "GatewaySMTP", "Limits", "Listener", "Session", "Traffic", "server_tls"]
 
@@ -35,8 +36,9 @@ class Listener:
         handle_DATA(server, session, envelope)     the message is `envelope.content`
 
     `terms.auth` says whether there are logins at all: they are offered under TLS, and without it to `plaintext_from`
-    (SMTP-03). STARTTLS is offered where there is a `tls` context. Processes that have inherited the same sockets share
-    the connections evenly, and count them together, where each has its own `census` of one crowd.
+    (SMTP-03). STARTTLS is offered where there is a `tls` context. Connections from `proxy_from` must begin with a PROXY
+    header, also before implicit TLS, and count as those of the client that it names. Processes that have inherited the
+    same sockets share the connections evenly, and count them together, where each has its own `census` of one crowd.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Listener:
         *,
         tls: ssl.SSLContext | None = None,
         plaintext_from: Sequence[Network] = (),
+        proxy_from: Sequence[Network] = (),
         limits: Limits | None = None,
         census: Census | None = None,
     ) -> None:
         self._census = census or Crowd(1).seen_by(0)
         self._reception = Reception(handler, terms, tls, plaintext_from, limits or Limits(), self._census)
+        self._proxies = tuple(proxy_from)
         self._doors: list[Door] = []
         self._clock: asyncio.TimerHandle | None = None
 
@@ -59,9 +63,9 @@ class Listener:
         """Who is connected, how much they hold, how many came and went."""
         return self._reception.traffic
 
-    def protocol_factory(self) -> GatewaySMTP:
+    def protocol_factory(self, introduced: Peer | None = None) -> GatewaySMTP:
         """Make the protocol of one new connection; needs a running event loop."""
-        return GatewaySMTP(self._reception)
+        return GatewaySMTP(self._reception, introduced)
 
     async def serve(self, sock: socket.socket, *, implicit_tls: bool = False) -> None:
         """Listen on a bound socket, from now on until `drain`. Implicit TLS (RFC 8314) needs the `tls` context."""
@@ -73,6 +77,7 @@ class Listener:
             self._is_our_turn,
             tls=self._reception.tls if implicit_tls else None,
             handshake=self._reception.limits.handshake.total_seconds(),
+            proxies=self._proxies,
         )
         self._doors.append(door)
         door.open()

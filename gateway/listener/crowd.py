@@ -6,10 +6,8 @@ and keeping it costs no lock and no message between them. What is done about it 
 
 from __future__ import annotations
 
-import ipaddress
 import mmap
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from gateway.listener.door import Seats
@@ -22,7 +20,7 @@ FORGET_A_GUESS: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """One process's view of the crowd. Addresses are counted as `network_of` says."""
+    """One process's view of the crowd. Addresses are counted as `peers.network_of` says."""
 
     seats: Seats
     connections: Tally
@@ -68,11 +66,3 @@ class Crowd:
 def is_over(pace: Pace, level: float) -> bool:
     """True where one more would be too many; half a count may have faded between the first and the last."""
     return level > pace.count - 0.5
-
-
-@lru_cache(maxsize=4096)
-def network_of(ip: str) -> str:
-    """Return whom an address stands for: itself, or its /64, of which an IPv6 host has all addresses to choose from."""
-    if ":" not in ip:
-        return ip
-    return str(ipaddress.ip_network((ip.partition("%")[0], 64), strict=False))

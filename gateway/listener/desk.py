@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from gateway.listener.crowd import Census, is_over, network_of
+from gateway.listener.crowd import Census, is_over
+from gateway.listener.peers import network_of
 from gateway.model import Pace, Reply
 from gateway.passwords import PasswordCheck
 from gateway.store import LoginRecord, People

@@ -13,7 +13,11 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+from gateway.errors import Malformed
+from gateway.listener.peers import Network, Peer, introduction, is_within, peer_of
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +48,19 @@ class Door:
     def __init__(
         self,
         sock: socket.socket,
-        factory: Callable[[], asyncio.Protocol],
+        factory: Callable[[Peer | None], asyncio.Protocol],
         is_our_turn: Callable[[], bool],
         *,
         tls: ssl.SSLContext | None,
         handshake: float,
+        proxies: tuple[Network, ...] = (),
     ) -> None:
         self._sock = sock
         self._factory = factory
         self._is_our_turn = is_our_turn
         self._tls = tls
-        self._handshake = handshake if tls else None
+        self._handshake = handshake
+        self._proxies = proxies
         self._entering: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._steps_back = 0
@@ -84,26 +90,34 @@ class Door:
             return
         self._steps_back = 0
         try:
-            guest, _ = self._sock.accept()
+            guest, name = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
             log.error("no connection can be taken: %s", error)
             self._step_back(_OUT_OF_FILES)
             return
-        task = asyncio.get_running_loop().create_task(self._let_in(guest))
+        task = asyncio.get_running_loop().create_task(self._let_in(guest, peer_of(name)))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
 
-    async def _let_in(self, guest: socket.socket) -> None:
+    async def _let_in(self, guest: socket.socket, peer: Peer) -> None:
         guest.setblocking(False)
         try:
+            introduced = await self._introduction(guest) if is_within(peer[0], self._proxies) else None
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._factory, guest, ssl=self._tls, ssl_handshake_timeout=self._handshake
+                partial(self._factory, introduced),
+                guest,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake if self._tls else None,
             )
-        except OSError as error:
-            log.info("a connection ended before it had begun: %s", error)
+        except (OSError, Malformed) as error:
+            log.info("a connection ended before it had begun: %s: %s", peer[0], error)
             guest.close()
+
+    async def _introduction(self, guest: socket.socket) -> Peer | None:
+        async with asyncio.timeout(self._handshake):
+            return await introduction(guest)
 
     def _step_back(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

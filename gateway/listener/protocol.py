@@ -10,13 +10,11 @@ is `dialogue`'s; who may send is the handler's; which sockets there are is the s
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import lru_cache
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -25,12 +23,11 @@ import aiosmtpd.smtp
 from gateway.dialogue import Auth, Content, Credentials, Dialogue, Event, Hello, Mail, Rcpt, StartTls, Terms
 from gateway.errors import StoreUnavailable
 from gateway.headers import HEADER_LIMIT, is_too_long
-from gateway.listener.crowd import Census, is_over, network_of
+from gateway.listener.crowd import Census, is_over
+from gateway.listener.peers import Network, Peer, is_within, network_of, peer_of
 from gateway.model import Pace, Reply
 
 log = logging.getLogger(__name__)
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +174,7 @@ class Reception:
         """AUTH is offered under TLS, and without it only to the networks of `plaintext_from` (SMTP-03)."""
         if session.tls:
             return self.under_tls
-        return self._trusted if _is_within(session.peer[0], self._plaintext_from) else self._unprotected
+        return self._trusted if is_within(session.peer[0], self._plaintext_from) else self._unprotected
 
 
 class GatewaySMTP(aiosmtpd.smtp.SMTP):
@@ -187,7 +184,8 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
     envelope: Any
     transport: Any
 
-    def __init__(self, reception: Reception) -> None:
+    def __init__(self, reception: Reception, introduced: Peer | None = None) -> None:
+        """Begin a connection; `introduced` is the client for whom a proxy speaks."""
         # aiosmtpd's own constructor is left out: it inspects the handler anew for each connection (165 µs).
         self.loop = asyncio.get_running_loop()
         self.event_handler = reception.handler
@@ -195,6 +193,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         self._handle_hooks = reception.hooks
         self._handler_coroutine: asyncio.Task[None] | None = None
         self._reception = reception
+        self._introduced = introduced
         self._limits = reception.limits
         self._traffic = reception.traffic
         self._waiter: asyncio.Future[None] | None = None
@@ -504,7 +503,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
 
     def _new_session(self) -> Session:
         session = self._create_session()
-        session.peer = _peer_of(self.transport)
+        session.peer = self._introduced or peer_of(self.transport.get_extra_info("peername"))
         ssl_object = self.transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             session.ssl = {"ssl_object": ssl_object, "cipher": ssl_object.cipher()}
@@ -535,16 +534,3 @@ _REACTIONS: Final[Mapping[type[Event], Callable[[GatewaySMTP, Any], Awaitable[No
     Rcpt: GatewaySMTP._on_rcpt,
     Content: GatewaySMTP._on_content,
 }
-
-
-def _peer_of(transport: asyncio.BaseTransport) -> tuple[str, int]:
-    """Return IP address and port; an IPv4 address that came through an IPv6 socket is an IPv4 address."""
-    name = transport.get_extra_info("peername")
-    if not isinstance(name, tuple):
-        return "", 0
-    return name[0].removeprefix("::ffff:") if "." in name[0] else name[0], name[1]
-
-
-@lru_cache(maxsize=4096)
-def _is_within(ip: str, networks: tuple[Network, ...]) -> bool:
-    return bool(ip) and any(ipaddress.ip_address(ip) in network for network in networks)
