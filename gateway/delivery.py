@@ -41,6 +41,7 @@ from gateway.model import (
     priority_of,
 )
 from gateway.policy import needs_facts, strictest
+from gateway.report import is_told
 from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain
 from gateway.stamp import Unstampable
 from gateway.store import Claimed, Facts, Now, Settlement, Store, Waiting
@@ -256,9 +257,12 @@ class Delivery:
             replies = await connection.relay(copy) if isinstance(copy, Copy) else [copy] * len(going)
         except PrepareAgain:
             return await self._attempt(parcel, lane, connection)
-        if lane.paces or any(reply.is_transient for reply in replies):
+        if isinstance(copy, Copy) and (lane.paces or any(reply.is_transient for reply in replies)):
             _learn(lane, going, replies)
-        return ended + [self._ended(parcel, ruling, reply, lane) for ruling, reply in zip(going, replies, strict=True)]
+        knows_dsn = "DSN" in connection.extensions
+        return ended + [
+            self._ended(parcel, ruling, reply, lane, knows_dsn) for ruling, reply in zip(going, replies, strict=True)
+        ]
 
     async def _rule(self, parcel: Parcel) -> list[Ruling]:
         purposes = self._purposes(parcel.message)
@@ -322,16 +326,22 @@ class Delivery:
 
     # how it ended
 
-    def _ended(self, parcel: Parcel, ruling: Ruling, reply: Reply, lane: Lane) -> Settlement:
+    def _ended(self, parcel: Parcel, ruling: Ruling, reply: Reply, lane: Lane, knows_dsn: bool = True) -> Settlement:
+        """Return how it ended; a success is ours to report only where the next hop has not taken that over."""
+        recipient = ruling.addressee.recipient
         if reply.is_positive:
-            return self._settlement(parcel, ruling, Outcome.RELAYED, reply)
+            is_ours = not knows_dsn and is_told(recipient, Outcome.RELAYED)
+            return self._settlement(parcel, ruling, Outcome.RELAYED, reply, is_told=is_ours)
         if reply.is_permanent:
             return self._settlement(parcel, ruling, Outcome.FAILED, reply)
         if reply is AMBIGUOUS:
             self._metrics.answer_lost()
-        due = self._schedule(parcel, lane).due(ruling.addressee.attempts + 1, parcel.message.received_at, self._now())
-        outcome = Outcome.DEFERRED if due else Outcome.EXPIRED
-        return self._settlement(parcel, ruling, outcome, reply, due)
+        schedule, received_at, now = self._schedule(parcel, lane), parcel.message.received_at, self._now()
+        due = schedule.due(ruling.addressee.attempts + 1, received_at, now)
+        if due is None:
+            return self._settlement(parcel, ruling, Outcome.EXPIRED, reply)
+        is_late = now - received_at >= schedule.warn_after and is_told(recipient, Outcome.DEFERRED)
+        return self._settlement(parcel, ruling, Outcome.DEFERRED, reply, due, is_told=is_late)
 
     def _schedule(self, parcel: Parcel, lane: Lane) -> RetrySchedule:
         """Return when to try again: the smarthost's times, but promotion may have a shorter life (OUT-03)."""
@@ -342,7 +352,8 @@ class Delivery:
     def _suppressed(self, parcel: Parcel, ruling: Ruling) -> Settlement:
         verdict = ruling.verdict
         reply = Reply(550, "5.7.1", f"{verdict.reason}: {verdict.sentence}")
-        return self._settlement(parcel, ruling, Outcome.SUPPRESSED, reply)
+        visible = is_told(ruling.addressee.recipient, Outcome.SUPPRESSED)
+        return self._settlement(parcel, ruling, Outcome.SUPPRESSED, reply, is_told=visible)
 
     def _deferrals(self, parcel: Parcel, lane: Lane, reply: Reply) -> list[Settlement]:
         untried = [Ruling(one, Facts(one.who, None, NOTHING_KNOWN), DEFERRED) for one in parcel.addressees]
@@ -355,6 +366,8 @@ class Delivery:
         outcome: Outcome,
         reply: Reply,
         due: datetime | None = None,
+        *,
+        is_told: bool = False,
     ) -> Settlement:
         self._metrics.attempted(outcome)
         message, addressee = parcel.message, ruling.addressee
@@ -371,7 +384,7 @@ class Delivery:
             parcel.draft.selectors if parcel.draft else (),
             people_read=ruling.facts.is_read,
         )
-        return Settlement(message.id, addressee.n, outcome, str(reply), line, due)
+        return Settlement(message.id, addressee.n, outcome, str(reply), line, due, is_told)
 
     async def _settle_when_possible(self, settlements: Sequence[Settlement]) -> None:
         """Write down how it ended, however long the store takes to come back: what was relayed is not relayed again."""

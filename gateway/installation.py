@@ -6,6 +6,7 @@ of its own.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,13 @@ from datetime import UTC, datetime
 from gateway.address import Address
 from gateway.config import Config
 from gateway.ids import Ids, spool_text
-from gateway.model import Failure, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
-from gateway.report import failure_report
+from gateway.model import Fate, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
+from gateway.report import delivery_report, is_told
 from gateway.sign import Signer, SigningKey
 from gateway.store import Now, ReportMaker, Store, open_path
 from gateway.store.sqlite import DataFolder
+
+log = logging.getLogger(__name__)
 
 KEEPER_SLOT = 127
 OPERATOR_SLOT = 126
@@ -46,14 +49,16 @@ def open_store(config: Config, owner: str, ids: Ids, now: Now) -> Store:
 
 
 def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
-    """Return what turns failures into a report to the submitter; a message without a reverse path gets none."""
+    """Return what turns fates into a report to the submitter; a message from the null sender gets none, but a log."""
 
-    def report(about: SpooledMessage, failures: Sequence[Failure]) -> tuple[SpooledMessage, SpooledRecipient] | None:
-        told = [one for one in failures if "NOTIFY=NEVER" not in map(str.upper, one.recipient.options)]
+    def report(about: SpooledMessage, fates: Sequence[Fate]) -> tuple[SpooledMessage, SpooledRecipient] | None:
+        told = [one for one in fates if is_told(one.recipient, one.outcome)]
+        if not about.reverse_path:
+            _tell_the_postmaster(about, fates)
         if not about.reverse_path or not told:
             return None
         spool_id = ids.spool()
-        text = failure_report(hostname, about, told, spool_text(spool_id), now())
+        text = delivery_report(hostname, about, told, spool_text(spool_id), now())
         sender = Recipient(Address.parse(about.reverse_path))
         peer = Peer(hostname, "127.0.0.1", "ESMTP")
         message = SpooledMessage(
@@ -62,6 +67,15 @@ def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
         return message, SpooledRecipient(0, sender, "", ids.decision())
 
     return report
+
+
+def _tell_the_postmaster(about: SpooledMessage, fates: Sequence[Fate]) -> None:
+    """Log what nobody else can be told: mail from the null sender, a report for one, that did not arrive (SMTP-18)."""
+    for one in fates:
+        log.error(
+            "message %s from the null sender ended as %s, and nobody can be told: %s (decision %s)",
+            *(spool_text(about.id), one.outcome, one.reply, one.decision),
+        )
 
 
 async def prepare(config: Config) -> None:

@@ -262,10 +262,14 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class RetrySchedule:
-    """When a deferred copy is tried again, and when we give up (RFC 5321 §4.5.4.1)."""
+    """When a deferred copy is tried again, when whoever asked hears of the delay, and when we give up.
+
+    RFC 5321 §4.5.4.1.
+    """
 
     steps: tuple[timedelta, ...]
     give_up_after: timedelta
+    warn_after: timedelta = timedelta(hours=4)
 
     def due(self, attempts: int, received_at: datetime, now: datetime) -> datetime | None:
         """Return when to try again after `attempts` failed ones, for the last time at the end; None to give up."""
@@ -389,8 +393,8 @@ class SpooledMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A recipient that failed for good, as the report to the submitter names it."""
+class Fate:
+    """What became of one recipient, or has so far, as the report to the submitter tells it."""
 
     recipient: Recipient
     outcome: Outcome

@@ -14,7 +14,7 @@ from gateway.ids import Ids, spool_text
 from gateway.lanes import MEMORY_BUDGET
 from gateway.model import (
     Action,
-    Failure,
+    Fate,
     MessageClass,
     Outcome,
     Peer,
@@ -58,7 +58,7 @@ class Rig:
         self.folder = DataFolder(root, root / "assent.db")
         self.folder.prepare()
         self.ids = Ids(3, self.clock.now)
-        self.reported: list[tuple[SpooledMessage, list[Failure]]] = []
+        self.reported: list[tuple[SpooledMessage, list[Fate]]] = []
 
     def open_people(self) -> SqlitePeople:
         return self.folder.open_people(Condition(self.folder.condition), self.clock.now)
@@ -92,11 +92,9 @@ class Rig:
         kinds = spool.due()
         return await spool.claim(kinds, limit, octets) if kinds else []
 
-    def report(
-        self, about: SpooledMessage, failures: Sequence[Failure]
-    ) -> tuple[SpooledMessage, SpooledRecipient] | None:
-        self.reported.append((about, list(failures)))
-        failed = [one for one in failures if one.outcome is not Outcome.SUPPRESSED]
+    def report(self, about: SpooledMessage, fates: Sequence[Fate]) -> tuple[SpooledMessage, SpooledRecipient] | None:
+        self.reported.append((about, list(fates)))
+        failed = [one for one in fates if one.outcome is not Outcome.SUPPRESSED]
         if not about.reverse_path or not failed:
             return None
         sender = Recipient(Address.parse(about.reverse_path))

@@ -40,7 +40,7 @@ HOUSE: dict[str, set[str]] = {
     "stamp": NOUNS | {"headers", "mime", "dialects", "tokens", "mend", "footer"},
     "sign": NOUNS | {"headers", "mime"},
     "feedback": NOUNS | {"headers", "mime", "dialects", "tokens"},
-    "report": NOUNS | {"headers", "mime"},
+    "report": NOUNS | {"headers", "mime", "mend"},
     "policy": NOUNS | {"consent", "classify"},
     "pacing": NOUNS,
     "config": NOUNS,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.gateway_under_test import Gateway, eventually, fetch, newsletter, token_of
+from tests.reports import Report, is_report, read_report
 from tests.sink import Sink
 
 INTERLEAVINGS = int(os.environ.get("ASSENT_INTERLEAVINGS", "300"))
@@ -75,7 +76,8 @@ def test_a_copy_that_waits_for_the_smarthost_is_dropped_by_an_opt_out(house: Gat
     assert house.one_click(token).status == 200
     sink.release()
     wait_until_all_is_settled(house)
-    assert [one.recipients for one in sink.messages] == [(staying,)]
+    assert taken(sink) == [(staying,)]
+    assert [one.recipients[0]["Status"] for one in told(sink, leaving)] == ["5.7.1"], "the submitter sees it too"
     *earlier, last = outcomes(house, message_id, leaving)
     assert (set(earlier), last) == ({"deferred"}, "suppressed")
     assert outcomes(house, other_id, staying)[-1] == "relayed"
@@ -94,8 +96,19 @@ def test_an_opt_out_survives_a_crash_right_after_its_200_and_stops_what_is_queue
     code, text = house.submit(newsletter(), [leaving])[leaving]
     assert (code, text[: len(STOPPED[1])]) == STOPPED
     wait_until_all_is_settled(house)
-    assert [one.recipients for one in sink.messages] == [(staying,)]
+    assert taken(sink) == [(staying,)]
     assert outcomes(house, message_id, leaving)[-1] == "suppressed"
+
+
+def taken(sink: Sink) -> list[tuple[str, ...]]:
+    """Return whom the smarthost took copies for; reports to the submitter are not copies."""
+    return [one.recipients for one in sink.messages if not is_report(one.content)]
+
+
+def told(sink: Sink, reader: str) -> list[Report]:
+    """Return the reports to the submitter that name a reader."""
+    reports = [read_report(one.content) for one in sink.messages if is_report(one.content)]
+    return [one for one in reports if reader in one.named]
 
 
 @dataclass
@@ -203,10 +216,12 @@ def test_no_copy_begins_to_leave_more_than_a_second_after_its_readers_click(hous
     sink.normal()
     sink.release()
     wait_until_all_is_settled(house)
-    relayed = {one.recipients[0] for one in sink.messages}
+    relayed = {recipients[0] for recipients in taken(sink)}
     assert race.clicked_at.keys() == race.accepted | race.refused == people
-    assert [person for at, person in sink.attempts if at > race.clicked_at[person] + GRACE] == []
+    begun = [(at, person) for at, person in sink.attempts if person in people]
+    assert [person for at, person in begun if at > race.clicked_at[person] + GRACE] == []
     assert not relayed & race.refused
     dropped = race.accepted - relayed
     assert len(dropped) <= suppressed_attempts(house) - suppressed_before, "what was accepted left or was suppressed"
+    assert all(told(sink, person) for person in sorted(dropped)[:20]), "and its submitter sees that"
     assert relayed and dropped and race.refused, "the dice never let anybody come first"

@@ -266,7 +266,7 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 # What has come since, in the contract's spirit.
 ADDED = {
     "dkim": "identity also_sign",
-    "smarthosts": "tls_authorities",
+    "smarthosts": "tls_authorities warn_after",
     "streams": "give_up_after",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
 }

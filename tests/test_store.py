@@ -632,6 +632,33 @@ async def test_failures_are_reported_once_and_together(rig: Rig) -> None:
         assert await spool.depth() == (0, None)
 
 
+async def test_a_success_or_an_opt_out_that_is_to_be_told_waits_for_the_one_report(rig: Rig) -> None:
+    message = rig.message()
+    async with rig.spool() as spool:
+        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE, BOB), [], claimed=True)
+        outcomes = [Outcome.RELAYED, Outcome.SUPPRESSED, Outcome.RELAYED]
+        settlements = [rig.settlement(message, n, outcome) for n, outcome in enumerate(outcomes)]
+        await spool.settle([replace(one, is_told=one.n < 2) for one in settlements])
+        assert not rig.reported
+        await spool.settle([rig.settlement(message, 3, Outcome.FAILED)])
+        ((_, fates),) = rig.reported
+        assert [one.outcome for one in fates] == [Outcome.RELAYED, Outcome.SUPPRESSED, Outcome.FAILED]
+        assert [one.message.message_class for one in await rig.claim(spool, 9)] == [MessageClass.SYSTEM]
+
+
+async def test_a_delay_is_told_once_a_message_and_of_those_who_wait(rig: Rig) -> None:
+    message = rig.message()
+    async with rig.spool() as spool:
+        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE), [], claimed=True)
+        await spool.settle([rig.settlement(message, 2, Outcome.FAILED)])
+        late = [rig.settlement(message, n, Outcome.DEFERRED, rig.clock.now() + LATER) for n in (0, 1)]
+        await spool.settle([replace(one, is_told=True) for one in late])
+        await spool.settle([replace(late[0], is_told=True)])
+        ((_, fates),) = rig.reported
+        assert [one.outcome for one in fates] == [Outcome.DEFERRED] * 2
+        assert await spool.depth() == (4, message.received_at)
+
+
 async def test_a_message_that_nobody_gets_is_reported_even_where_its_file_is_gone(rig: Rig) -> None:
     message = rig.message(LARGE)
     async with rig.spool() as spool:

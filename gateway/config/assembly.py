@@ -78,7 +78,7 @@ def _smarthost(name: str, table: Table) -> Smarthost:
         connections=table["connections"],
         rate=table["rate"],
         messages_per_connection=table["messages_per_connection"],
-        schedule=RetrySchedule(table["retry"], table["give_up_after"]),
+        schedule=RetrySchedule(table["retry"], table["give_up_after"], table["warn_after"]),
     )
 
 

@@ -216,6 +216,7 @@ SMARTHOSTS = Section(
         ),
         Key("messages_per_connection", whole_number(1, 100_000), 100, "After so many, a new connection is made."),
         Key("retry", INTERVALS, ["1m", "5m", "15m", "30m", "1h"], "Waits between attempts; the last one repeats."),
+        Key("warn_after", INTERVAL, "4h", "After so long, a submitter who asked for it (`NOTIFY=DELAY`) is told."),
         Key(
             "give_up_after",
             INTERVAL,

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
-from gateway.model import Failure, Login, Outcome, Priority, SpooledMessage, SpooledRecipient
+from gateway.model import Fate, Login, Outcome, Priority, SpooledMessage, SpooledRecipient
 from gateway.store.condition import Condition
 
 Now = Callable[[], datetime]
@@ -56,7 +56,10 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How one attempt ended. `due` is when to try again, for `DEFERRED` only; `line` is the decision line."""
+    """How one attempt ended. `due` is when to try again, for `DEFERRED` only; `line` is the decision line.
+
+    With `is_told` the submitter hears of it, though nothing has failed: in the message's one report, now if deferred.
+    """
 
     message_id: int
     n: int
@@ -64,6 +67,7 @@ class Settlement:
     reply: str
     line: bytes
     due: datetime | None = None
+    is_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,8 @@ class Unidentified:
     address: str
 
 
-ReportMaker = Callable[[SpooledMessage, Sequence[Failure]], tuple[SpooledMessage, SpooledRecipient] | None]
-"""Makes the message that tells a submitter what failed; None where nobody is to be told."""
+ReportMaker = Callable[[SpooledMessage, Sequence[Fate]], tuple[SpooledMessage, SpooledRecipient] | None]
+"""Makes the message that tells a submitter what became of recipients; None where nobody is to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +255,7 @@ class Spool(Protocol):
         """Let go of claimed copies (message, n) without an attempt; what is held stays so, the rest is due then."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write down how attempts ended; a message whose last recipient is settled goes, its failures reported."""
+        """Write down how attempts ended; a message whose last recipient is settled goes, and is reported on once."""
 
     async def take_over(self) -> int:
         """Take the copies of workers that have died back into the queue; return how many."""

@@ -24,7 +24,7 @@ from gateway.address import Address
 from gateway.errors import StoreUnavailable
 from gateway.ids import SPOOL_TEXT_LENGTH, spool_number, spool_text
 from gateway.model import (
-    Failure,
+    Fate,
     MessageClass,
     Outcome,
     Peer,
@@ -263,31 +263,42 @@ class SqliteSpool:
     def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[int]:
         for one in settlements:
             _settle_one(connection, one)
+        for message_id in {one.message_id for one in settlements if one.is_told and one.outcome is Outcome.DEFERRED}:
+            self._warn(connection, message_id)
         self._outbox.put([one.line for one in settlements])
         settled = {one.message_id for one in settlements if one.outcome.is_settled}
         return [message_id for message_id in settled if self._finish(connection, message_id)]
+
+    def _warn(self, connection: Connection, message_id: int) -> None:
+        """Tell the submitter of a delay, once a message."""
+        first = connection.execute("UPDATE messages SET warned = 1 WHERE id = ? AND warned = 0", (message_id,))
+        if first.rowcount:
+            self._report_on(connection, message_id, "outcome = 'deferred'")
 
     def _finish(self, connection: Connection, message_id: int) -> bool:
         """Let go of a message whose last recipient is settled; True where its body was a file."""
         gone = connection.execute(_DELETE_EMPTY, (message_id, message_id)).fetchone()
         if gone is None and connection.execute(_IS_WAITING, (message_id,)).fetchone() is None:
-            gone = self._finish_with_failures(connection, message_id)
+            self._report_on(connection, message_id, "TRUE")
+            connection.execute("DELETE FROM recipients WHERE message_id = ?", (message_id,))
+            gone = connection.execute(_DELETE_EMPTY, (message_id, message_id)).fetchone()
         return gone is not None and bool(gone[0])
 
-    def _finish_with_failures(self, connection: Connection, message_id: int) -> tuple[bool] | None:
-        """Report the recipients that failed, then let go of the message; None where there is none any more."""
+    def _report_on(self, connection: Connection, message_id: int, which: str) -> None:
+        """Write the report about those recipients of a message; what cannot be reported on any more is none."""
         message = connection.execute("SELECT envelope, body FROM messages WHERE id = ?", (message_id,)).fetchone()
         if message is None:
-            return None
+            return
         rows = connection.execute(
-            "SELECT address, options, outcome, reply, decision FROM recipients WHERE message_id = ? ORDER BY n",
+            f"SELECT address, options, outcome, reply, decision FROM recipients WHERE message_id = ? AND {which}"
+            " ORDER BY n",
             (message_id,),
         )
         about = _message_of(message_id, message[0], self._body(message_id, message[1]))
-        self._send_report(connection, about, [_failure_of(row) for row in rows])
-        connection.execute("DELETE FROM recipients WHERE message_id = ?", (message_id,))
-        connection.execute("DELETE FROM messages WHERE id = ?", (message_id,))
-        return (message[1] is None,)
+        report = self._report(about, [_fate_of(row) for row in rows])
+        if report:
+            written, addressee = report
+            _insert(connection, written, [addressee], written.message, _epoch(self._now()), None)
 
     def _body(self, message_id: int, in_row: bytes | None) -> bytes:
         """Return a body for a report, which is owed even where the file has gone."""
@@ -295,12 +306,6 @@ class SqliteSpool:
             return bytes(in_row)
         file = self._body_file(message_id)
         return file.read_bytes() if file.exists() else b""
-
-    def _send_report(self, connection: Connection, about: SpooledMessage, failures: Sequence[Failure]) -> None:
-        report = self._report(about, failures)
-        if report:
-            message, addressee = report
-            _insert(connection, message, [addressee], message.message, _epoch(self._now()), None)
 
 
 _DELETE_EMPTY = (
@@ -464,9 +469,12 @@ def _disown(connection: Connection, dead: Sequence[str]) -> int:
     return int(changed.rowcount)
 
 
+_NO_FAILURES = (Outcome.RELAYED, Outcome.SUPPRESSED)
+
+
 def _settle_one(connection: Connection, one: Settlement) -> None:
-    """A copy that went, or was suppressed, leaves; a failure stays for the report; a deferral waits for anyone."""
-    if one.outcome in (Outcome.RELAYED, Outcome.SUPPRESSED):
+    """What the submitter need not hear of leaves at once, the rest with the report; a deferral waits for anyone."""
+    if one.outcome in _NO_FAILURES and not one.is_told:
         connection.execute("DELETE FROM recipients WHERE message_id = ? AND n = ?", (one.message_id, one.n))
         return
     due = _epoch(one.due) if one.due else HELD
@@ -522,9 +530,9 @@ def _addressee_of(row: Sequence[Any]) -> SpooledRecipient:
     return SpooledRecipient(n, _recipient(address, options), who, decision, attempts)
 
 
-def _failure_of(row: Sequence[Any]) -> Failure:
+def _fate_of(row: Sequence[Any]) -> Fate:
     address, options, outcome, reply, decision = row
-    return Failure(_recipient(address, options), Outcome(outcome), reply, decision)
+    return Fate(_recipient(address, options), Outcome(outcome), reply, decision)
 
 
 def _recipient(address: str, options: str) -> Recipient:
