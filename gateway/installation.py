@@ -29,13 +29,20 @@ OPERATOR_SLOT = 126
 
 
 class Clock:
-    """The wall clock at the start, carried on by the monotonic one: a jump of the wall clock moves nothing (OPS-06)."""
+    """The wall clock at the start, carried on by the monotonic one: a jump of the wall clock moves nothing (OPS-06).
+
+    All processes of a crew go by one clock, also those that are started later.
+    """
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._offset + time.monotonic(), UTC)
+
+    def jump(self) -> float:
+        """Return by how many seconds the wall clock has left this one, ahead or behind."""
+        return abs(time.time() - time.monotonic() - self._offset)
 
 
 def data_folder(config: Config) -> DataFolder:

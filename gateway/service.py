@@ -141,14 +141,15 @@ def _crew(config: Config, plant: Plant) -> Crew:
     for name in config.smarthosts.keys() - plant.turnstiles.keys():
         plant.turnstiles[name] = Turnstile()
     crowds = Crowds.of(config)
-    mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, plant))}
+    clock = Clock()
+    mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, plant, clock))}
     for number in range(config.workers):
-        mains[f"worker {number}"] = _worker_main(config, plant, crowds, first, number)
+        mains[f"worker {number}"] = _worker_main(config, plant, crowds, clock, first, number)
     return Crew(mains)
 
 
-def _worker_main(config: Config, plant: Plant, crowds: Crowds, first_slot: int, number: int) -> Main:
-    return lambda pipe: _run(pipe, Worker(config, plant, crowds, first_slot, number).work)
+def _worker_main(config: Config, plant: Plant, crowds: Crowds, clock: Clock, first_slot: int, number: int) -> Main:
+    return lambda pipe: _run(pipe, Worker(config, plant, crowds, clock, first_slot, number).work)
 
 
 def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
@@ -180,7 +181,9 @@ def _give_large_memory_back() -> None:
 class Worker:
     """One process that takes mail, relays it, and serves the public site."""
 
-    def __init__(self, config: Config, plant: Plant, crowds: Crowds, first_slot: int, number: int) -> None:
+    def __init__(
+        self, config: Config, plant: Plant, crowds: Crowds, clock: Clock, first_slot: int, number: int
+    ) -> None:
         self._config = config
         self._parts = plant.parts
         self._sockets = plant.sockets
@@ -190,7 +193,7 @@ class Worker:
         self._campaign_rows = plant.campaigns.rows(first_slot, config.workers)
         self._submitters = crowds.submission.seen_by(number)
         self._strangers = crowds.feedback.seen_by(number)
-        self._now = Clock().now
+        self._now = clock.now
         self._ids = Ids(first_slot + number, self._now)
 
     async def work(self, leave: asyncio.Event) -> None:
@@ -295,25 +298,26 @@ class Worker:
         return max(1, whole + (self._number < rest))
 
 
-def _keep(config: Config, plant: Plant) -> Callable[[asyncio.Event], Awaitable[None]]:
+def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event], Awaitable[None]]:
     """Seal and checkpoint as often as there is something to, and answer the operators."""
 
     async def work(leave: asyncio.Event) -> None:
-        now = Clock().now
+        now = clock.now
         ids = Ids(KEEPER_SLOT, now)
         store = open_store(config, "keeper", ids, now)
         sealer = data_folder(config).sealer(now)
-        watching = asyncio.create_task(_watch(Watch(store, ids, now), leave))
+        watch = Watch(store, ids, clock)
+        watching = [asyncio.create_task(_repeat(look, leave)) for look in (watch.look_at_people, watch.look_at_clock)]
         closers = []
         if "console" in plant.parts and config.console:
             runner = await start_site(
-                console.create_app(plant.board.text, lambda: _is_ready(store)), plant.sockets.console
+                console.create_app(lambda: _metrics(plant, store), lambda: _is_ready(store)), plant.sockets.console
             )
             closers.append(runner.cleanup)
         while not leave.is_set():
             await _seal(sealer)
             await _wait(leave, SEAL_SECONDS)
-        await watching
+        await asyncio.gather(*watching)
         for close in closers:
             await close()
         await sealer.close()
@@ -322,9 +326,13 @@ def _keep(config: Config, plant: Plant) -> Callable[[asyncio.Event], Awaitable[N
     return work
 
 
-async def _watch(watch: Watch, leave: asyncio.Event) -> None:
+def _metrics(plant: Plant, store: Store) -> str:
+    return plant.board.text() + store.condition.text()
+
+
+async def _repeat(look: Callable[[], Awaitable[None]], leave: asyncio.Event) -> None:
     while not leave.is_set():
-        await watch.look_at_people()
+        await look()
         await _wait(leave, WATCH_SECONDS)
 
 

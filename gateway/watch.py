@@ -13,7 +13,8 @@ from gateway.address import Address
 from gateway.decisions import person_line
 from gateway.errors import StoreUnavailable
 from gateway.ids import Ids
-from gateway.store import Now, Store
+from gateway.installation import Clock
+from gateway.store import Store
 from gateway.store.condition import Trouble
 
 log = logging.getLogger(__name__)
@@ -21,16 +22,19 @@ log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0
 """How long the people store may take to give somebody else's turn away before it counts as away."""
 
+JUMP_SECONDS = 60.0
+"""By how much the wall clock may leave ours before promotion waits: more is no correction but a mistake."""
+
 _BATCH = 500
 
 
 class Watch:
     """The keeper's eye on one installation."""
 
-    def __init__(self, store: Store, ids: Ids, now: Now) -> None:
+    def __init__(self, store: Store, ids: Ids, clock: Clock) -> None:
         self._store = store
         self._ids = ids
-        self._now = now
+        self._clock = clock
 
     async def look_at_people(self) -> None:
         """See whether the people store takes events; where it does again, give it what was kept for it."""
@@ -39,11 +43,22 @@ class Watch:
                 await self._store.people.probe()
             await self._catch_up()
         except (StoreUnavailable, TimeoutError) as error:
-            if not self._store.condition.tell(Trouble.PEOPLE, 1):
-                log.error("the people store is away, promotion waits, opt-outs go to the journal: %s", error)
-            return
-        if self._store.condition.tell(Trouble.PEOPLE, 0):
-            log.warning("the people store is back, and knows every opt-out")
+            self._tell(Trouble.PEOPLE, 1, str(error) or f"no turn to write in {PROBE_SECONDS} s")
+        else:
+            self._tell(Trouble.PEOPLE, 0)
+
+    async def look_at_clock(self) -> None:
+        """See whether the wall clock has left the time that this crew goes by (OPS-06)."""
+        jump = self._clock.jump()
+        self._tell(Trouble.CLOCK, int(jump) if jump > JUMP_SECONDS else 0)
+
+    def _tell(self, trouble: Trouble, number: int, why: str = "") -> None:
+        """Say how it stands, and where that has changed, say it in the log too."""
+        before = self._store.condition.tell(trouble, number)
+        if number and not before:
+            log.error("%s%s", trouble.sentence, f": {why}" if why else "")
+        elif before and not number:
+            log.warning("over: %s", trouble.sentence)
 
     async def _catch_up(self) -> None:
         applied = await self._store.people.apply_journal()
@@ -57,7 +72,7 @@ class Watch:
         unread = await self._store.spool.unidentified(_BATCH)
         facts = await self._store.people.facts([Address.parse(one.address) for one in unread])
         lines = {
-            one.decision: person_line(self._ids.decision(), one.decision, self._now(), known.who, one.message_id)
+            one.decision: person_line(self._ids.decision(), one.decision, self._clock.now(), known.who, one.message_id)
             for one, known in zip(unread, facts, strict=True)
         }
         if lines:

@@ -234,6 +234,12 @@ class Gateway:
         self.process = None
         return status
 
+    def children(self) -> list[int]:
+        """Return the process ids of the workers and the keeper."""
+        assert self.process is not None
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def kill(self) -> None:
         """Kill the whole process group with SIGKILL, as a power switch would."""
         assert self.process is not None

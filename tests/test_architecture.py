@@ -56,7 +56,7 @@ HOUSE: dict[str, set[str]] = {
     "console": SHELL,
     "supervisor": set(),
     "installation": SHELL,
-    "watch": SHELL - {"config"},
+    "watch": SHELL - {"config"} | {"installation"},
     "cli": SHELL | {"installation", "service"},
     "__init__": set(),
     "__main__": {"cli"},

@@ -283,20 +283,15 @@ def test_a_worker_that_is_started_again_without_the_store_takes_essential_mail(
     make_gateway: MakeGateway, sink: Sink, someone: Callable[[], str]
 ) -> None:
     gateway = make_gateway().start()
-    assert gateway.process is not None
     reader = someone()
     with gone(database(gateway)):
-        for pid in children_of(gateway.process.pid):
+        for pid in gateway.children():
             os.kill(pid, signal.SIGKILL)
         eventually(gateway.is_ready, 30)
         assert answer(gateway, invoice(reader), reader, login="shop").startswith("250")
         assert received_by(sink, reader)
         assert promotion(gateway, reader).startswith(WAITING)
     eventually(lambda: promotion(gateway, reader).startswith("550 5.7.1 no-consent:"), 30)
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.req("UNS-23", "FBL-07")

@@ -71,6 +71,7 @@ async def _status(desk: Desk, store: Store) -> dict[str, Any]:
         "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
         "suppressed_people": len(suppressed),
         "logins": len([one for one in await store.people.logins() if not one.disabled]),
+        "troubles": [one.sentence for one in store.condition.troubles()],
         "suggestion": "assent queue list" if age > OLD_MAIL else None,
     }
 

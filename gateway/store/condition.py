@@ -19,15 +19,27 @@ class Trouble(IntEnum):
     """What can be wrong, and what its number counts; 0 is well."""
 
     JOURNAL = 0
-    """Octets of opt-outs in the journal, which the people store does not know yet."""
     PEOPLE = 1
-    """1 while the people store cannot be written."""
     CLOCK = 2
-    """Seconds by which the wall clock has left the time that we go by."""
     DISK = 3
-    """1 while there is too little room for another message."""
     LOG = 4
-    """Octets of write-ahead log, where a reader keeps it from being moved into its database."""
+
+    @property
+    def sentence(self) -> str:
+        """What `status` and the log say."""
+        return _TOLD[self][1]
+
+
+_TOLD = {
+    Trouble.JOURNAL: ("assent_journal_octets", "opt-outs wait in the journal; promotion waits for them"),
+    Trouble.PEOPLE: ("assent_people_store_away", "the people store takes nothing; promotion waits"),
+    Trouble.CLOCK: (
+        "assent_clock_jump_seconds",
+        "the wall clock has jumped; promotion waits until it is back, or until a reload takes it for right",
+    ),
+    Trouble.DISK: ("assent_disk_full", "there is too little room on the disk for another message"),
+    Trouble.LOG: ("assent_log_octets", "a reader that does not end keeps a write-ahead log from being emptied"),
+}
 
 
 class Condition:
@@ -57,6 +69,15 @@ class Condition:
         """True while a "no" may be unknown to the people store, or the time may be wrong."""
         numbers = self._numbers
         return bool(numbers[0] or numbers[1] or numbers[2])
+
+    def troubles(self) -> list[Trouble]:
+        """Return what is wrong now."""
+        return [one for one in Trouble if self._numbers[one]]
+
+    def text(self) -> str:
+        """Return the numbers as gauges, in the Prometheus text exposition format 0.0.4."""
+        families = [(*_TOLD[one], self._numbers[one]) for one in Trouble]
+        return "".join(f"# HELP {name} {told}.\n# TYPE {name} gauge\n{name} {n}\n" for name, told, n in families)
 
     def close(self) -> None:
         self._numbers.release()
