@@ -51,7 +51,9 @@ class RawSmtp:
 
     def __post_init__(self) -> None:
         self._buffer = b""
-        self._socket = socket.create_connection((self.host, self.port), 20, (self.source, 0) if self.source else None)
+        self.connection = socket.create_connection(
+            (self.host, self.port), 20, (self.source, 0) if self.source else None
+        )
         self.send(self.preface)
         if self.tls:
             self.start_tls(self.tls)
@@ -61,14 +63,14 @@ class RawSmtp:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._socket.close()
+        self.connection.close()
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Shake hands; what the server has said too early, in the clear, is read as its next word."""
-        self._socket = context.wrap_socket(self._socket, server_hostname="relay.example.com")
+        self.connection = context.wrap_socket(self.connection, server_hostname="relay.example.com")
 
     def send(self, octets: bytes) -> None:
-        self._socket.sendall(octets)
+        self.connection.sendall(octets)
 
     def say(self, *lines: str) -> Said:
         """Say lines in one segment; return the last reply, after checking that each line got one."""
@@ -110,16 +112,20 @@ class RawSmtp:
         except (EOFError, ConnectionResetError):
             return self.transcript
 
+    def end(self) -> None:
+        """Say that nothing more will be said, and go on listening (TCP's half-close)."""
+        self.connection.shutdown(socket.SHUT_WR)
+
     def is_closed(self) -> bool:
         """True where the server has nothing more to say and has hung up; waits for either."""
         try:
-            return not self._buffer and not self._socket.recv(1, socket.MSG_PEEK)
+            return not self._buffer and not self.connection.recv(1, socket.MSG_PEEK)
         except ConnectionResetError:
             return True
 
     def _line(self) -> str:
         while b"\n" not in self._buffer:
-            received = self._socket.recv(65536)
+            received = self.connection.recv(65536)
             if not received:
                 raise EOFError(f"the server hung up; it had said {self.transcript}")
             self._buffer += received

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from tests.copies_under_test import mailauth_judges
+from tests.faketime import shifted
 from tests.gateway_under_test import TOPIC, Gateway, eventually, field_of, invoice, link_of, token_of
 from tests.peers.postfix import DOMAIN, Postfix, why_not
 
@@ -285,15 +286,6 @@ def mail_to(street: Street, to: str, subject: str) -> None:
 # -- why
 
 
-def faketime(shift: str) -> dict[str, str]:
-    """Return the environment in which a command lives at another time."""
-    places = ["/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/lib64/faketime", "/usr/local/lib/faketime"]
-    found = [file for place in places for file in Path("/").glob(f"{place[1:]}/libfaketime.so.1")]
-    if not found:
-        pytest.skip("libfaketime is not installed (Debian package libfaketime)")
-    return {"LD_PRELOAD": str(found[0]), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-
-
 def explained(gateway: Gateway, decision: str) -> dict[str, Any]:
     """Return the one line that `assent explain` gives for a refusal; it may be on its way to the disk for a second."""
     done = eventually(lambda: (one := gateway.run("--json", "explain", decision, check=False)).returncode == 0 and one)
@@ -308,7 +300,7 @@ def test_the_decision_in_a_refusal_is_explained_now_and_a_day_later(street: Stre
     told = explained(gateway, match[1])
     assert {"kind": "door", "action": "refuse", "reason": "no-consent", "stream": "newsletter"}.items() <= told.items()
     assert told["sentence"] == "the recipient has not opted in to this topic"
-    gateway.environment = faketime("+1d")
+    gateway.environment = shifted("+1d")
     try:
         now = json.loads(gateway.run("--json", "explain", nobody, "--topic", TOPIC, check=False).stdout)["at"]
         assert datetime.fromisoformat(now) > datetime.now(UTC) + timedelta(hours=23)
