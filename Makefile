@@ -24,7 +24,8 @@ torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what th
 	ASSENT_INTERLEAVINGS=10000 \
 	ASSENT_JUMPS="+1h -1h +1d -1d +5y" \
 	ASSENT_ABUSE=1 \
-	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py tests/test_blackbox_clock.py
+	ASSENT_LARGE_RECIPIENTS=1000 \
+	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py tests/test_blackbox_clock.py tests/test_blackbox_large.py
 
 bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
 	$(BIN)/python -m bench --write
