@@ -6,7 +6,7 @@ or an operator's written reversal. Evidence types are never converted into one a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -36,6 +36,39 @@ class EventType(StrEnum):
     MINOR_FLAG = "MINOR_FLAG"
     RECONSENT = "RECONSENT"
     SUPPRESSION_LIFTED = "SUPPRESSION_LIFTED"
+    CONSENT_REFUSED = "CONSENT_REFUSED"
+    PLACE_LEARNED = "PLACE_LEARNED"
+    PRODUCT_OWNED = "PRODUCT_OWNED"
+    PRODUCT_ENDED = "PRODUCT_ENDED"
+    ACCOUNT_CLOSED = "ACCOUNT_CLOSED"
+    HOLD_PLACED = "HOLD_PLACED"
+    HOLD_RELEASED = "HOLD_RELEASED"
+
+
+class Basis(StrEnum):
+    """What may allow promotional mail, the strongest first; which of them do is the law's to say.
+
+    `UNPROVEN` is an opt-in that somebody claims without proof, `OFFER` the opt-out that was offered at a sale, and
+    `FREE_SALE` an account that cost nothing.
+    """
+
+    CONFIRMED = "confirmed"
+    EXPRESS = "express"
+    SOFT_OPT_IN = "soft-opt-in"
+    SALE = "sale"
+    FREE_SALE = "free-sale"
+    INQUIRY = "inquiry"
+    POLICY_ACCEPTED = "policy-accepted"
+    OFFER = "offer"
+    UNPROVEN = "unproven"
+
+
+class Source(StrEnum):
+    """How we know a person's country. Only what the person declared can loosen anything (POL-14)."""
+
+    DECLARED = "declared"
+    IP = "ip"
+    DOMAIN = "domain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +105,22 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What allows one topic: the event that gave it, on which basis, when."""
+    """What may allow mail: the event that gave it, on which basis, for which topic ("" for all own ones), when.
+
+    `family` is the product family of a sale; `controller` is who may use it, "" for the company itself (POL-31).
+    """
 
     event: int
-    basis: str
+    basis: Basis
+    topic: str
     at: datetime
+    family: str = ""
+    controller: str = ""
+
+    @property
+    def _slot(self) -> tuple[str, str, str, str]:
+        """Of two permissions with the same slot the newer one counts."""
+        return self.basis, self.topic, self.family, self.controller
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +128,7 @@ class Suppression:
     """A standing "do not send": the event, how much it covers (`topic` is "" unless the scope is one), why.
 
     `released` are the topics that a confirmed opt-in has taken out of a wide one since: consent to one topic never
-    releases another (POL-03).
+    releases another (POL-03). One that is `linked` was said from another address of the same person (CON-16).
     """
 
     event: int
@@ -93,6 +137,7 @@ class Suppression:
     reason: Reason
     at: datetime
     released: tuple[str, ...] = ()
+    linked: bool = False
 
     def covers(self, topic: str, *, partner: bool) -> bool:
         """True where this suppression stops promotional mail on the topic."""
@@ -108,11 +153,27 @@ class Suppression:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What one person's history amounts to. Derived: `fold` rebuilds it from the ledger at any time."""
+class Place:
+    """A country that a person may be in, and how we know: one for each source."""
 
-    permissions: Mapping[str, Permission] = field(default_factory=dict)
+    country: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one person's history amounts to. Derived: `fold` rebuilds it from the ledger at any time.
+
+    `permissions` stand with the strongest basis first; `products` are those that the person owns; `reconsents` are the
+    policy versions that the person has agreed to again; while `is_held` nothing of the person is erased (POL-32).
+    """
+
+    permissions: tuple[Permission, ...] = ()
     suppressions: tuple[Suppression, ...] = ()
+    places: tuple[Place, ...] = ()
+    products: tuple[str, ...] = ()
+    reconsents: tuple[str, ...] = ()
+    is_held: bool = False
 
     def suppression(self, topic: str, *, partner: bool) -> Suppression | None:
         """Return the first suppression that stops promotional mail on the topic."""
@@ -131,28 +192,53 @@ class Standing:
         """Return the event that says already what this one would: the same "no" is recorded once (UNS-24)."""
         if event.type not in _SUPPRESSING:
             return None
-        return next((one.event for one in self.suppressions if _says(one, event) and not one.released), None)
+        said = [one for one in self.suppressions if _says(one, event) and not one.released]
+        return next((one.event for one in said if not one.linked or "linked" in event.facts), None)
 
     def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads; what is empty is left out, since every decision reads it."""
+        further = {
+            "linked": [one.event for one in self.suppressions if one.linked],
+            "places": [[one.country, one.source] for one in self.places],
+            "products": list(self.products),
+            "reconsents": list(self.reconsents),
+            "held": self.is_held,
+        }
         return {
-            "permissions": {t: [p.event, p.basis, p.at.isoformat()] for t, p in self.permissions.items()},
+            "permissions": [
+                [p.event, p.basis, p.topic, p.at.isoformat(), p.family, p.controller] for p in self.permissions
+            ],
             "suppressions": [
                 [s.event, s.scope, s.topic, s.reason, s.at.isoformat(), *s.released] for s in self.suppressions
             ],
+            **{name: value for name, value in further.items() if value},
         }
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Standing:
+        linked = frozenset(raw.get("linked", ()))
         return cls(
-            permissions={
-                topic: Permission(seq, basis, datetime.fromisoformat(at))
-                for topic, (seq, basis, at) in raw["permissions"].items()
-            },
+            permissions=tuple(
+                Permission(seq, Basis(basis), topic, datetime.fromisoformat(at), *rest)
+                for seq, basis, topic, at, *rest in _permissions_of(raw)
+            ),
             suppressions=tuple(
-                Suppression(seq, Scope(scope), topic, Reason(reason), datetime.fromisoformat(at), tuple(released))
+                Suppression(
+                    seq, Scope(scope), topic, Reason(reason), datetime.fromisoformat(at), tuple(released), seq in linked
+                )
                 for seq, scope, topic, reason, at, *released in raw["suppressions"]
             ),
+            places=tuple(Place(country, Source(source)) for country, source in raw.get("places", ())),
+            products=tuple(raw.get("products", ())),
+            reconsents=tuple(raw.get("reconsents", ())),
+            is_held=raw.get("held", False),
         )
+
+
+def _permissions_of(raw: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    """Until migration 2 a standing held one permission a topic, by its topic's name."""
+    held = raw["permissions"]
+    return [[seq, basis, topic, at] for topic, (seq, basis, at) in held.items()] if isinstance(held, dict) else held
 
 
 NOTHING_KNOWN = Standing()
@@ -192,12 +278,44 @@ def _suppress(standing: Standing, event: Event) -> Standing:
     said = [one for one in standing.suppressions if _says(one, event)]
     others = tuple(one for one in standing.suppressions if not _says(one, event))
     at = max([event.at, *(one.at for one in said)])
-    return replace(standing, suppressions=(*others, Suppression(event.seq, *_extent(event), at)))
+    linked = "linked" in event.facts and all(one.linked for one in said)
+    return replace(standing, suppressions=(*others, Suppression(event.seq, *_extent(event), at, linked=linked)))
+
+
+_BASES: dict[EventType, Basis] = {
+    EventType.EXPRESS_OPT_IN: Basis.EXPRESS,
+    EventType.OPT_IN_CONFIRMED: Basis.CONFIRMED,
+    EventType.SALE: Basis.SALE,
+    EventType.INQUIRY: Basis.INQUIRY,
+    EventType.POLICY_ACCEPTED: Basis.POLICY_ACCEPTED,
+    EventType.SOFT_OPTOUT_OFFERED: Basis.OFFER,
+}
+_STRENGTH = {basis: rank for rank, basis in enumerate(Basis)}
 
 
 def _permit(standing: Standing, event: Event) -> Standing:
-    basis = "confirmed" if event.type is EventType.OPT_IN_CONFIRMED else "express"
-    return replace(standing, permissions={**standing.permissions, event.topic: Permission(event.seq, basis, event.at)})
+    """Keep what an event permits; of the same kind, the newest by its own time."""
+    facts = event.facts
+    new = Permission(
+        event.seq, _basis(event), event.topic, event.at, facts.get("family", ""), facts.get("controller", "")
+    )
+    held = {one._slot: one for one in standing.permissions}
+    if new._slot not in held or held[new._slot].at <= new.at:
+        held[new._slot] = new
+    return replace(standing, permissions=tuple(sorted(held.values(), key=_order)))
+
+
+def _basis(event: Event) -> Basis:
+    """An opt-in without proof permits nothing, and an account that cost nothing is a sale of another kind."""
+    if event.type is EventType.EXPRESS_OPT_IN and event.facts.get("provenance") == "unproven":
+        return Basis.UNPROVEN
+    if event.type is EventType.SALE and event.facts.get("free"):
+        return Basis.FREE_SALE
+    return _BASES[event.type]
+
+
+def _order(permission: Permission) -> tuple[int, int]:
+    return _STRENGTH[permission.basis], permission.event
 
 
 def _confirm(standing: Standing, event: Event) -> Standing:
@@ -228,11 +346,50 @@ def _lift(standing: Standing, event: Event) -> Standing:
 
 
 def _forget(standing: Standing, event: Event) -> Standing:
-    return replace(_suppress(standing, event), permissions={})
+    """Only the "no" is left, and what an authority has ordered to be kept."""
+    return Standing(suppressions=_suppress(standing, event).suppressions, is_held=standing.is_held)
+
+
+def _renounce(standing: Standing, event: Event) -> Standing:
+    """Somebody said no to being asked for a topic: what they agreed to before is over (CON-12)."""
+    return replace(standing, permissions=tuple(one for one in standing.permissions if one.topic != event.topic))
+
+
+def _void(standing: Standing, event: Event) -> Standing:
+    """The mailbox has another owner now, who has agreed to nothing (RFC 7293)."""
+    return replace(standing, permissions=(), products=(), reconsents=())
+
+
+def _close(standing: Standing, event: Event) -> Standing:
+    """Who has closed the account is no customer any more, and the consent that came with it has lapsed (POL-30)."""
+    return replace(standing, permissions=(), products=())
+
+
+def _learn_place(standing: Standing, event: Event) -> Standing:
+    place = Place(str(event.facts["country"]), Source(event.facts["source"]))
+    others = tuple(one for one in standing.places if one.source is not place.source)
+    return replace(standing, places=tuple(sorted((*others, place), key=lambda one: one.source)))
+
+
+def _own(standing: Standing, event: Event) -> Standing:
+    return replace(standing, products=tuple(sorted({*standing.products, event.facts["product"]})))
+
+
+def _disown(standing: Standing, event: Event) -> Standing:
+    return replace(standing, products=tuple(one for one in standing.products if one != event.facts["product"]))
+
+
+def _reconsent(standing: Standing, event: Event) -> Standing:
+    version = event.facts.get("policy_version", "")
+    return replace(standing, reconsents=tuple(sorted({*standing.reconsents, version})))
+
+
+def _hold(standing: Standing, event: Event) -> Standing:
+    return replace(standing, is_held=event.type is EventType.HOLD_PLACED)
 
 
 _STEPS = {
-    EventType.EXPRESS_OPT_IN: _permit,
+    **dict.fromkeys(_BASES, _permit),
     EventType.OPT_IN_CONFIRMED: _confirm,
     EventType.UNSUBSCRIBE: _suppress,
     EventType.OBJECTION: _suppress,
@@ -241,4 +398,13 @@ _STEPS = {
     EventType.ERASURE: _forget,
     EventType.MINOR_FLAG: _forget,
     EventType.SUPPRESSION_LIFTED: _lift,
+    EventType.CONSENT_REFUSED: _renounce,
+    EventType.RRVS_REJECT: _void,
+    EventType.ACCOUNT_CLOSED: _close,
+    EventType.PLACE_LEARNED: _learn_place,
+    EventType.PRODUCT_OWNED: _own,
+    EventType.PRODUCT_ENDED: _disown,
+    EventType.RECONSENT: _reconsent,
+    EventType.HOLD_PLACED: _hold,
+    EventType.HOLD_RELEASED: _hold,
 }

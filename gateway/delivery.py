@@ -22,6 +22,7 @@ from gateway.decisions import attempt_line, subject_of
 from gateway.errors import RelayUnavailable, StoreUnavailable
 from gateway.ids import Ids, spool_text
 from gateway.lanes import Lane, Lanes, Parcel, Shared, domain_of
+from gateway.law import Law
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
@@ -30,7 +31,6 @@ from gateway.model import (
     Outcome,
     Priority,
     Purpose,
-    Reason,
     Reply,
     RetrySchedule,
     SpooledMessage,
@@ -40,7 +40,7 @@ from gateway.model import (
     Verdict,
     priority_of,
 )
-from gateway.policy import needs_facts, strictest
+from gateway.policy import LACKS_CONSENT, needs_facts, strictest
 from gateway.report import is_told
 from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain
 from gateway.stamp import Unstampable
@@ -69,6 +69,7 @@ class Delivery:
         lanes: Mapping[str, Lanes],
         streams: Mapping[str, Stream],
         topics: Mapping[str, Topic],
+        law: Law,
         ids: Ids,
         metrics: Metrics,
         now: Now,
@@ -78,6 +79,7 @@ class Delivery:
         self._lanes = lanes
         self._streams = streams
         self._topics = topics
+        self._law = law
         self._ids = ids
         self._metrics = metrics
         self._now = now
@@ -276,12 +278,13 @@ class Delivery:
         self, message: SpooledMessage, purposes: Sequence[Purpose], addressee: SpooledRecipient, known: Facts
     ) -> Verdict:
         """Decide for one addressee; a test goes only to whom the login may still send tests."""
-        verdict = strictest(purposes, known.standing)
-        if verdict.reason is not Reason.NO_CONSENT:
+        now = self._now()
+        verdict = strictest(purposes, known.standing, self._law, now)
+        if verdict.reason not in LACKS_CONSENT:
             return verdict
         record = self._store.people.orders().logins.get(message.login)
         is_test = record is not None and record.login.tests(addressee.recipient.address)
-        return strictest(purposes, known.standing, is_test)
+        return strictest(purposes, known.standing, self._law, now, is_test)
 
     async def _facts(self, parcel: Parcel) -> list[Facts]:
         """Read what stands for each addressee; essential mail goes without, if need be (SMTP-22)."""

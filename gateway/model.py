@@ -6,10 +6,13 @@ docs/glossary.md and mean here exactly what they mean there.
 
 from __future__ import annotations
 
+import calendar
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum, StrEnum
+from typing import NamedTuple
 
 from gateway.address import Address
 
@@ -152,21 +155,54 @@ class Verdict:
         return self.action is Action.SEND
 
 
+class Period(NamedTuple):
+    """A span by the calendar, as laws count: so many months, or so many days."""
+
+    months: int = 0
+    days: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Period:
+        """Read "24mo", "2 years", "90 days"; raises `ValueError`."""
+        match = _PERIOD.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is not a period such as 24mo, 2 years or 90 days")
+        count, unit = int(match[1]), match[2][0]
+        return cls(days=count) if unit == "d" else cls(months=count * (12 if unit == "y" else 1))
+
+    def after(self, moment: datetime) -> datetime:
+        """Return the end of the period that begins at `moment`; where a month has no such day, its last one."""
+        month = moment.month - 1 + self.months
+        year, month = moment.year + month // 12, month % 12 + 1
+        day = min(moment.day, calendar.monthrange(year, month)[1])
+        return moment.replace(year=year, month=month, day=day) + timedelta(days=self.days)
+
+
+_PERIOD = re.compile(r"(\d{1,4})\s*(d|days?|mo|months?|y|years?)")
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a person can opt in to and out of. Its number in links is the store's (`Store.topic_numbers`)."""
+    """What a person can opt in to and out of. Its number in links is the store's (`Store.topic_numbers`).
+
+    `families` are the product families that it is about (LAW-EU-03); an opt-in lapses after `max_age` (CON-15).
+    """
 
     slug: str
     name: str
     partner: bool = False
+    families: tuple[str, ...] = ()
+    max_age: Period | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """Why a message is sent: its class and, for promotion, its topic."""
+    """Why a message is sent: its class; for promotion its topic and whose it is ("" is the company); its product."""
 
     message_class: MessageClass
     topic: Topic | None = None
+    product: str = ""
+    controller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,16 @@ sender may claim (requirements §1.3).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
-from gateway.consent import Standing, Suppression
+from gateway.consent import Basis, Permission, Standing, Suppression
+from gateway.law import Jurisdiction, Law
 from gateway.model import Action, MessageClass, Purpose, Reason, Topic, Verdict
-
-RULES = "policy-floor/2"
-"""Names the rules by which a verdict was reached; it changes whenever they do."""
 
 _SENTENCES = {
     Reason.NO_CONSENT: "the recipient has not opted in to this topic",
+    Reason.UNPROVEN: "there is no proof that the recipient has opted in to this topic",
+    Reason.EXPIRED: "what the recipient once agreed to has lapsed",
     Reason.UNSUBSCRIBED: "the recipient has unsubscribed",
     Reason.OBJECTED: "the recipient has objected to marketing",
     Reason.COMPLAINED: "the recipient has complained about our mail",
@@ -26,26 +27,31 @@ _SENTENCES = {
     Reason.NOT_CUSTOMER: "the recipient is not known to own this product",
     Reason.UNKNOWN_TOPIC: "the message names no topic that its stream has",
 }
+_CONSENTS = (Basis.CONFIRMED, Basis.EXPRESS)
+LACKS_CONSENT = (Reason.EXPIRED, Reason.UNPROVEN, Reason.NO_CONSENT)
+"""Why promotional mail is refused to who has said no "no"; the nearest to a permission first."""
 
 
-def decide(purpose: Purpose, standing: Standing, is_test: bool = False) -> Verdict:
+def decide(purpose: Purpose, standing: Standing, law: Law, now: datetime, is_test: bool = False) -> Verdict:
     """Decide for one recipient by what stands for the address now; a test needs no opt-in (OUT-21)."""
     match purpose.message_class:
         case MessageClass.PROMOTIONAL:
-            return _promotional(purpose.topic, standing, is_test)
+            return _promotional(purpose, standing, law, now, is_test)
         case MessageClass.PRODUCT:
-            return _product(standing)
+            return _product(purpose, standing)
         case MessageClass.CONFIRMATION:
-            return _confirmation(standing)
+            return _confirmation(standing, law)
         case _:
             return SEND
 
 
-def strictest(purposes: Iterable[Purpose], standing: Standing, is_test: bool = False) -> Verdict:
+def strictest(
+    purposes: Iterable[Purpose], standing: Standing, law: Law, now: datetime, is_test: bool = False
+) -> Verdict:
     """Decide where a message leaves its purpose open: one purpose that would refuse it refuses it (CLS-01)."""
     verdict = refusal(Reason.UNKNOWN_TOPIC)
     for purpose in purposes:
-        found = decide(purpose, standing, is_test)
+        found = decide(purpose, standing, law, now, is_test)
         if not found.may_send:
             return found
         verdict = verdict if verdict.is_test else found
@@ -57,18 +63,24 @@ def needs_facts(message_class: MessageClass) -> bool:
     return message_class in _BY_FACTS
 
 
-def refused_by_all(purposes: Iterable[Purpose], standing: Standing, is_test: bool = False) -> Verdict | None:
+def refused_by_all(
+    purposes: Iterable[Purpose], standing: Standing, law: Law, now: datetime, is_test: bool = False
+) -> Verdict | None:
     """Return a refusal if whatever the message turns out to be, this recipient would not get it; else None."""
     verdict = refusal(Reason.UNKNOWN_TOPIC)
     for purpose in purposes:
-        verdict = decide(purpose, standing, is_test)
+        verdict = decide(purpose, standing, law, now, is_test)
         if verdict.may_send:
             return None
     return verdict
 
 
-def refusal(reason: Reason, evidence: tuple[int, ...] = ()) -> Verdict:
-    return Verdict(Action.REFUSE, reason, _SENTENCES[reason], evidence, RULES)
+RULES = "order/2"
+"""Names the order of the rules below; it changes whenever they do. A verdict names the country rules beside it."""
+
+
+def refusal(reason: Reason, evidence: tuple[int, ...] = (), rules: str = RULES) -> Verdict:
+    return Verdict(Action.REFUSE, reason, _SENTENCES[reason], evidence, rules)
 
 
 _BY_FACTS = frozenset({MessageClass.PROMOTIONAL, MessageClass.PRODUCT, MessageClass.CONFIRMATION})
@@ -78,28 +90,110 @@ TEST = Verdict(Action.SEND, rules=RULES, is_test=True)
 PAUSED = Verdict(Action.DEFER, Reason.PAUSED, "the stream takes no mail until an operator releases it", rules=RULES)
 
 
-def _promotional(topic: Topic | None, standing: Standing, is_test: bool) -> Verdict:
+def _promotional(purpose: Purpose, standing: Standing, law: Law, now: datetime, is_test: bool) -> Verdict:
+    topic = purpose.topic
     if topic is None:
         return refusal(Reason.UNKNOWN_TOPIC)
-    suppression = standing.suppression(topic.slug, partner=topic.partner)
+    suppression = _no(standing, topic.slug, topic.partner, law)
     if suppression:
         return _suppressed(suppression)
-    permission = standing.permissions.get(topic.slug)
-    if permission is None:
-        return TEST if is_test else refusal(Reason.NO_CONSENT)
-    return Verdict(Action.SEND, evidence=(permission.event,), rules=RULES)
+    jurisdictions = law.jurisdictions(standing.places)
+    usable = [one for one in standing.permissions if one.controller == purpose.controller]
+    evidence: dict[int, None] = {}
+    for jurisdiction in jurisdictions:
+        grounds = _grounds(topic, usable, standing, jurisdiction, law, now)
+        if not grounds:
+            reason = _why_not(topic, usable, jurisdiction)
+            return TEST if is_test else refusal(reason, rules=_rules([jurisdiction]))
+        evidence.update(dict.fromkeys(one.event for one in grounds))
+    return Verdict(Action.SEND, evidence=tuple(evidence), rules=_rules(jurisdictions))
 
 
-def _product(standing: Standing) -> Verdict:
-    """A product message needs an owner; until a customer record says so, nobody is one (POL-04)."""
+def _no(standing: Standing, topic: str, partner: bool, law: Law) -> Suppression | None:
+    """Return what stops promotional mail; a "no" from another address of the person where the law says so."""
+    found = [one for one in standing.suppressions if one.covers(topic, partner=partner)]
+    return next((one for one in found if not one.linked or _follows(one, standing, law)), None)
+
+
+def _follows(suppression: Suppression, standing: Standing, law: Law) -> bool:
+    return suppression.reason is not Reason.UNSUBSCRIBED or law.follows(standing.places)
+
+
+def _grounds(
+    topic: Topic,
+    usable: list[Permission],
+    standing: Standing,
+    jurisdiction: Jurisdiction,
+    law: Law,
+    now: datetime,
+) -> tuple[Permission, ...]:
+    """Return the strongest permission that one set of rules accepts, and what else it rests on; () for none."""
+    valid = [one for one in usable if _is_current(one, topic, standing, jurisdiction, law, now)]
+    for one in valid:
+        if one.basis in jurisdiction.bases and _is_about(one, topic):
+            return (one,)
+    return _soft_opt_in(topic, valid) if Basis.SOFT_OPT_IN in jurisdiction.bases else ()
+
+
+def _is_about(permission: Permission, topic: Topic) -> bool:
+    """Consent is to one topic; what comes of dealings with the company covers its own topics, never a partner's."""
+    if permission.basis in _CONSENTS:
+        return permission.topic == topic.slug
+    return permission.basis is not Basis.OFFER and not topic.partner
+
+
+def _soft_opt_in(topic: Topic, valid: list[Permission]) -> tuple[Permission, ...]:
+    """A sale of the family that the topic is about, at which an opt-out was offered (ePrivacy Directive 13(2))."""
+    sale = next((one for one in valid if one.basis is Basis.SALE and one.family in topic.families), None)
+    offer = next((one for one in valid if one.basis is Basis.OFFER), None)
+    return (sale, offer) if sale and offer and not topic.partner else ()
+
+
+def _is_current(
+    permission: Permission, topic: Topic, standing: Standing, jurisdiction: Jurisdiction, law: Law, now: datetime
+) -> bool:
+    """False once it has lapsed, by the country's rules or the topic's, or a new policy has asked for it anew."""
+    basis, at = permission.basis, permission.at
+    if jurisdiction.regime.lapses and jurisdiction.regime.has_lapsed(basis, at, now):
+        return False
+    if topic.max_age and basis in _CONSENTS and now > topic.max_age.after(at):
+        return False
+    return not law.policies or all(
+        at >= one.effective or one.version in standing.reconsents
+        for one in law.reconsents_due(jurisdiction.country, now)
+    )
+
+
+def _why_not(topic: Topic, usable: list[Permission], jurisdiction: Jurisdiction) -> Reason:
+    """Say what was nearest: a basis that lapsed, an opt-in without proof, or nothing."""
+    reasons = {_shortcoming(one, topic, jurisdiction) for one in usable}
+    return next((one for one in LACKS_CONSENT if one in reasons), Reason.NO_CONSENT)
+
+
+def _shortcoming(permission: Permission, topic: Topic, jurisdiction: Jurisdiction) -> Reason:
+    if permission.basis is Basis.UNPROVEN and permission.topic == topic.slug:
+        return Reason.UNPROVEN
+    accepted = permission.basis in jurisdiction.bases and _is_about(permission, topic)
+    return Reason.EXPIRED if accepted else Reason.NO_CONSENT
+
+
+def _product(purpose: Purpose, standing: Standing) -> Verdict:
+    """A product message goes to who owns the product, unsubscribed or not (POL-04, POL-09)."""
     dead = next((one for one in standing.suppressions if one.reason is Reason.BOUNCED), None)
-    return _suppressed(dead) if dead else refusal(Reason.NOT_CUSTOMER)
+    if dead:
+        return _suppressed(dead)
+    owns = purpose.product in standing.products if purpose.product else bool(standing.products)
+    return SEND if owns else refusal(Reason.NOT_CUSTOMER)
 
 
-def _confirmation(standing: Standing) -> Verdict:
-    objection = standing.suppression("", partner=False)
+def _confirmation(standing: Standing, law: Law) -> Verdict:
+    objection = _no(standing, "", False, law)
     return _suppressed(objection) if objection else SEND
 
 
 def _suppressed(suppression: Suppression) -> Verdict:
     return refusal(suppression.reason, (suppression.event,))
+
+
+def _rules(jurisdictions: Iterable[Jurisdiction]) -> str:
+    return " ".join([RULES, *dict.fromkeys(str(one.regime) for one in jurisdictions)])

@@ -215,9 +215,11 @@ class Worker:
         copies = _copy_maker(config, store, tokens)
         pools = {name: self._pool(smarthost) for name, smarthost in config.smarthosts.items()}
         lanes = {name: self._lanes(name, pool) for name, pool in pools.items()}
-        delivery = Delivery(store, copies, lanes, config.streams, config.topics, self._ids, self._metrics, self._now)
+        delivery = Delivery(
+            store, copies, lanes, config.streams, config.topics, config.law, self._ids, self._metrics, self._now
+        )
         max_hops = config.submission.max_hops
-        house = House(config.hostname, max_hops, config.company.help_url, config.streams, config.topics)
+        house = House(config.hostname, max_hops, config.company.help_url, config.streams, config.topics, config.law)
         campaigns = Campaigns(self._campaign_rows, self._number, store.people, self._metrics, self._now)
         desk = LoginDesk(store.people, self._submitters, config.submission.message_rate)
         handler = SubmissionHandler(

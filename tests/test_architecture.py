@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"errors", "address", "model"}
-PURE = NOUNS | {"headers", "tokens", "consent", "dialogue", "ledger", "decisions", "dialects"}
+PURE = NOUNS | {"headers", "tokens", "consent", "law", "dialogue", "ledger", "decisions", "dialects"}
 CORE = PURE | {"brake", "mime", "mend", "footer", "classify", "stamp", "sign", "feedback", "report", "policy", "pacing"}
 SHELL = CORE | {"ids", "passwords", "campaigns", "copies", "store", "config", "metrics"}
 
@@ -29,6 +29,7 @@ HOUSE: dict[str, set[str]] = {
     "headers": NOUNS,
     "tokens": NOUNS,
     "consent": NOUNS,
+    "law": NOUNS | {"consent"},
     "dialogue": NOUNS,
     "dialects": NOUNS,
     "ledger": NOUNS | {"consent"},
@@ -41,9 +42,9 @@ HOUSE: dict[str, set[str]] = {
     "sign": NOUNS | {"headers", "mime"},
     "feedback": NOUNS | {"headers", "mime", "dialects", "tokens"},
     "report": NOUNS | {"headers", "mime", "mend"},
-    "policy": NOUNS | {"consent", "classify"},
+    "policy": NOUNS | {"consent", "law", "classify"},
     "pacing": NOUNS,
-    "config": NOUNS,
+    "config": NOUNS | {"law"},
     "metrics": NOUNS,
     "store": NOUNS | {"consent", "tokens", "ledger", "decisions", "ids"},
     "brake": NOUNS,

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from gateway.consent import NOTHING_KNOWN, Permission, Standing, Suppression
+from gateway import policy
+from gateway.config.regimes import OURS, regimes_in
+from gateway.consent import NOTHING_KNOWN, Basis, Permission, Standing, Suppression
+from gateway.law import Law
 from gateway.model import Action, MessageClass, Purpose, Reason, Scope, Topic, Verdict
-from gateway.policy import RULES, SEND, TEST, decide, refusal, refused_by_all, strictest
+from gateway.policy import RULES, SEND, TEST, refusal
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 NEWS, SOFTWARE, OFFERS = Topic("news", "News"), Topic("software", "Software"), Topic("offers", "Offers", partner=True)
-OPTED_IN = Standing({"news": Permission(1, "express", AT), "offers": Permission(2, "express", AT)})
+OPTED_IN = Standing((Permission(1, Basis.EXPRESS, "news", AT), Permission(2, Basis.EXPRESS, "offers", AT)))
+FLOOR = Law(regimes_in(OURS))
 ESSENTIAL = set(MessageClass) - {MessageClass.PROMOTIONAL, MessageClass.PRODUCT, MessageClass.CONFIRMATION}
+
+
+def decide(purpose: Purpose, standing: Standing, is_test: bool = False) -> Verdict:
+    return policy.decide(purpose, standing, FLOOR, AT, is_test)
+
+
+def strictest(purposes: Sequence[Purpose], standing: Standing, is_test: bool = False) -> Verdict:
+    return policy.strictest(purposes, standing, FLOOR, AT, is_test)
+
+
+def refused_by_all(purposes: Sequence[Purpose], standing: Standing, is_test: bool = False) -> Verdict | None:
+    return policy.refused_by_all(purposes, standing, FLOOR, AT, is_test)
 
 
 def promotional(topic: Topic | None = NEWS) -> Purpose:
@@ -28,7 +46,7 @@ def with_no(scope: Scope, reason: Reason, topic: str = "") -> Standing:
 def test_promotion_needs_an_opt_in_to_its_own_topic() -> None:
     assert decide(promotional(NEWS), NOTHING_KNOWN).reason is Reason.NO_CONSENT
     assert decide(promotional(SOFTWARE), OPTED_IN).reason is Reason.NO_CONSENT
-    assert decide(promotional(NEWS), OPTED_IN) == Verdict(Action.SEND, evidence=(1,), rules=RULES)
+    assert decide(promotional(NEWS), OPTED_IN) == Verdict(Action.SEND, evidence=(1,), rules=f"{RULES} FLOOR/2026-11")
 
 
 def test_promotion_without_a_topic_is_refused_to_everybody() -> None:
@@ -64,6 +82,14 @@ def test_a_refusal_says_no_before_it_says_no_consent() -> None:
 @pytest.mark.parametrize("scope", Scope)
 def test_essential_mail_goes_to_everybody(message_class: MessageClass, scope: Scope) -> None:
     assert decide(Purpose(message_class), with_no(scope, Reason.BOUNCED)) == SEND
+
+
+@pytest.mark.req("POL-04", "POL-09")
+def test_product_mail_goes_to_who_owns_the_product_unsubscribed_or_not() -> None:
+    owner = replace(with_no(Scope.ALL_MARKETING, Reason.UNSUBSCRIBED), products=("editor",))
+    assert decide(Purpose(MessageClass.PRODUCT, product="editor"), owner) == SEND
+    assert decide(Purpose(MessageClass.PRODUCT, product="hosting"), owner).reason is Reason.NOT_CUSTOMER
+    assert decide(Purpose(MessageClass.PRODUCT), owner) == SEND, "before DATA the product is not known yet"
 
 
 @pytest.mark.req("POL-04")

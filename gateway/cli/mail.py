@@ -95,7 +95,7 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
         return replace(facts, standing=fold(one for one in events if one.recorded_at <= at))
 
     facts = desk.with_store(known_then)
-    verdict = decide(Purpose(MessageClass.PROMOTIONAL, wanted), facts.standing)
+    verdict = decide(Purpose(MessageClass.PROMOTIONAL, wanted), facts.standing, config.law, at)
     told = {
         "address": address.text,
         "topic": topic,

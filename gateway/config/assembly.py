@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.config.reader import Table
+from gateway.config.regimes import OURS, regimes_in
 from gateway.config.values import (
     Config,
     ConsoleConfig,
@@ -18,6 +19,7 @@ from gateway.config.values import (
     SubmissionConfig,
     TlsFiles,
 )
+from gateway.law import Law
 from gateway.model import Company, RetrySchedule, Smarthost, Stream, Topic
 
 
@@ -38,6 +40,17 @@ def assembled(path: Path, read: Table) -> Config:
         dkim={name: _dkim(name, table) for name, table in read["dkim"].items()},
         topics={slug: Topic(slug=slug, **table) for slug, table in read["topics"].items()},
         streams={name: _stream(name, table) for name, table in read["streams"].items()},
+        law=_law(read["consent"]),
+    )
+
+
+def _law(table: Table) -> Law:
+    return Law(
+        regimes=(*regimes_in(OURS), *table["rules"]),
+        require=table["require"],
+        markets=table["markets"],
+        policy_accepted_in=frozenset(table["policy_accepted_in"]),
+        free_accounts=table["free_account_is_sale"],
     )
 
 

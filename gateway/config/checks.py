@@ -27,6 +27,7 @@ MAILTO_DOMAIN_LIMIT = PATH_LIMIT - 50
 def check(config: Config, notes: Notes) -> None:
     """Note everything in a configuration that does not fit together."""
     _check_promotion(config, notes)
+    _check_law(config, notes)
     _check_listeners(config, notes)
     _check_certificates(config, notes)
     _check_dkim(config, notes)
@@ -58,6 +59,15 @@ def _check_promotion(config: Config, notes: Notes) -> None:
     elif len(config.feedback.domain) > MAILTO_DOMAIN_LIMIT:
         said = f"feedback.domain leaves no room for an unsubscribe address of {PATH_LIMIT} octets"
         notes.problem(("feedback", "domain"), f"{said}; choose one of at most {MAILTO_DOMAIN_LIMIT}")
+
+
+def _check_law(config: Config, notes: Notes) -> None:
+    """Accepting a policy is no consent where consent must be freely given, and asked for by itself (POL-02)."""
+    place = ("consent", "policy_accepted_in")
+    refused = sorted(one for one in config.law.policy_accepted_in if not config.law.may_accept_policy(one))
+    if refused:
+        said = f"{dotted(place)}: accepting a policy is no consent to mail in {', '.join(refused)} (GDPR 7(2))"
+        notes.problem(place, f"{said}; remove it")
 
 
 def _check_stream(stream: Stream, config: Config, notes: Notes) -> None:

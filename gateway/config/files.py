@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.config.kinds import Missing, line, written
+from gateway.config.regimes import regimes_in
 from gateway.config.values import DkimKey
+from gateway.law import Regime
 
 RSA_LEAST_BITS = 1024
 _LARGEST_SECRET = 64 * 1024
@@ -25,6 +27,16 @@ _UNSIGNED = "promotional mail that it should sign is answered 451 4.7.5, and oth
 """Account mail must not wait for a key (UNS-35)."""
 
 FOLDER = written("a folder", '"var"', lambda text, folder: folder / text if line(text) else None, Path("var"))
+
+
+def _rules_folder(text: str, folder: Path) -> tuple[Regime, ...] | None:
+    path = folder / text
+    if line(text) and not path.is_dir():
+        raise ValueError(f"there is no folder {path}; make it, and put one TOML file of country rules a country there")
+    return regimes_in(path) if line(text) else None
+
+
+RULES_FOLDER = written("a folder", '"rules"', _rules_folder, ())
 
 
 def _database(text: str, folder: Path) -> str | None:

@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gateway.model import Brake, Pace
+from gateway.model import Brake, Pace, Period
 
 _FAR_FUTURE_DIGITS = 6
 _LEAST_MESSAGE = 64 * 1024
@@ -138,6 +138,17 @@ DAY = Kind("a date", "`2026-12-31`, without quotes", _day)
 
 _DURATION = re.compile(rf"([0-9]{{1,{_FAR_FUTURE_DIGITS}}})(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _period(text: str) -> Period | None:
+    try:
+        return Period.parse(text)
+    except ValueError:
+        return None
+
+
+PERIOD = word("a period", '"24mo", "2 years" or "90 days"', _period, None)
+
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
 _OCTETS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 

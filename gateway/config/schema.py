@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from gateway.config.files import AUTHORITIES, DATABASE, DKIM_KEY, FOLDER, SECRET, TLS_CERTIFICATE, TLS_KEY
+from gateway.config.files import (
+    AUTHORITIES,
+    DATABASE,
+    DKIM_KEY,
+    FOLDER,
+    RULES_FOLDER,
+    SECRET,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+)
 from gateway.config.kinds import (
     BRAKE,
     DAY,
@@ -22,6 +31,7 @@ from gateway.config.kinds import (
     LINE,
     OPTIONAL_INTERVAL,
     PACE,
+    PERIOD,
     RATE,
     SIZE,
     WORKERS,
@@ -160,6 +170,19 @@ CONSENT = Section(
             [],
             "Where the company mails; people of undeclared country get the strictest of these.",
         ),
+        Key(
+            "policy_accepted_in",
+            COUNTRIES,
+            [],
+            "Countries where accepting the privacy policy counts as an opt-in to the company's own topics (POL-02).",
+        ),
+        Key(
+            "free_account_is_sale",
+            FLAG,
+            False,
+            "Whether an account that cost nothing is a sale (LAW-EU-04, CJEU C-654/23).",
+        ),
+        Key("rules", RULES_FOLDER, UNSET, "A folder of further country rules, one TOML file each, as ours are."),
     ),
 )
 
@@ -297,6 +320,8 @@ TOPICS = Section(
     (
         Key("name", LINE, REQUIRED, "What people read: on the site, in `List-Id`."),
         Key("partner", FLAG, False, "Whether the offers are of other companies."),
+        Key("families", SLUGS, [], "The product families that it is about, for the soft opt-in (ePrivacy 13(2))."),
+        Key("max_age", PERIOD, UNSET, "After so long an opt-in has lapsed and must be asked for anew (CON-15)."),
     ),
     names=SLUG,
 )
@@ -358,10 +383,6 @@ SECTIONS: Final = (
 
 # A line goes when its behaviour comes. Whoever writes such a key is warned, and the reference says so.
 NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
-    "consent.require": NotYet(("express",), "every promotional message needs an express opt-in to its topic"),
-    "consent.markets": NotYet(
-        ([],), "an express opt-in is required everywhere, and no country's own rules are applied"
-    ),
     "site.subscribe": NotYet((False,), "/subscribe answers 404"),
     "site.rights": NotYet((False,), "/r answers 404"),
     "streams.refusals": NotYet(("smtp",), "refusals are told by 550"),

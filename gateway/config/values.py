@@ -12,6 +12,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+from gateway.law import Law
 from gateway.model import Company, Pace, Smarthost, Stream, Topic
 
 Network = IPv4Network | IPv6Network
@@ -134,6 +135,7 @@ class Config:
     dkim: Mapping[str, DkimDomain]
     topics: Mapping[str, Topic]
     streams: Mapping[str, Stream]
+    law: Law
     warnings: tuple[str, ...] = ()
 
     def topic(self, slug: str) -> Topic | None:

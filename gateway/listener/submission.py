@@ -16,10 +16,12 @@ from gateway import headers
 from gateway.address import Address
 from gateway.campaigns import Campaigns
 from gateway.classify import Choice, Mismatch, classify, matches_any, purposes_of
+from gateway.consent import Standing
 from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest, subject_of
 from gateway.errors import Malformed, StoreUnavailable
 from gateway.ids import Ids, spool_text
+from gateway.law import Law
 from gateway.listener.desk import LoginDesk
 from gateway.listener.loops import loop_refusal
 from gateway.listener.protocol import Session
@@ -77,6 +79,7 @@ class House:
     help_url: str
     streams: Mapping[str, Stream]
     topics: Mapping[str, Topic]
+    law: Law
 
 
 @dataclass(slots=True)
@@ -179,7 +182,7 @@ class SubmissionHandler:
         if visit.is_over:
             return _LOGIN_CHANGED
         is_test = visit.login.tests(recipient.address)
-        verdict = PAUSED if visit.is_paused else refused_by_all(visit.purposes, facts.standing, is_test)
+        verdict = self._objection_to(visit, facts.standing, is_test)
         if verdict is None:
             visit.facts[recipient.address.text] = facts
             return _RECIPIENT_OK
@@ -238,9 +241,17 @@ class SubmissionHandler:
         self._metrics.message_accepted()
         return Reply(250, "2.0.0", f"queued as {spool_text(message.id)}")
 
+    def _objection_to(self, visit: Visit, standing: Standing, is_test: bool) -> Verdict | None:
+        """Return why a recipient is refused whatever the message turns out to be; None while it may be accepted."""
+        if visit.is_paused:
+            return PAUSED
+        return refused_by_all(visit.purposes, standing, self._house.law, self._now(), is_test)
+
     def _ruling(self, visit: Visit, choice: Choice, recipient: Recipient) -> Ruling:
         facts = visit.facts[recipient.address.text]
-        verdict = strictest(choice.purposes, facts.standing, visit.login.tests(recipient.address))
+        verdict = strictest(
+            choice.purposes, facts.standing, self._house.law, self._now(), visit.login.tests(recipient.address)
+        )
         return Ruling(recipient, facts, verdict, self._ids.decision())
 
     def _postponed(self, message: SpooledMessage, visit: Visit, block: headers.HeaderBlock) -> Reply:

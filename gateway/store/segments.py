@@ -34,7 +34,7 @@ ANCHOR = "anchor.jsonl"
 
 LINES_A_SEGMENT = 20_000
 _HEAD_COLUMNS = "chain, number, first, last, count, root, previous, sealed_at"
-_UNREADABLE = (KeyError, TypeError, ValueError)
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 
 _Line = tuple[int, bytes, str]
 """A line's number, its leaf hash made anew, and what is wrong with the line itself ("" if nothing)."""

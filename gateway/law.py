@@ -1,0 +1,148 @@
+"""What the law accepts: country rules as data, and which of them apply to one person.
+
+The rule that must not be broken: a person is judged by every country that they may be in, and each must be content;
+what we do not know never loosens anything (POL-14). The rules themselves stand in regimes/*.toml, with their sources
+and with examples that a test decides. Who may be sent what is left to `policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from gateway.consent import Basis, Place, Source
+from gateway.model import Period
+
+FLOOR: Final = "FLOOR"
+"""The code of the regime that holds everywhere: what the company's own policy promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """One jurisdiction's rules.
+
+    `bases` are what it accepts for promotional mail; a basis in `lapses` is good for that long, to the day.
+    `objection_follows` says that a person's "no" covers all their addresses; `policy_acceptance` that an operator may
+    let accepting the privacy policy count (POL-02).
+    """
+
+    code: str
+    name: str
+    version: str
+    countries: frozenset[str]
+    bases: frozenset[Basis]
+    lapses: Mapping[Basis, Period] = field(default_factory=dict, hash=False)
+    objection_follows: bool = True
+    policy_acceptance: bool = False
+    citations: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.code}/{self.version}"
+
+    def has_lapsed(self, basis: Basis, at: datetime, now: datetime) -> bool:
+        """True from the anniversary on: that day is refused already (LAW-CA-01)."""
+        period = self.lapses.get(basis)
+        return period is not None and now.date() >= period.after(at).date()
+
+
+def regime_of(raw: Mapping[str, Any]) -> Regime:
+    """Build a regime from a parsed TOML file; raises `ValueError` with a sentence for what it cannot mean."""
+    try:
+        return Regime(
+            code=raw["code"],
+            name=raw["name"],
+            version=raw["version"],
+            countries=frozenset(raw["countries"]),
+            bases=frozenset(Basis(one) for one in raw["bases"]),
+            lapses={Basis(name): Period.parse(text) for name, text in raw.get("lapses", {}).items()},
+            objection_follows=raw.get("objection_follows", True),
+            policy_acceptance=raw.get("policy_acceptance", False),
+            citations=tuple(raw["citations"]),
+        )
+    except KeyError as error:
+        raise ValueError(f"the regime lacks {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """A version of the privacy policy; in `reconsent` countries consent from before it is over (POL-12)."""
+
+    version: str
+    effective: datetime
+    reconsent: frozenset[str] = frozenset()
+
+
+class Jurisdiction(NamedTuple):
+    """One set of rules that a person may be under: whose, and for which country ("" for the floor)."""
+
+    country: str
+    regime: Regime
+    bases: frozenset[Basis]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Law:
+    """Everything by which decisions are made that is not about one person.
+
+    `require` is "express" (the floor always holds) or "regime"; `policy_accepted_in` are the countries where accepting
+    the policy counts, `free_accounts` whether an account that cost nothing is a sale (LAW-EU-04).
+    """
+
+    regimes: tuple[Regime, ...]
+    require: str = "express"
+    markets: tuple[str, ...] = ()
+    policy_accepted_in: frozenset[str] = frozenset()
+    free_accounts: bool = False
+    policies: tuple[PolicyVersion, ...] = ()
+
+    def jurisdictions(self, places: tuple[Place, ...]) -> tuple[Jurisdiction, ...]:
+        """Return every set of rules that must be content with mail to a person who may be in these places."""
+        return _jurisdictions(self, places)
+
+    def reconsents_due(self, country: str, now: datetime) -> Iterable[PolicyVersion]:
+        """Return the policy versions in force that ask people of a country for consent anew."""
+        return (one for one in self.policies if country in one.reconsent and one.effective <= now)
+
+    def follows(self, places: tuple[Place, ...]) -> bool:
+        """True where a "no" from one address of a person covers the others too (SUP-05)."""
+        applied = [one.regime for one in self.jurisdictions(places) if one.regime.code != FLOOR]
+        return not applied or any(one.objection_follows for one in applied)
+
+    def _worked_out(self, places: tuple[Place, ...]) -> tuple[Jurisdiction, ...]:
+        countries = self._countries(places)
+        applied = [(country, one) for country in countries for one in self.regimes if country in one.countries]
+        lawless = {*countries} - {country for country, _ in applied}
+        if self.require == "express" or lawless or not applied:
+            applied.insert(0, ("", self._floor))
+        accepts_policy = bool(countries) and self.policy_accepted_in.issuperset(countries)
+        return tuple(Jurisdiction(country, one, self._bases(one, accepts_policy)) for country, one in applied)
+
+    def _countries(self, places: Sequence[Place]) -> tuple[str, ...]:
+        """What was declared, or else every market; and whatever else points at a country."""
+        declared = [one.country for one in places if one.source is Source.DECLARED]
+        return tuple(dict.fromkeys([*(declared or self.markets), *(one.country for one in places)]))
+
+    def _bases(self, regime: Regime, accepts_policy: bool) -> frozenset[Basis]:
+        further = set[Basis]()
+        if accepts_policy:
+            further.add(Basis.POLICY_ACCEPTED)
+        if self.free_accounts and Basis.SALE in regime.bases:
+            further.add(Basis.FREE_SALE)
+        return regime.bases | further
+
+    @property
+    def _floor(self) -> Regime:
+        return next(one for one in self.regimes if one.code == FLOOR)
+
+    def may_accept_policy(self, country: str) -> bool:
+        """True where every rule of a country leaves it to the operator whether accepting the policy counts."""
+        rules = [one for one in self.regimes if country in one.countries]
+        return bool(rules) and all(one.policy_acceptance for one in rules)
+
+
+@lru_cache(maxsize=4096)
+def _jurisdictions(law: Law, places: tuple[Place, ...]) -> tuple[Jurisdiction, ...]:
+    return law._worked_out(places)
