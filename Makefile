@@ -21,6 +21,7 @@ test: .venv/dev peers ## everything that CI runs, beside real peers
 torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what they find is written to bench/RESULTS.md
 	ASSENT_TORTURE=yes \
 	ASSENT_KILLS=200 \
+	ASSENT_POWER_CUTS=300 \
 	ASSENT_INTERLEAVINGS=10000 \
 	ASSENT_JUMPS="+1h -1h +1d -1d +5y" \
 	ASSENT_ABUSE=1 \

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from gateway.address import Address
 from gateway.config import Config
@@ -85,15 +86,19 @@ def _tell_the_postmaster(about: SpooledMessage, fates: Sequence[Fate]) -> None:
         )
 
 
-async def prepare(config: Config) -> None:
-    """Make or migrate the files and number the topics. One process, before the others."""
-    data_folder(config).prepare()
+async def prepare(config: Config) -> list[Path]:
+    """Make or migrate the files and number the topics; return the copies of files that were migrated.
+
+    One process, before the others.
+    """
+    copies = data_folder(config).prepare()
     now = Clock().now
     store = open_store(config, "prepare", Ids(OPERATOR_SLOT, now), now)
     await store.people.number_topics(list(config.topics))
     await store.people.take_snapshot()
     await store.people.apply_journal()
     await store.close()
+    return copies
 
 
 def signers(config: Config) -> Mapping[str, Signer]:

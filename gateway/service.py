@@ -114,12 +114,19 @@ def _prepare(config: Config) -> None:
     """Make the store ready; while opt-outs wait that it does not know, wait for it, and serve nobody (UNS-23)."""
     while True:
         try:
-            return asyncio.run(prepare(config))
+            copies = asyncio.run(prepare(config))
         except StoreUnavailable as error:
             if not data_folder(config).has_journal:
                 raise
             log.error("no listener opens before the people store has the journal's opt-outs: %s", error)
             time.sleep(WATCH_SECONDS)
+        else:
+            return _tell(copies)
+
+
+def _tell(copies: Sequence[Path]) -> None:
+    for copy in copies:
+        log.warning("the store was brought up to date; what it was is kept in %s", copy)
 
 
 def _reloaded(path: Path, plant: Plant) -> Crew | None:

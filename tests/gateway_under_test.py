@@ -67,10 +67,16 @@ class Gateway:
 
     def prepare(self) -> Gateway:
         """Write the configuration, make keys, and add the logins `news` (promotional) and `shop` (account)."""
+        self.prepare_files()
+        return self.prepare_store()
+
+    def prepare_files(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.make_certificate()
         self.make_dkim_key()
         self.write_config()
+
+    def prepare_store(self) -> Gateway:
         self.run("migrate")
         self.add_login("news", "newsletter")
         self.add_login("shop", "billing")

@@ -29,8 +29,9 @@ from gateway.store import spool as spool_module
 from gateway.store import writer as writer_module
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
 from gateway.store.leases import Leases
+from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
-from gateway.store.schema import PEOPLE, migrate
+from gateway.store.schema import PEOPLE
 from gateway.store.spool import LARGE_BODY, NOTE_SECONDS
 from gateway.store.writer import Connection, Writer, connect
 from gateway.tokens import FIRST_TOPIC
@@ -283,21 +284,46 @@ def test_preparing_again_changes_nothing(rig: Rig) -> None:
     rig.folder.prepare()
     assert {path.name: path.read_bytes() for path in rig.folder.keys.iterdir()} == secrets
     assert set(secrets) == {ADDRESS_RING, TOKEN_RING, LEDGER_KEY}
-    assert migrate(rig.folder.people, PEOPLE) == 0
+    assert is_up_to_date(rig.folder.people, PEOPLE)
+
+
+LINES = "CREATE TABLE lines (text TEXT UNIQUE)"
 
 
 def test_a_file_of_a_newer_version_is_not_touched(database: Path) -> None:
-    assert migrate(database, ("", "CREATE TABLE more (a)", "CREATE TABLE most (a)")) == 2
+    migrate(database, (LINES, "CREATE TABLE more (a)"))
     with pytest.raises(ConfigError, match="newer version"):
-        migrate(database, ("CREATE TABLE lines (text TEXT UNIQUE)",))
+        migrate(database, (LINES,))
+    assert rows(database, "PRAGMA user_version") == [(2,)]
 
 
-def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "half.db"
-    with pytest.raises(sqlite.OperationalError):
-        migrate(path, ("CREATE TABLE one (a)", "CREATE TABLE two (a); CREATE TABLE one (a)"))
-    assert rows(path, "SELECT name FROM sqlite_schema") == [("one",)]
-    assert rows(path, "PRAGMA user_version") == [(1,)]
+def test_the_migrations_that_are_due_happen_all_or_not_at_all(database: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        migrate(database, (LINES, "CREATE TABLE one (a)", "CREATE TABLE two (a); CREATE TABLE one (a)"))
+    assert rows(database, "SELECT name FROM sqlite_schema WHERE type = 'table'") == [("lines",)]
+    assert rows(database, "PRAGMA user_version") == [(1,)]
+
+
+def test_what_is_migrated_is_copied_before_and_the_copy_stays(database: Path) -> None:
+    with closing(connect(database)) as connection:
+        connection.execute("INSERT INTO lines VALUES ('kept')")
+    trigger = "CREATE TRIGGER once AFTER INSERT ON lines BEGIN SELECT 1; SELECT 2; END"
+    copy = migrate(database, (LINES, f"ALTER TABLE lines ADD COLUMN more; {trigger}"))
+    assert copy == database.with_name("test.db.schema-1")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert migrate(database, (LINES, f"ALTER TABLE lines ADD COLUMN more; {trigger}")) is None
+    assert rows(database, "SELECT * FROM lines") == [("kept", None)]
+    assert (rows(copy, "SELECT * FROM lines"), rows(copy, "PRAGMA integrity_check")) == ([("kept",)], [("ok",)])
+
+
+def test_nothing_is_migrated_while_another_version_is_at_work(rig: Rig) -> None:
+    with closing(connect(rig.folder.people)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    lease = Leases(rig.folder.leases, "worker")
+    with pytest.raises(StoreUnavailable, match="at work"):
+        rig.folder.prepare()
+    lease.close()
+    assert rows(rig.folder.people, "PRAGMA user_version") == [(1,)]
 
 
 @pytest.mark.parametrize("name", [ADDRESS_RING, TOKEN_RING])

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gateway.store.keys import write_secret
+from gateway.store import disk
 
 AUTHORITY_LIFE: Final = timedelta(days=3650)
 CERTIFICATE_LIFE: Final = timedelta(days=825)
@@ -111,9 +111,9 @@ def _issued_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    disk.make_folder(path.parent)
     form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    write_secret(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
+    disk.write_new(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
 
 
 def _write_certificate(path: Path, certificate: x509.Certificate) -> None:

@@ -18,7 +18,7 @@ from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config, load
 from gateway.config.names import DOMAIN, SELECTOR
 from gateway.sign import SigningKey, dns_record, generate_rsa_key
-from gateway.store.keys import write_secret
+from gateway.store import disk
 
 STRING_LIMIT: Final = 255
 """Octets of one character-string of a TXT record (RFC 1035 §3.3)."""
@@ -66,9 +66,9 @@ def dkim_dns(desk: Desk, domain: str | None) -> None:
 
 def make_key(path: Path, *, ed25519: bool = False) -> bytes:
     """Write a new private key, RSA-2048 unless told, and return it as PEM; raises `FileExistsError`."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    disk.make_folder(path.parent)
     pem = _new_ed25519_key() if ed25519 else generate_rsa_key()
-    write_secret(path, pem)
+    disk.write_new(path, pem)
     return pem
 
 

@@ -51,8 +51,9 @@ def console(desk: Desk) -> None:
 def migrate(desk: Desk) -> None:
     """Make the store, or bring it up to date; what is there already stays."""
     config = desk.config()
-    asyncio.run(prepare(config))
-    desk.say(f"the store in {config.data_dir} is up to date", data_dir=config.data_dir)
+    copies = asyncio.run(prepare(config))
+    told = [f"the store in {config.data_dir} is up to date", *(f"what it was is kept in {copy}" for copy in copies)]
+    desk.say("\n".join(told), data_dir=config.data_dir, copies=copies)
 
 
 @click.command()

@@ -23,6 +23,7 @@ from gateway.consent import EventType, NewEvent
 from gateway.errors import Malformed, StoreUnavailable
 from gateway.ledger import canonical_json, timestamp
 from gateway.model import Scope
+from gateway.store import disk
 from gateway.store.condition import Condition, Trouble
 
 log = logging.getLogger(__name__)
@@ -50,11 +51,7 @@ class Journal:
         """Make the file, so that its name is on disk before anything depends on it."""
         with _locked(self._path) as descriptor:
             self._condition.tell(Trouble.JOURNAL, _cut_torn_line(descriptor))
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        disk.sync_folder(self._path.parent)
 
     def append(self, events: Sequence[NewEvent]) -> None:
         """Keep events; on return they are on disk. Raises `StoreUnavailable`, and then keeps nothing. Blocks."""

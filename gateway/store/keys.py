@@ -6,7 +6,6 @@ removed, since links and erased addresses must verify for ever.
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.errors import ConfigError
 from gateway.model import KeyRing
+from gateway.store import disk
 
 ADDRESS_RING = "addresses.keys"
 TOKEN_RING = "tokens.keys"
@@ -23,7 +23,7 @@ LEDGER_KEY = "ledger.pem"
 
 def make_keys(folder: Path) -> list[Path]:
     """Make whatever is missing of the store's secrets; return the files that were made."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    disk.make_folder(folder)
     contents = {
         ADDRESS_RING: lambda: f"1 {secrets.token_hex(32)}\n".encode("ascii"),
         TOKEN_RING: lambda: f"1 {secrets.token_hex(32)}\n".encode("ascii"),
@@ -31,17 +31,9 @@ def make_keys(folder: Path) -> list[Path]:
     }
     missing = [name for name in contents if not (folder / name).exists()]
     for name in missing:
-        write_secret(folder / name, contents[name]())
+        disk.write_new(folder / name, contents[name]())
+    disk.sync_folder(folder)
     return [folder / name for name in missing]
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read, and see it on disk before returning."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_ring(path: Path) -> KeyRing:

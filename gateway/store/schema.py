@@ -1,18 +1,11 @@
 """The tables of the two files, as numbered migrations.
 
-A migration that has landed is never edited: a change is a new one. Each runs in one transaction with the
-number that says it has run, so a crash leaves a file before it or after it. `assent.db` holds people, the
-ledger and logins; `spool.db` the messages that we answer for. No transaction spans both.
+The rule that must not be broken: a migration that has landed is never edited; a change is a new one, appended. Whatever
+an older version wrote must come through it, since `migrate` runs it on data folders of every age. `assent.db` holds
+people, the ledger and logins; `spool.db` the messages that we answer for. No transaction spans both.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
-
-from sqlite_utils import Database
-
-from gateway.errors import ConfigError
-from gateway.store.writer import connect
 
 PEOPLE = (
     """
@@ -167,19 +160,3 @@ DECISIONS = (
     CREATE INDEX decisions_by_message_id ON decisions (message_id);
     """,
 )
-
-
-def migrate(path: Path, migrations: tuple[str, ...]) -> int:
-    """Bring one file up to date and return how many migrations ran. Call it in one process, before the others open it.
-
-    Raises `ConfigError` for a file that a newer version has made.
-    """
-    database = Database(connect(path, create=True))
-    applied = int(database.execute("PRAGMA user_version").fetchone()[0])
-    if applied > len(migrations):
-        raise ConfigError([f"{path}: made by a newer version of Assent; install that one, or restore a backup"])
-    database.enable_wal()
-    for number, migration in enumerate(migrations[applied:], applied + 1):
-        database.conn.executescript(f"BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {number}; COMMIT;")
-    database.close()
-    return len(migrations) - applied

@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from gateway.consent import Standing, fold
 from gateway.ledger import SegmentHead, break_in_chain, commitment, event_leaf, leaf, merkle_root, seal
-from gateway.store import Now
+from gateway.store import Now, disk
+from gateway.store.migrate import migrate
 from gateway.store.people import columns_of, event_of
-from gateway.store.schema import DECISIONS, migrate
+from gateway.store.schema import DECISIONS
 from gateway.store.writer import Connection, Writer, connect
 
 LEDGER = "ledger"
@@ -137,10 +138,10 @@ class Sealer:
         """Return this month's file; it gets its name once it is whole, so that no crash leaves half of one."""
         path = self._folder / f"{self._now():%Y-%m}.db"
         if not path.exists():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            disk.make_folder(self._folder)
             unnamed = path.with_suffix(".new")
             migrate(unnamed, DECISIONS)
-            unnamed.rename(path)
+            disk.rename(unnamed, path)
         return path
 
     async def _close_segment(self, head: SegmentHead, source: int) -> None:

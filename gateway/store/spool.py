@@ -34,7 +34,7 @@ from gateway.model import (
     SpooledRecipient,
     priority_of,
 )
-from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement, Unidentified, Waiting
+from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement, Unidentified, Waiting, disk
 from gateway.store.leases import Leases
 from gateway.store.writer import Connection, Writer, connect, reading
 
@@ -565,8 +565,4 @@ def _write_durably(path: Path, content: bytes) -> None:
         except OSError:
             path.unlink()
             raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    disk.sync_folder(path.parent)

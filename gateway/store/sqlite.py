@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.errors import StoreUnavailable
 from gateway.model import KeyRing
-from gateway.store import Now, ReportMaker, Store
+from gateway.store import Now, ReportMaker, Store, disk
 from gateway.store.condition import Condition
 from gateway.store.journal import Journal
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
 from gateway.store.leases import Leases, anyone_lives
+from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
-from gateway.store.schema import PEOPLE, SPOOL, migrate
+from gateway.store.schema import DECISIONS, PEOPLE, SPOOL
 from gateway.store.segments import Sealer, find_lines, verify
 from gateway.store.spool import SqliteSpool, remove_orphans
 from gateway.store.standby import Snapshot, Standby
@@ -41,23 +42,34 @@ class DataFolder:
         self.journal = root / "journal.jsonl"
         self.snapshot = root / "snapshot.json"
 
-    def prepare(self) -> None:
-        """Make or migrate the files, and a new store's keys. One process, before all others.
+    def prepare(self) -> list[Path]:
+        """Make the files and a new store's keys, or migrate what is there; return the copies of what that was.
 
-        Raises `StoreUnavailable` where the people store was and is not: a new one would know no "no". Raises
-        `ConfigError` for a key that is loose, broken or lost: an old store is never given a new one, under which
-        no link of it would be known any more.
+        One process, before all others. Raises `StoreUnavailable` where the people store was and is not, since a new one
+        would know no "no", or where files would have to be migrated under the hands of a version that is at work.
+        Raises `ConfigError` for a key that is loose, broken or lost: an old store is never given a new one, under
+        which no link of it would be known any more.
         """
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.root, self.bodies):
+            disk.make_folder(folder)
         if not self.people.exists():
             self._begin_anew()
         for read in (self.address_ring, self.token_ring, self.ledger_key):
             read()
-        migrate(self.people, PEOPLE)
-        migrate(self.spool, SPOOL)
+        copies = self._migrate()
         Journal(self.journal, Condition(self.condition)).make()
         if not anyone_lives(self.leases):
             remove_orphans(self.spool, self.bodies)
+        return copies
+
+    def _migrate(self) -> list[Path]:
+        months = [(path, DECISIONS) for path in sorted(self.decisions.glob("*.db"))]
+        files = [(self.people, PEOPLE), (self.spool, SPOOL), *months]
+        due = [(path, tables) for path, tables in files if not is_up_to_date(path, tables)]
+        if any(path.exists() for path, _ in due) and anyone_lives(self.leases):
+            raise StoreUnavailable(f"another version of Assent is at work in {self.root}; stop it first")
+        copies = [migrate(path, tables) for path, tables in due]
+        return [copy for copy in copies if copy]
 
     def _begin_anew(self) -> None:
         if self.spool.exists():

@@ -117,6 +117,7 @@ class Shape:
     rare_lines: Sequence[int] = (2_500, 15_000)
     crowds: Sequence[int] = (2, 5, 10)
     rare_crowds: Sequence[int] = (50,)
+    rarity: float = 0.02
     largest: int = 0
     """Lines of the one message in each run that is the largest; 0 for none."""
 
@@ -125,11 +126,11 @@ class Shape:
         if self.largest and n == 3:
             return self.largest, 1
         dice = random.random()
-        if dice < 0.02:
+        if dice < self.rarity:
             return random.choice(self.rare_lines), 1
-        if dice < 0.04:
+        if dice < 2 * self.rarity:
             return self.lines[0], random.choice(self.rare_crowds)
-        if dice < 0.15:
+        if dice < 0.15 + 2 * self.rarity:
             return random.choice(self.lines[:2]), random.choice(self.crowds)
         return random.choice(self.lines), 1
 

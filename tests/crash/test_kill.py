@@ -13,15 +13,14 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from gateway.ids import spool_text
-from gateway.store.writer import connect
+from gateway.store.sqlite import DataFolder
 from tests.conftest import MakeGateway
-from tests.crash.load import Clients, Load, Pair, Shape, assert_they_stay_away, drain, links_of, load_id_of, prepare
+from tests.crash.load import Clients, Load, Pair, Shape, assert_they_stay_away, drain, links_of, prepare
+from tests.crash.remains import damage, waiting
 from tests.gateway_under_test import Gateway, eventually
 from tests.sink import Sink
 from tests.torture import Finding, enter
@@ -75,22 +74,10 @@ class Kills:
     def _waiting(self) -> set[Pair]:
         """Return what had not been written down as relayed; from a copy: the next start finds the crash as it is."""
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir()
-        for file in (self.load.gateway.folder / "var").glob("*.db*"):
-            shutil.copy(file, self._scratch)
-        for name in ("assent.db", "spool.db"):
-            with closing(connect(self._scratch / name)) as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        with closing(connect(self._scratch / "spool.db")) as connection:
-            bodies = dict(connection.execute("SELECT id, body FROM messages"))
-            rows = connection.execute("SELECT message_id, address FROM recipients").fetchall()
-        names = {number: self._load_id(number, body) for number, body in bodies.items()}
-        return {(names[number], address) for number, address in rows}
-
-    def _load_id(self, number: int, body: bytes | None) -> str:
-        """Return a message's name; the 250 for it may never have been read, so the book does not know its number."""
-        file = self.load.gateway.folder / "var" / "bodies" / spool_text(number)
-        return load_id_of(body if body is not None else file.read_bytes())
+        shutil.copytree(self.load.gateway.folder / "var", self._scratch)
+        house = DataFolder(self._scratch, self._scratch / "assent.db")
+        assert damage(house) == []
+        return set(waiting(house))
 
 
 @pytest.mark.req("OUT-01", "UNS-22")
