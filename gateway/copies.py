@@ -17,7 +17,7 @@ from gateway.address import Address
 from gateway.errors import Malformed
 from gateway.headers import HeaderBlock, mailboxes, split
 from gateway.ids import spool_text
-from gateway.model import Company, Copy, MessageClass, Recipient, Reply, Segment, SpooledMessage, Topic
+from gateway.model import Alphabet, Company, Copy, MessageClass, Recipient, Reply, Segment, SpooledMessage, Topic
 from gateway.sign import STEP, Signer, body_hash, body_hash_in_steps, signer_for
 from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, prepare, received
 from gateway.tokens import ALL_MARKETING, Unsubscribe, UnsubscribeTokens
@@ -53,6 +53,7 @@ class MessageDraft:
     stamp: Draft
     signer: Signer | None
     shared_hash: bytes | None = field(default=None, repr=False)
+    in_fewer_letters: dict[Alphabet, MessageDraft | Unstampable] = field(default_factory=dict, repr=False)
 
     @property
     def selectors(self) -> tuple[str, ...]:
@@ -82,14 +83,16 @@ class CopyMaker:
         """True where we hold a key for the author's domain (UNS-35)."""
         return self._signer(block) is not None
 
-    async def draft(self, message: SpooledMessage, block: HeaderBlock | None = None) -> MessageDraft | Unstampable:
+    async def draft(
+        self, message: SpooledMessage, block: HeaderBlock | None = None, alphabet: Alphabet = Alphabet.UTF8
+    ) -> MessageDraft | Unstampable:
         """Decide what all copies of a message have in common; done once a message. `block` is its header, if known."""
         block = block or split(message.message)
         if len(message.message) > STEP:
-            return await asyncio.to_thread(self._draft, message, block)
-        return self._draft(message, block)
+            return await asyncio.to_thread(self._draft, message, block, alphabet)
+        return self._draft(message, block, alphabet)
 
-    def _draft(self, message: SpooledMessage, block: HeaderBlock) -> MessageDraft | Unstampable:
+    def _draft(self, message: SpooledMessage, block: HeaderBlock, alphabet: Alphabet) -> MessageDraft | Unstampable:
         addresses = tuple(one.address for one in message.recipients)
         alone = addresses[0] if len(addresses) == 1 else None
         treatment = Treatment(
@@ -98,9 +101,18 @@ class CopyMaker:
             date=message.received_at,
             own_domains=frozenset(self._signers),
             promotion=self._promotion(message),
+            alphabet=alphabet,
+            is_utf8="SMTPUTF8" in message.options,
         )
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
+
+    async def written_in(self, alphabet: Alphabet, draft: MessageDraft) -> MessageDraft | Unstampable:
+        """Return the draft of the same copies for a next hop that takes only this alphabet; made once a message."""
+        known = draft.in_fewer_letters
+        if alphabet not in known:
+            known[alphabet] = await self.draft(draft.message, alphabet=alphabet)
+        return known[alphabet]
 
     async def promotional_copy(self, draft: MessageDraft, n: int, address_id: bytes, now: datetime) -> Copy:
         """Make the copy of recipient `n`, with the link of the person `address_id`."""

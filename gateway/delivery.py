@@ -26,6 +26,7 @@ from gateway.law import Law
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
+    Alphabet,
     Copy,
     MessageClass,
     Outcome,
@@ -252,7 +253,7 @@ class Delivery:
         ended = [self._suppressed(parcel, ruling) for ruling in rulings if not ruling.verdict.may_send]
         if not going:
             return ended
-        copy = await self._copy(parcel, going)
+        copy = await self._copy(parcel, going, connection.alphabet)
         if parcel.draft and parcel.draft.is_large and not await self._still_stands(parcel, rulings):
             return await self._attempt(parcel, lane, connection)
         try:
@@ -308,9 +309,12 @@ class Delivery:
         """Ask the policy again: while a large copy was made, its decision may have grown old (OUT-02)."""
         return [one.verdict for one in await self._rule(parcel)] == [one.verdict for one in rulings]
 
-    async def _copy(self, parcel: Parcel, going: Sequence[Ruling]) -> Copy | Reply:
-        """Make the parcel's copy; a reply of our own where it cannot be made."""
+    async def _copy(self, parcel: Parcel, going: Sequence[Ruling], alphabet: Alphabet) -> Copy | Reply:
+        """Make the parcel's copy in what the smarthost takes; a reply of our own where it cannot be made."""
         draft = parcel.shared.draft or await self._draft(parcel)
+        if alphabet is not Alphabet.UTF8 and isinstance(draft, MessageDraft):
+            async with parcel.shared.lock:
+                draft = await self._copies.written_in(alphabet, draft)
         if isinstance(draft, Unstampable):
             return draft.reply
         if parcel.message.message_class is not MessageClass.PROMOTIONAL:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from gateway.errors import Malformed
-from gateway.headers import Field, split
+from gateway.headers import Field, make, split
 from gateway.mime import IDENTITY, Part, leaves, parse
 
 LINE_LIMIT: Final = 998
@@ -27,7 +27,9 @@ _UNENCODABLE = ("multipart/", "message/")
 _LAST_GAP = re.compile(rb"(?:[ \t]+|[!-9;-~]+[ \t]*:[ \t]*)?+[^ \t].*(?=[ \t])", re.DOTALL)
 
 
-class _Edit(NamedTuple):
+class Edit(NamedTuple):
+    """The octets `start:end` of a message are to become `text`."""
+
     start: int
     end: int
     text: bytes
@@ -49,7 +51,7 @@ def mend(message: bytes) -> bytes:
     """Return a message without long lines that reads as this one does; raises `Malformed` where there is none."""
     root = parse(message, split(message))
     edits = sorted([*_folded_headers(message, root), *_recoded_parts(message, root)])
-    mended = _apply(message, edits)
+    mended = applied(message, edits)
     if has_long_line(mended):
         raise Malformed(f"a line is longer than {LINE_LIMIT} octets and cannot be folded or re-encoded")
     return mended
@@ -80,7 +82,8 @@ def _lines_of_76(text: bytes) -> bytes:
     return b"".join([text[at : at + 76] + b"\r\n" for at in range(0, len(text), 76)])
 
 
-def _apply(message: bytes, edits: list[_Edit]) -> bytes:
+def applied(message: bytes, edits: list[Edit]) -> bytes:
+    """Return the message after edits that are in order and do not overlap."""
     pieces, position = list[bytes](), 0
     for start, end, text in edits:
         pieces += (message[position:start], text)
@@ -88,22 +91,24 @@ def _apply(message: bytes, edits: list[_Edit]) -> bytes:
     return b"".join([*pieces, message[position:]])
 
 
-def _every(part: Part) -> Iterator[Part]:
+def every_part(part: Part) -> Iterator[Part]:
+    """Yield a part and all that lies in it, from the first octet to the last."""
     yield part
     for child in part.children:
-        yield from _every(child)
+        yield from every_part(child)
 
 
-def _folded_headers(message: bytes, root: Part) -> Iterator[_Edit]:
-    for part in _every(root):
+def _folded_headers(message: bytes, root: Part) -> Iterator[Edit]:
+    for part in every_part(root):
         if has_long_line(message, part.head, part.start) and not _is_recoded(message, part):
             fields = split(message, part.head, part.end).fields
-            yield _header_edit(part, fields, fields)
+            yield header_edit(part, fields, fields)
 
 
-def _header_edit(part: Part, old: tuple[Field, ...], new: tuple[Field, ...]) -> _Edit:
+def header_edit(part: Part, old: tuple[Field, ...], new: tuple[Field, ...]) -> Edit:
+    """Return the edit that gives a part other header fields, folded where they are too long."""
     end = part.head + sum(len(field.raw) for field in old)
-    return _Edit(part.head, end, b"".join(fold(field).raw for field in new))
+    return Edit(part.head, end, b"".join(fold(field).raw for field in new))
 
 
 def fold(field: Field) -> Field:
@@ -130,7 +135,7 @@ def _is_recoded(message: bytes, part: Part) -> bool:
     return is_leaf and has_long_line(message, part.start, part.end)
 
 
-def _recoded_parts(message: bytes, root: Part) -> Iterator[_Edit]:
+def _recoded_parts(message: bytes, root: Part) -> Iterator[Edit]:
     for part in leaves(root):
         if _is_recoded(message, part):
             if part.is_sealed:
@@ -138,29 +143,30 @@ def _recoded_parts(message: bytes, root: Part) -> Iterator[_Edit]:
             yield from _recoded(message, part)
 
 
-def _recoded(message: bytes, part: Part) -> Iterator[_Edit]:
+def _recoded(message: bytes, part: Part) -> Iterator[Edit]:
     body = message[part.start : part.end]
     fields = split(message, part.head, part.end).fields
     if part.encoding == "base64":
-        yield _header_edit(part, fields, fields)
-        yield _Edit(part.start, part.end, _lines_of_76(b"".join(body.split())))
+        yield header_edit(part, fields, fields)
+        yield Edit(part.start, part.end, _lines_of_76(b"".join(body.split())))
     elif part.encoding == "quoted-printable":
-        yield _header_edit(part, fields, fields)
-        yield _Edit(part.start, part.end, b"\r\n".join(_softly_broken(line) for line in body.split(b"\r\n")))
+        yield header_edit(part, fields, fields)
+        yield Edit(part.start, part.end, b"\r\n".join(_softly_broken(line) for line in body.split(b"\r\n")))
     elif part.encoding in IDENTITY and not part.content_type.startswith(_UNENCODABLE):
-        yield _header_edit(part, fields, _declared_quoted_printable(part, fields))
-        yield _Edit(part.start, part.end, quoted_printable(body))
+        yield header_edit(part, fields, declared(part, fields, "quoted-printable"))
+        yield Edit(part.start, part.end, quoted_printable(body))
     else:
         raise Malformed(f"a part of type {part.content_type} has a line that is too long, and cannot be re-encoded")
 
 
-def _declared_quoted_printable(part: Part, fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    encoding = Field("content-transfer-encoding", b"Content-Transfer-Encoding: quoted-printable\r\n")
-    if any(field.name == encoding.name for field in fields):
-        return tuple(encoding if field.name == encoding.name else field for field in fields)
-    has_version = part.head > 0 or any(field.name == "mime-version" for field in fields)
-    version = () if has_version else (Field("mime-version", b"MIME-Version: 1.0\r\n"),)
-    return (*version, encoding, *fields)
+def declared(part: Part, fields: tuple[Field, ...], encoding: str) -> tuple[Field, ...]:
+    """Return a part's fields with this transfer encoding, and with the MIME-Version that a message needs for it."""
+    field = make("Content-Transfer-Encoding", encoding.encode("ascii"))
+    if any(one.name == field.name for one in fields):
+        return tuple(field if one.name == field.name else one for one in fields)
+    has_version = part.head > 0 or any(one.name == "mime-version" for one in fields)
+    version = () if has_version else (make("MIME-Version", b"1.0"),)
+    return (*version, field, *fields)
 
 
 _QP_RUN = re.compile(rb"(?:=[0-9A-Fa-f]{2}|[^=]|=(?![0-9A-Fa-f]{2})){1,%d}" % ((_QP_LINE - 1) // 3))

@@ -319,6 +319,14 @@ Segment = bytes | memoryview
 """A run of a copy's octets; those of a large message are views of the message's own memory."""
 
 
+class Alphabet(Enum):
+    """What a next hop takes: ASCII alone, any octet in a body (RFC 6152), UTF-8 in the header too (RFC 6531)."""
+
+    ASCII = "ascii"
+    EIGHT_BIT = "8bit"
+    UTF8 = "utf8"
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """What one recipient is relayed: the envelope of that one transaction, and the bytes in segments."""

@@ -17,12 +17,13 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.address import Address, domain_key
+from gateway.downgrade import Inexpressible, written_in
 from gateway.errors import Malformed
 from gateway.footer import Placement, Slot, one_line, place
 from gateway.headers import Field, HeaderBlock, entries, make, split
 from gateway.mend import LINE_LIMIT, has_long_line, mend
 from gateway.mime import parse, shown
-from gateway.model import Company, Peer, Reply, Segment
+from gateway.model import Alphabet, Company, Peer, Reply, Segment
 
 CONTROL_PREFIX: Final = "assent-"
 LIST_ID_LIMIT: Final = 255
@@ -58,6 +59,7 @@ class Treatment:
 
     `recipients` are all of the submission's envelope; `trace` is its `received` field; `date` stands in for a
     missing Date; signatures by `own_domains` (lower-case A-labels) are removed; `promotion` is None for other classes.
+    The next hop takes an `alphabet`; `is_utf8` is True where the submitter declared SMTPUTF8.
     """
 
     recipients: tuple[Address, ...]
@@ -65,6 +67,8 @@ class Treatment:
     date: datetime
     own_domains: frozenset[str] = frozenset()
     promotion: Promotion | None = None
+    alphabet: Alphabet = Alphabet.UTF8
+    is_utf8: bool = False
 
     @property
     def splits(self) -> bool:
@@ -99,7 +103,7 @@ class Unstampable:
 
     @property
     def reply(self) -> Reply:
-        return Reply(554 if self.enhanced == "5.6.0" else 550, self.enhanced, f"content: {self.sentence}")
+        return Reply(554 if self.enhanced in ("5.6.0", "5.6.3") else 550, self.enhanced, f"content: {self.sentence}")
 
 
 class _Named(NamedTuple):
@@ -165,10 +169,15 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
     """Decide once what every copy of a message, whose header `block` is, keeps, loses and gains.
 
     `Unstampable` (550 5.7.0) where promotion has no part that can carry the visible link, being sealed or unreadable;
-    (554 5.6.0) where the lines break SMTP's rules and cannot be mended.
+    (554 5.6.0) where the lines break SMTP's rules and cannot be mended; (5.6.3, 5.6.7) where the next hop takes too few
+    letters.
     """
     try:
         mended = mend(message) if has_long_line(message) else message
+        if treatment.alphabet is not Alphabet.UTF8:
+            mended = written_in(treatment.alphabet, mended, is_utf8=treatment.is_utf8)
+    except Inexpressible as problem:
+        return Unstampable(problem.enhanced, str(problem))
     except Malformed as problem:
         return Unstampable("5.6.0", str(problem))
     return _drafted(mended, block if mended is message else split(mended), treatment)
@@ -262,7 +271,9 @@ def _addressed(kept: tuple[Field, ...], promoted: _Promoted, recipient: Address)
     fields = list(kept)
     for at, name, listed in promoted.named:
         told = [text for text, key in listed if key not in promoted.envelope or key == recipient.broad_key]
-        fields[at] = make(name, _FOLD.join(told or [recipient.text]).encode("utf-8", "surrogateescape"))
+        fields[at] = make(
+            name, _FOLD.join(told or [recipient.ascii_text or recipient.text]).encode("utf-8", "surrogateescape")
+        )
     return tuple(fields)
 
 

@@ -6,6 +6,7 @@ What comes of a smarthost that misbehaves is `test_blackbox_faults`.
 
 from __future__ import annotations
 
+import json
 import mailbox
 import os
 import re
@@ -13,11 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 
-from tests.gateway_under_test import Gateway, eventually, fetch, field_of, newsletter
+from tests.copies_under_test import dkimpy_accepts
+from tests.gateway_under_test import Gateway, eventually, fetch, field_of, link_of, newsletter
 from tests.sink import DROP, OFFERED, RESET, Certificate, Received, Sink, make_certificate
 
 RATE_SECONDS = float(os.environ.get("ASSENT_RATE_SECONDS", "4"))
@@ -94,7 +97,12 @@ class Hub:
 
     def lines(self, message_id: str, recipient: str) -> list[dict[str, str]]:
         done = self.gateway.run("--json", "explain", message_id, recipient, check=False)
-        return [] if done.returncode else list(self.gateway.json("explain", message_id, recipient))
+        return [] if done.returncode else list(json.loads(done.stdout))
+
+    def verifies(self, received: Received) -> bool:
+        """True where dkimpy accepts the signature of what the sink received."""
+        records = {one["name"]: one["record"] for one in self.gateway.json("dkim", "dns", "example.com")}
+        return dkimpy_accepts(received.content, records)
 
     def counted(self, metric: str) -> int:
         told = fetch(f"http://127.0.0.1:{self.gateway.console}/metrics").text
@@ -311,6 +319,142 @@ def test_an_internationalised_host_name_is_said_in_a_labels(hub: Hub, tmp_path: 
         gateway.close()
     assert received.helo == "relay.xn--bcher-kva.example"
     assert b"by relay.xn--bcher-kva.example with" in field_of(received.content, "Received")[0]
+
+
+# what a smarthost cannot take
+
+NESTED = """\
+From: default@example.com
+To: relayed@example.org
+Subject: Nested
+Message-ID: <{id}@shop.example.net>
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=outer
+Content-Transfer-Encoding: 8bit
+
+--outer
+Content-Type: multipart/alternative; boundary=inner
+Content-Transfer-Encoding: 8bit
+
+--inner
+Content-Type: text/plain; charset=utf-8
+Content-Transfer-Encoding: 8bit
+
+Die Rechnung ist fällig, liebe Grüße.
+--inner
+Content-Type: text/html; charset=utf-8
+
+<p>Съешь же ещё этих мягких французских булок</p>
+--inner--
+--outer
+Content-Type: message/rfc822
+
+Subject: the one before
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: 8bit
+
+Very late, in a caf\u00e9
+--outer
+Content-Type: application/octet-stream
+Content-Transfer-Encoding: binary
+
+octets \u00ff\u00fe
+--outer--
+"""
+
+
+def nested() -> bytes:
+    text = NESTED.replace("{id}", str(time.monotonic_ns())).replace("\n", "\r\n")
+    return text.encode().replace("\u00e9".encode(), b"\xe9").replace("\u00ff\u00fe".encode(), b"\xff\xfe")
+
+
+def seen(content: bytes) -> list[tuple[str, bytes]]:
+    parts = [part for part in message_from_bytes(content).walk() if not part.is_multipart()]
+    return [(part.get_content_type(), part.get_payload(decode=True).rstrip()) for part in parts]
+
+
+@pytest.mark.req("OUT-08", "DKIM-11")
+def test_8bit_content_is_converted_part_by_part_before_it_is_signed(hub: Hub) -> None:
+    content = nested()
+    with offering(hub.sinks["default"], ("PIPELINING", "SIZE 26214400")):
+        received = hub.relayed("default", READER, content=content)
+    assert received.content.isascii()
+    assert [one.partition("=")[0] for one in received.options] == ["SIZE"]
+    assert seen(received.content) == seen(content)
+    assert hub.verifies(received)
+
+
+@pytest.mark.req("OUT-08")
+def test_8bit_content_is_declared_and_keeps_its_octets_where_that_is_offered(hub: Hub) -> None:
+    content = nested()
+    received = hub.relayed("default", READER, content=content)
+    assert "BODY=8BITMIME" in received.options
+    assert received.content.endswith(content.partition(b"\r\n\r\n")[2])
+    assert hub.verifies(received)
+
+
+@pytest.mark.req("OUT-08", "DKIM-11")
+def test_promotion_is_converted_with_its_footer_and_its_links(hub: Hub) -> None:
+    content = newsletter(READER).replace(b"Hello", "Schöne Grüße".encode())
+    content = content.replace(b"charset=utf-8\r\n", b"charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n")
+    with offering(hub.sinks["default"], ("PIPELINING",)):
+        assert hub.gateway.submit(content, [READER])[""][0] == 250
+        (received,) = hub.sinks["default"].wait_for(1)
+    assert received.content.isascii()
+    text, html = (octets.decode() for _, octets in seen(received.content))
+    link = link_of(received.content)
+    assert all("Schöne Grüße" in part and link in part for part in (text, html))
+    assert hub.verifies(received)
+
+
+@pytest.mark.req("OUT-08")
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ("", b"multipart/signed; boundary=b; micalg=x; protocol=x"),
+        ("X-Note: caf\u00e9\n", b"text/plain; charset=utf-8"),
+    ],
+)
+def test_what_cannot_be_converted_fails_and_is_never_sent_raw(hub: Hub, header: str, kind: bytes) -> None:
+    body = "--b\nContent-Type: text/plain; charset=utf-8\n\nfällig\n--b\n\nseal\n--b--\n"
+    content = notice("default", READER, header=header, body=body).replace(b"text/plain; charset=utf-8", kind, 1)
+    with offering(hub.sinks["default"], ("PIPELINING",)):
+        message_id = hub.submit("default", READER, content=content)
+        attempt = hub.attempts(message_id, READER)[0]
+        reports = [one for one in hub.sinks["default"].wait_for(1) if one.envelope_from == ""]
+    assert (attempt["outcome"], attempt["reply"][:9]) == ("failed", "554 5.6.3")
+    assert [one.recipients for one in reports] == [("default@example.com",)]
+    assert b"Status: 5.6.3" in reports[0].content
+    assert len(hub.sinks["default"].messages) == 1
+
+
+@pytest.mark.req("I18N-02", "DKIM-11")
+def test_a_domain_in_the_header_is_written_in_a_labels_before_it_is_signed(hub: Hub) -> None:
+    content = notice("default", "Reader <reader@bücher.example>", body="Grüße\n")
+    with offering(hub.sinks["default"], WITHOUT_UTF8):
+        received = hub.relayed("default", "reader@bücher.example", content=content, options=("SMTPUTF8",))
+    assert field_of(received.content, "To") == [b"To: Reader <reader@xn--bcher-kva.example>\r\n"]
+    assert "Grüße".encode() in received.content, "without SMTPUTF8 a body may still have eight bits"
+    assert hub.verifies(received)
+
+
+@pytest.mark.req("I18N-02")
+def test_a_header_that_needs_utf8_fails_with_a_report(hub: Hub) -> None:
+    content = notice("default", READER, header="Comments: Grüße\n")
+    with offering(hub.sinks["default"], WITHOUT_UTF8):
+        message_id = hub.submit("default", READER, content=content, options=("SMTPUTF8",))
+        (report,) = hub.sinks["default"].wait_for(1)
+    assert [one["reply"][:9] for one in hub.attempts(message_id, READER)] == ["550 5.6.7"]
+    assert (report.envelope_from, report.recipients) == ("", ("default@example.com",))
+    assert b"Status: 5.6.7" in report.content
+
+
+@pytest.mark.req("I18N-02")
+def test_a_recipient_who_cannot_be_written_does_not_stop_the_rest(hub: Hub) -> None:
+    content = notice("default", "undisclosed-recipients:;")
+    with offering(hub.sinks["default"], WITHOUT_UTF8):
+        hub.submit("default", "δοκιμή@example.org", READER, content=content, options=("SMTPUTF8",))
+        eventually(lambda: (READER,) in [one.recipients for one in hub.sinks["default"].messages])
 
 
 # connections

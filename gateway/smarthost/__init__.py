@@ -8,8 +8,8 @@ its place, `pool` keeps connections open, fails over and backs off, `turnstile` 
 they are tried again and what a refusal means is left to delivery.
 """
 
-from gateway.smarthost.conversation import AMBIGUOUS, Timeouts, obstacle
+from gateway.smarthost.conversation import AMBIGUOUS, Timeouts
 from gateway.smarthost.pool import Connection, Pool, PrepareAgain
 from gateway.smarthost.turnstile import Turnstile
 
-__all__ = ["AMBIGUOUS", "Connection", "Pool", "PrepareAgain", "Timeouts", "Turnstile", "obstacle"]
+__all__ = ["AMBIGUOUS", "Connection", "Pool", "PrepareAgain", "Timeouts", "Turnstile"]

@@ -11,13 +11,13 @@ import base64
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
 from gateway.address import Address
 from gateway.errors import Malformed, RelayUnavailable
-from gateway.model import Copy, Recipient, Reply, Segment
+from gateway.model import Alphabet, Copy, Recipient, Reply, Segment
 
 AMBIGUOUS = Reply(451, "4.4.2", "connection lost after the final dot: the copy may have been relayed")
 
@@ -112,6 +112,7 @@ class BrokenOff(RelayUnavailable):
     """The server had begun to answer about a copy, and went away before the final dot: maybe because of that copy."""
 
 
+_NO_UTF8 = Reply(550, "5.6.7", "the smarthost does not take internationalised addresses or headers")
 _NOT_REACHED = Answer(451, (b"4.4.2 the smarthost closed the connection before it had answered about this recipient",))
 
 Result = TypeVar("Result")
@@ -194,6 +195,8 @@ def transaction(
     """
     if hindrance := obstacle(copy, extensions):
         return (hindrance,) * len(copy.recipients)
+    if "SMTPUTF8" not in extensions and not all(to.address.ascii_text for to in copy.recipients):
+        return (yield from _without_utf8(copy, extensions, lmtp=lmtp, kept_open=kept_open, timeouts=timeouts))
     recipients, data = yield from _envelope(copy, extensions, lmtp, kept_open, timeouts)
     accepted = sum(answer.accepts for answer in recipients)
     if accepted and data.code == _GO_AHEAD:
@@ -205,18 +208,39 @@ def transaction(
     return tuple(next(due) if answer.accepts else _reply(answer) for answer in recipients)
 
 
+def _without_utf8(
+    copy: Copy, extensions: frozenset[str], *, lmtp: bool, kept_open: bool, timeouts: Timeouts
+) -> Conversation[tuple[Reply, ...]]:
+    """Relay a copy to those of its recipients whose addresses can be written in ASCII (RFC 6531 §3.2)."""
+    others = tuple(to for to in copy.recipients if to.address.ascii_text)
+    replies: tuple[Reply, ...] = ()
+    if others:
+        replies = yield from transaction(
+            replace(copy, recipients=others), extensions, lmtp=lmtp, kept_open=kept_open, timeouts=timeouts
+        )
+    due = iter(replies)
+    return tuple(next(due) if to.address.ascii_text else _NO_UTF8 for to in copy.recipients)
+
+
 def quitting(timeouts: Timeouts) -> Group:
     """Return the polite last words (RFC 5321 §4.1.1.10)."""
     return Group((b"QUIT\r\n",), 1, timeouts.quit)
 
 
+def alphabet_of(extensions: frozenset[str]) -> Alphabet:
+    """Return what a server with these extensions takes; SMTPUTF8 means nothing without 8BITMIME (RFC 6531 §3.1)."""
+    if "8BITMIME" not in extensions:
+        return Alphabet.ASCII
+    return Alphabet.UTF8 if "SMTPUTF8" in extensions else Alphabet.EIGHT_BIT
+
+
 def obstacle(copy: Copy, extensions: frozenset[str]) -> Reply | None:
     """Return why a server with these extensions cannot be given this copy as it is, or None if it can.
 
-    554 5.6.3 asks for conversion to 7 bits before signing (RFC 6152 §3); 550 5.6.7 cannot be mended (RFC 6531 §3.2).
+    Whoever has heeded `alphabet_of` meets it only for a reverse path that has no other form (RFC 6531 §3.2).
     """
     if "SMTPUTF8" not in extensions and _needs_smtputf8(copy):
-        return Reply(550, "5.6.7", "the smarthost does not take internationalised addresses or headers")
+        return _NO_UTF8
     if "8BITMIME" not in extensions and _is_8bit(copy):
         return Reply(554, "5.6.3", "the smarthost does not take 8-bit content, and it was not converted")
     return None
@@ -400,9 +424,9 @@ def _has_utf8_header(copy: Copy) -> bool:
 
 
 def _needs_smtputf8(copy: Copy) -> bool:
-    """True where there is no other way to write an address of the envelope, or the header."""
-    paths = [path for path in (copy.reverse_path, *(to.address.text for to in copy.recipients)) if not path.isascii()]
-    return any(not Address.parse(path).ascii_text for path in paths) or _has_utf8_header(copy)
+    """True where there is no other way to write the reverse path, or the header."""
+    path = copy.reverse_path
+    return not (path.isascii() or Address.parse(path).ascii_text) or _has_utf8_header(copy)
 
 
 def _header(segments: Iterable[Segment]) -> bytes:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from gateway.errors import RelayUnavailable
-from gateway.model import Copy, Recipient, Reply, Segment
+from gateway.model import Alphabet, Copy, Recipient, Reply, Segment
 from gateway.smarthost.conversation import command
 
 _numbers = itertools.count()
@@ -24,6 +24,7 @@ class Maildir:
     """Takes copies as a connection does, but is never busy, stale or spent."""
 
     extensions = frozenset({"8BITMIME", "SMTPUTF8"})
+    alphabet = Alphabet.UTF8
     is_open = True
     is_kept_open = False
 

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.errors import RelayUnavailable
-from gateway.model import Copy, Reply, Smarthost
-from gateway.smarthost.conversation import Stale, Timeouts, obstacle
+from gateway.model import Alphabet, Copy, Reply, Smarthost
+from gateway.smarthost.conversation import Stale, Timeouts
 from gateway.smarthost.route import Carrier, Endpoint, Route, Terms
 from gateway.smarthost.turnstile import Turnstile
 
@@ -47,9 +47,10 @@ class Connection:
     def is_open(self) -> bool:
         return self._carrier.is_open
 
-    def accepts(self, copy: Copy) -> bool:
-        """True if the copy can go as it is; otherwise convert it before signing (DKIM-11), or `relay` refuses it."""
-        return obstacle(copy, self.extensions) is None
+    @property
+    def alphabet(self) -> Alphabet:
+        """What the server takes now: a copy is written in it before it is signed (DKIM-11), or `relay` refuses it."""
+        return self._carrier.alphabet
 
     async def relay(self, copy: Copy) -> tuple[Reply, ...]:
         """Relay one copy; return a reply for each recipient, in order.

@@ -16,8 +16,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from gateway.errors import RelayUnavailable
-from gateway.model import Copy, Reply, Smarthost
-from gateway.smarthost.conversation import BrokenOff, Security, Timeouts, opening, transaction
+from gateway.model import Alphabet, Copy, Reply, Smarthost
+from gateway.smarthost.conversation import BrokenOff, Security, Timeouts, alphabet_of, opening, transaction
 from gateway.smarthost.line import Line, dial
 from gateway.smarthost.maildir import Maildir
 
@@ -85,6 +85,8 @@ class Carrier(Protocol):
     @property
     def extensions(self) -> frozenset[str]: ...
     @property
+    def alphabet(self) -> Alphabet: ...
+    @property
     def is_open(self) -> bool: ...
     @property
     def is_kept_open(self) -> bool: ...
@@ -101,6 +103,7 @@ class Session:
 
     def __init__(self, line: Line, extensions: frozenset[str], endpoint: Endpoint, terms: Terms) -> None:
         self.extensions = extensions
+        self.alphabet = alphabet_of(extensions)
         self._line = line
         self._lmtp = endpoint.is_lmtp
         self._left = terms.smarthost.messages_per_connection
