@@ -80,9 +80,26 @@ class Hub:
 
     def relayed(self, name: str, *recipients: str, **how: tuple[str, ...] | bytes) -> Received:
         """Submit an account message, and return what its smarthost received."""
-        self.submit(name, *recipients, **how)
-        (received,) = self.sinks[name].wait_for(1)
-        return received
+        return self.arrived(name, self.submit(name, *recipients, **how))
+
+    def arrived(self, name: str, message_id: str) -> Received:
+        """Return the first copy of a message that a smarthost received, whatever else comes there meanwhile."""
+        found: Received = eventually(
+            lambda: next(
+                (one for one in self.sinks[name].messages if one.envelope_from and holds(one, message_id)), None
+            )
+        )
+        return found
+
+    def report(self, message_id: str) -> Received:
+        """Return the report on a message that could not be relayed."""
+        found: Received = eventually(
+            lambda: next(
+                (one for one in self.sinks["default"].messages if not one.envelope_from and holds(one, message_id)),
+                None,
+            )
+        )
+        return found
 
     def attempts(self, message_id: str, recipient: str) -> list[dict[str, str]]:
         """Return the attempts to relay a message to somebody, from the first on; there is at least one."""
@@ -108,6 +125,10 @@ class Hub:
         told = fetch(f"http://127.0.0.1:{self.gateway.console}/metrics").text
         found = re.search(rf"(?m)^{re.escape(metric)} (\d+)$", told)
         return int(found[1]) if found else 0
+
+
+def holds(received: Received, message_id: str) -> bool:
+    return message_id.encode() in received.content
 
 
 def notice(name: str, to: str, *, header: str = "", body: str = "Your order has been sent.\n") -> bytes:
@@ -304,13 +325,12 @@ def test_a_local_part_beyond_ascii_fails_with_its_status_at_a_smarthost_without_
         message_id = hub.submit("default", "δοκιμή@example.org", content=content, options=("SMTPUTF8",))
         attempt = hub.attempts(message_id, "δοκιμή@example.org")[0]
     assert (attempt["outcome"], attempt["reply"][:9]) == ("failed", "550 5.6.7")
-    assert [one for one in hub.sinks["default"].messages if one.envelope_from] == []
+    assert copies_in(hub.sinks["default"]) == []
 
 
 @pytest.mark.req("I18N-03")
-def test_an_internationalised_host_name_is_said_in_a_labels(hub: Hub, tmp_path: Path) -> None:
+def test_an_internationalised_host_name_is_said_in_a_labels(tmp_path: Path, sink: Sink) -> None:
     top = 'hostname = "relay.bücher.example"\nworkers = 1\ndata_dir = "var"\ndatabase = "sqlite:var/assent.db"'
-    sink = hub.sinks["default"]
     gateway = Gateway(tmp_path / "house", sink.url, sections={"top": top}).prepare().start()
     try:
         gateway.submit(notice("billing", READER), [READER], login="shop", sender="billing@example.com")
@@ -399,7 +419,7 @@ def test_promotion_is_converted_with_its_footer_and_its_links(hub: Hub) -> None:
     content = content.replace(b"charset=utf-8\r\n", b"charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n")
     with offering(hub.sinks["default"], ("PIPELINING",)):
         assert hub.gateway.submit(content, [READER])[""][0] == 250
-        (received,) = hub.sinks["default"].wait_for(1)
+        received = hub.arrived("default", field_of(content, "Message-ID")[0].decode().split()[1])
     assert received.content.isascii()
     text, html = (octets.decode() for _, octets in seen(received.content))
     link = link_of(received.content)
@@ -421,11 +441,11 @@ def test_what_cannot_be_converted_fails_and_is_never_sent_raw(hub: Hub, header: 
     with offering(hub.sinks["default"], ("PIPELINING",)):
         message_id = hub.submit("default", READER, content=content)
         attempt = hub.attempts(message_id, READER)[0]
-        reports = [one for one in hub.sinks["default"].wait_for(1) if one.envelope_from == ""]
+        report = hub.report(message_id)
     assert (attempt["outcome"], attempt["reply"][:9]) == ("failed", "554 5.6.3")
-    assert [one.recipients for one in reports] == [("default@example.com",)]
-    assert b"Status: 5.6.3" in reports[0].content
-    assert len(hub.sinks["default"].messages) == 1
+    assert report.recipients == ("default@example.com",)
+    assert b"Status: 5.6.3" in report.content
+    assert copies_in(hub.sinks["default"]) == []
 
 
 @pytest.mark.req("I18N-02", "DKIM-11")
@@ -443,9 +463,9 @@ def test_a_header_that_needs_utf8_fails_with_a_report(hub: Hub) -> None:
     content = notice("default", READER, header="Comments: Grüße\n")
     with offering(hub.sinks["default"], WITHOUT_UTF8):
         message_id = hub.submit("default", READER, content=content, options=("SMTPUTF8",))
-        (report,) = hub.sinks["default"].wait_for(1)
+        report = hub.report(message_id)
     assert [one["reply"][:9] for one in hub.attempts(message_id, READER)] == ["550 5.6.7"]
-    assert (report.envelope_from, report.recipients) == ("", ("default@example.com",))
+    assert report.recipients == ("default@example.com",)
     assert b"Status: 5.6.7" in report.content
 
 
@@ -465,7 +485,7 @@ def test_each_stream_goes_to_the_smarthost_that_it_names(hub: Hub) -> None:
     hub.submit("patient", READER)
     assert hub.gateway.submit(newsletter(READER), [READER])[""][0] == 250
     assert [one.envelope_from for one in hub.sinks["patient"].wait_for(1)] == ["patient@example.com"]
-    assert [one.envelope_from for one in hub.sinks["default"].wait_for(1)] == ["letters@news.example.com"]
+    eventually(lambda: "letters@news.example.com" in [one.envelope_from for one in hub.sinks["default"].messages])
 
 
 @pytest.mark.req("OUT-19")
@@ -492,9 +512,14 @@ def test_the_rate_of_a_smarthost_holds_for_all_workers_together(hub: Hub) -> Non
         hub.submit("throttled", READER)
     times = [one.at for one in sink.wait_for(count, 3 * RATE_SECONDS + 20)]
     assert len({one.connection for one in sink.messages}) >= 2, "both workers took part"
-    assert max_within(times, 1.0) <= 15
-    assert (count - 1) / (times[-1] - times[0]) <= 14.2
-    assert (count - 1) / (times[-1] - times[0]) >= 7, "the rate is used, too"
+    seconds = times[-1] - times[0]
+    assert max_within(times, 1.0) <= 14 + LATE
+    assert count <= 14 * seconds + LATE
+    assert count >= 7 * seconds, "the rate is used, too"
+
+
+LATE = 3
+"""Copies by which a count at the sink may differ: both ends of a span count, and each copy takes its time to get there."""
 
 
 def max_within(times: list[float], seconds: float) -> int:
@@ -532,10 +557,16 @@ def test_a_copy_whose_answer_is_lost_is_sent_once_more_with_its_message_id_and_c
     without = re.sub(rb"Message-ID: .*\r\n", b"", content)
     with hub.gateway.smtp("all") as client:
         assert client.mail("default@example.com")[0] == client.rcpt(READER)[0] == client.data(without)[0] == 250
-    ids = {field_of(one.content, "Message-ID")[0] for one in sink.wait_for(2, 20)}
+    eventually(lambda: len(copies_in(sink)) == 2)
     time.sleep(1.5)
-    assert (len(ids), len(sink.messages)) == (1, 2)
+    assert len(copies_in(sink)) == 2
+    assert len({field_of(one.content, "Message-ID")[0] for one in copies_in(sink)}) == 1
     assert hub.counted("assent_answers_lost_total") == before + 1
+
+
+def copies_in(sink: Sink) -> list[Received]:
+    """Return what a sink received that is no report."""
+    return [one for one in sink.messages if one.envelope_from]
 
 
 # next hops that are not SMTP
@@ -547,7 +578,8 @@ def test_an_lmtp_server_answers_for_each_recipient(hub: Hub) -> None:
     sink.on("DOT", "550 5.2.1 closed", containing="closed@")
     people = ["open@example.org", "full@example.org", "closed@example.org"]
     message_id = hub.submit("lmtp", *people)
-    first, again = sink.wait_for(2, 20)
+    eventually(lambda: len(copies_in(sink)) == 2)
+    first, again = copies_in(sink)
     assert (first.recipients, again.recipients) == (tuple(people), ("full@example.org",))
     outcomes = [eventually(lambda one=one: hub.settled(message_id, one)) for one in people]
     assert outcomes == ["relayed", "relayed", "failed"]
