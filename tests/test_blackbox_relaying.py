@@ -519,7 +519,7 @@ def test_the_rate_of_a_smarthost_holds_for_all_workers_together(hub: Hub) -> Non
 
 
 LATE = 3
-"""Copies by which a count at the sink may differ: both ends of a span count, and each copy takes its time to get there."""
+"""Copies by which a count at the sink may differ: both ends of a span count, and copies take some time to get there."""
 
 
 def max_within(times: list[float], seconds: float) -> int:
