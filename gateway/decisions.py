@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from gateway.model import MessageClass, Outcome, SpooledMessage, Verdict
+from gateway.model import Action, MessageClass, Outcome, SpooledMessage, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,12 @@ def attempt_line(
     tried = {"outcome": outcome, "reply": reply, "attempt": attempt, "dkim": selectors}
     line = {**told, **_about(subject), **_told(verdict), **tried}
     return _line(line if people_read else line | PEOPLE_AWAY)
+
+
+def drop_line(line_id: str, door: str, at: datetime, who: str, subject: Subject, why: str, by: str) -> bytes:
+    """Return the line of a copy that an operator gave up; `door` is the decision that let the message in."""
+    told = {"id": line_id, "kind": "drop", "at": at.isoformat(), "who": who, "door": door, **_about(subject)}
+    return _line({**told, "action": Action.REFUSE.value, "sentence": why, "by": by, "outcome": Outcome.FAILED})
 
 
 def message_id_digest(message_id: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -90,6 +90,7 @@ class Delivery:
             if stream.give_up_after
         }
         self._next_take_over = 0.0
+        self._held: Collection[int] = ()
         self._runners: list[asyncio.Task[None]] = []
         self._claimer: asyncio.Task[None] | None = None
 
@@ -183,9 +184,9 @@ class Delivery:
 
     async def _give_back_what_is_held(self) -> None:
         """Let go of what an operator has held since it was claimed, unless it is under way."""
-        held = self._store.spool.recalled()
-        if held:
-            parcels = [parcel for lane in self._all_lanes() for parcel in lane.recall(held)]
+        self._held = self._store.spool.recalled()
+        if self._held:
+            parcels = [parcel for lane in self._all_lanes() for parcel in lane.recall(self._held)]
             await self._put_back(parcels, 0.0)
 
     async def _put_back(self, parcels: Sequence[Parcel], seconds: float) -> None:
@@ -223,14 +224,15 @@ class Delivery:
             return
         try:
             async with lane.slots, lane.connection(parcel) as connection:
-                settlements = await self._attempt(parcel, lane, connection)
+                is_held = parcel.message.id in self._held
+                settlements = [] if is_held else await self._attempt(parcel, lane, connection)
         except RelayUnavailable as error:
             self._metrics.smarthost_unavailable()
             unavailable = Reply(451, "4.4.1", str(error) or "no smarthost answers")
             await self._settle_when_possible(self._deferrals(parcel, lane, unavailable))
             await lane.rest()
         else:
-            await self._settle_when_possible(settlements)
+            await (self._put_back([parcel], 0.0) if is_held else self._settle_when_possible(settlements))
 
     def _seconds_to_wait(self, parcel: Parcel, lane: Lane) -> float:
         """Return how long promotion leaves its destination alone; essential mail is always tried when it is due."""

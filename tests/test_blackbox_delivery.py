@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import pytest
 
@@ -353,3 +354,97 @@ def test_an_internationalised_recipient_is_reported_as_it_is_to_whoever_takes_ut
     assert fields["Final-Recipient"] == "utf-8; δοκιμή@bücher.example"
     assert fields["Original-Recipient"] == "utf-8; δοκιμή@παράδειγμα.example"
     assert fields["Diagnostic-Code"] == "smtp; 550 5.1.1 niemand da: ü"
+
+
+# what an operator can do
+
+
+def waiting(gateway: Gateway, queued: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = gateway.json("queue", "show", queued)
+    return rows
+
+
+def test_what_is_held_does_not_leave_before_it_is_released(house: Gateway, sink: Sink) -> None:
+    reader = readers()[30]
+    sink.hold()
+    queued = tell(house, {reader: ""}, message=newsletter(reader), login="news", sender="letters@news.example.com")
+    assert house.json("queue", "hold", queued) == {"held": 1}
+    eventually(lambda: [one["state"] for one in waiting(house, queued)] == ["held"])
+    sink.release()
+    sink.clear()
+    time.sleep(3)
+    assert sink.attempts == []
+    (row,) = house.json("queue", "list", "--held")
+    assert (row["message"], row["recipient"], row["due"]) == (queued, reader, None)
+    assert house.json("queue", "release", queued) == {"released": 1}
+    assert sink.wait_for(1)[0].recipients == (reader,)
+    settled(house)
+    assert house.run("queue", "release", queued, check=False).returncode == 1
+
+
+def test_a_whole_stream_is_held_also_what_a_worker_has_in_memory_already(house: Gateway, sink: Sink) -> None:
+    people = readers()[40:90]
+    letters = "letters@news.example.com"
+    sink.on("MAIL", delay=3, containing=letters)
+    assert house.submit(newsletter("all@news.example.com"), people)[""][0] == 250
+    eventually(lambda: len([one for one in sink.commands if letters in one]) >= 18)
+    assert 0 < house.json("queue", "hold", "--stream", "newsletter")["held"] <= len(people)
+    invoiced = house.submit(invoice(people[0]), [people[0]], login="shop", sender="billing@example.com")
+    assert invoiced[""][0] == 250
+    eventually(lambda: {one["state"] for one in house.json("queue", "list")} == {"held"}, 30)
+    sink.normal()
+    left = [one["recipient"] for one in house.json("queue", "list", "--stream", "newsletter")]
+    gone = [one.recipients[0] for one in sink.messages if one.envelope_from == letters]
+    assert len(gone) <= 18 + 1 and sorted([*left, *gone]) == sorted(people)
+    assert len(sink.messages) == len(gone) + 1, "the invoice was not held"
+    assert house.json("queue", "release", "--stream", "newsletter")["released"] == len(left)
+    settled(house)
+    assert sorted(one.recipients[0] for one in sink.messages) == sorted([*people, people[0]])
+
+
+def test_what_is_dropped_is_recorded_and_its_submitter_is_told_why(house: Gateway, sink: Sink) -> None:
+    sink.hold()
+    queued = tell(house, {"one@example.org": "", "two@example.org": "", "three@example.org": "NOTIFY=NEVER"})
+    assert house.run("queue", "drop", queued, check=False).returncode == 2, "there must be a reason"
+    told = house.json("queue", "drop", queued, "--why", "the wrong price list")
+    assert told == {"dropped": 3, "under_way": 0}
+    sink.release()
+    report = the_report(house, sink)
+    assert report.named == ["one@example.org", "two@example.org"]
+    assert report.of("one@example.org")["Diagnostic-Code"] == "smtp; 550 5.7.1 dropped: the wrong price list"
+    assert len(sink.messages) == 1
+    decision = re.search(r"decision (\w{26})", report.text)[1]
+    (drop,) = [line for line in house.json("explain", decision) if line["kind"] == "drop"]
+    assert (drop["outcome"], drop["sentence"]) == ("failed", "the wrong price list")
+    assert drop["by"]
+    assert house.run("queue", "drop", queued, "--why", "again", check=False).returncode == 1
+
+
+def test_the_queue_shows_what_waits_and_why(house: Gateway, sink: Sink) -> None:
+    sink.on("RCPT", "452 4.2.2 the mailbox is full", containing="full@")
+    queued = tell(house, {"full@example.org": "", "there@example.org": ""})
+    eventually(lambda: len(waiting(house, queued)) == 1 and waiting(house, queued)[0]["attempts"])
+    row = waiting(house, queued)[0]
+    about = {name: row[name] for name in ("message", "recipient", "stream", "class", "login", "reverse_path")}
+    assert about == {
+        "message": queued,
+        "recipient": "full@example.org",
+        "stream": "billing",
+        "class": "account",
+        "login": "shop",
+        "reverse_path": "<billing@example.com>",
+    }
+    assert (row["outcome"], row["reply"]) == ("deferred", "452 4.2.2 the mailbox is full")
+    for word in (queued, "full@example.org", "billing", "the mailbox is full"):
+        assert word in house.run("queue", "show", queued).stdout
+    for command in (
+        ["show"],
+        ["hold"],
+        ["drop", "--why", "x"],
+        ["retry", "nonsense"],
+        ["hold", queued, "--stream", "a"],
+    ):
+        assert house.run("queue", *command, check=False).returncode == 2
+    sink.normal()
+    assert house.json("queue", "retry", queued)["retried"] <= 1
+    settled(house)

@@ -24,7 +24,7 @@ from gateway.errors import ConfigError, StoreUnavailable
 from gateway.ids import spool_text
 from gateway.lanes import MEMORY_BUDGET as BUDGET
 from gateway.model import Login, MessageClass, Outcome, Priority
-from gateway.store import LoginRecord, Notice, Waiting, open_path
+from gateway.store import LoginRecord, Notice, Selection, Waiting, open_path
 from gateway.store import spool as spool_module
 from gateway.store import writer as writer_module
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
@@ -631,10 +631,10 @@ async def test_a_message_stays_until_its_last_recipient_is_settled(rig: Rig) -> 
         await spool.keep(message, rig.addressees(ALICE, BOB, ALICE), [], claimed=True)
         await spool.settle([rig.settlement(message, 1, Outcome.RELAYED)])
         await spool.settle([rig.settlement(message, 0, Outcome.SUPPRESSED)])
-        assert await spool.depth() == (1, message.received_at)
+        assert await spool.queue.depth() == (1, message.received_at)
         assert bodies(rig)
         await spool.settle([rig.settlement(message, 2, Outcome.RELAYED)])
-        assert await spool.depth() == (0, None)
+        assert await spool.queue.depth() == (0, None)
         assert not bodies(rig)
     assert not rig.reported
 
@@ -655,7 +655,7 @@ async def test_failures_are_reported_once_and_together(rig: Rig) -> None:
         assert str(report.addressee.recipient.address) == message.reverse_path
         assert (report.message.reverse_path, report.message.message_class) == ("", MessageClass.SYSTEM)
         await spool.settle([rig.settlement(report.message, 0, Outcome.FAILED, reply="550 5.1.1 unknown")])
-        assert await spool.depth() == (0, None)
+        assert await spool.queue.depth() == (0, None)
 
 
 async def test_a_success_or_an_opt_out_that_is_to_be_told_waits_for_the_one_report(rig: Rig) -> None:
@@ -682,7 +682,7 @@ async def test_a_delay_is_told_once_a_message_and_of_those_who_wait(rig: Rig) ->
         await spool.settle([replace(late[0], is_told=True)])
         ((_, fates),) = rig.reported
         assert [one.outcome for one in fates] == [Outcome.DEFERRED] * 2
-        assert await spool.depth() == (4, message.received_at)
+        assert await spool.queue.depth() == (4, message.received_at)
 
 
 async def test_a_message_that_nobody_gets_is_reported_even_where_its_file_is_gone(rig: Rig) -> None:
@@ -710,7 +710,7 @@ async def test_a_deferred_copy_is_due_again_in_time_and_at_once_when_an_operator
         deferred = rig.settlement(message, 0, Outcome.DEFERRED, rig.clock.now() + LATER, "451 4.7.1 later")
         await spool.settle([deferred])
         assert await rig.claim(other, 9) == []
-        (waiting,) = await spool.queued()
+        (waiting,) = await spool.queue.waiting(Selection())
         assert (waiting.outcome, waiting.attempts, waiting.due, waiting.reply) == (
             *(Outcome.DEFERRED, 1, START + LATER, "451 4.7.1 later"),
         )
@@ -719,10 +719,10 @@ async def test_a_deferred_copy_is_due_again_in_time_and_at_once_when_an_operator
         assert again.addressee.attempts == 1
         await other.settle([rig.settlement(message, 0, Outcome.DEFERRED, rig.clock.now() + LATER)])
         assert await rig.claim(spool, 9) == []
-        assert await spool.retry(message.id + 1) == 0
-        assert await spool.retry(message.id) == 1
+        assert await spool.queue.retry(Selection((message.id + 1,))) == 0
+        assert await spool.queue.retry(Selection((message.id,))) == 1
         assert [one.addressee.attempts for one in await rig.claim(spool, 9)] == [2]
-        assert await spool.retry(message.id) == 1 - 1
+        assert await spool.queue.retry(Selection((message.id,))) == 1 - 1
 
 
 async def test_settling_twice_is_settling_once(rig: Rig) -> None:
@@ -731,7 +731,7 @@ async def test_settling_twice_is_settling_once(rig: Rig) -> None:
         await spool.keep(message, rig.addressees(ALICE), [], claimed=True)
         await spool.settle([rig.settlement(message, 0, Outcome.RELAYED)])
         await spool.settle([rig.settlement(message, 0, Outcome.RELAYED)])
-        assert await spool.depth() == (0, None)
+        assert await spool.queue.depth() == (0, None)
 
 
 async def test_nothing_is_kept_where_keeping_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -740,7 +740,7 @@ async def test_nothing_is_kept_where_keeping_fails(rig: Rig, monkeypatch: pytest
         with held(rig.folder.spool), pytest.raises(StoreUnavailable):
             await spool.keep(rig.message(LARGE), rig.addressees(ALICE), [rig.line()], claimed=True)
         assert not bodies(rig)
-        assert await spool.depth() == (0, None)
+        assert await spool.queue.depth() == (0, None)
         assert rows(rig.folder.spool, "SELECT * FROM outbox") == []
 
 
@@ -791,10 +791,10 @@ async def test_a_message_without_its_file_waits_for_an_operator_and_stops_nobody
         bodies(rig)[0].unlink()
         assert [one.message.id for one in await rig.claim(spool, 9)] == [other.id]
         assert await rig.claim(spool, 9) == []
-        held = await spool.queued(lost.id)
+        held = await spool.queue.waiting(Selection((lost.id,)))
         assert [(one.outcome, "missing" in one.reply) for one in held] == [(Outcome.DEFERRED, True)] * 2
         (rig.folder.bodies / spool_text(lost.id)).write_bytes(LARGE)
-        assert await spool.retry(lost.id) == 2
+        assert await spool.queue.retry(Selection((lost.id,))) == 2
         assert [one.message.message for one in await rig.claim(spool, 9)] == [LARGE, LARGE]
 
 

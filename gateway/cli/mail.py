@@ -1,4 +1,4 @@
-"""Commands about mail: why a message was or was not sent, what waits, and whether the record is whole."""
+"""Commands about the record: why a message was or was not sent, and whether the record is whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import DATE, utc
 from gateway.consent import fold
 from gateway.decisions import message_id_digest
-from gateway.ids import spool_number, spool_text, ulid_milliseconds
+from gateway.ids import ulid_milliseconds
 from gateway.model import MessageClass, Purpose
 from gateway.policy import decide
 from gateway.store import Facts, Store
@@ -121,70 +121,6 @@ def _print(desk: Desk, lines: list[dict[str, Any]]) -> None:
 
 
 @click.group()
-def queue() -> None:
-    """What has been accepted and is not settled yet."""
-
-
-@queue.command("list")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@pass_desk
-def queue_list(desk: Desk, limit: int) -> None:
-    """List what waits, the oldest first."""
-    _print_queue(desk, None, limit, "nothing waits")
-
-
-@queue.command("show")
-@click.argument("message")
-@pass_desk
-def queue_show(desk: Desk, message: str) -> None:
-    """Show what waits of one message."""
-    _print_queue(desk, _spool_number(message), 100_000, f"nothing of {message} waits")
-
-
-@queue.command("retry")
-@click.argument("messages", nargs=-1, required=True)
-@pass_desk
-def queue_retry(desk: Desk, messages: tuple[str, ...]) -> None:
-    """Try deferred copies of messages now."""
-    numbers = [_spool_number(one) for one in messages]
-
-    async def retry(store: Store) -> int:
-        return sum([await store.spool.retry(number) for number in numbers])
-
-    tried = desk.with_store(retry)
-    if not tried:
-        desk.no("nothing of that waits for another attempt", retried=0)
-    desk.say(f"{tried} recipients are tried again now", retried=tried)
-
-
-def _print_queue(desk: Desk, message: int | None, limit: int, empty: str) -> None:
-    rows = [
-        {
-            "message": spool_text(one.message_id),
-            "recipient": one.address,
-            "stream": one.stream,
-            "login": one.login,
-            "outcome": one.outcome,
-            "attempts": one.attempts,
-            "due": one.due.isoformat(timespec="seconds"),
-            "reply": one.reply,
-            "received_at": one.received_at.isoformat(timespec="seconds"),
-        }
-        for one in desk.with_store(lambda store: store.spool.queued(message, limit))
-    ]
-    if message is not None and not rows:
-        desk.no(empty)
-    desk.list(rows, ["message", "recipient", "stream", "login", "outcome", "attempts", "due", "reply"], empty)
-
-
-def _spool_number(text: str) -> int:
-    try:
-        return spool_number(text)
-    except ValueError as error:
-        raise click.UsageError(f"{text} is not a queue id: {error}") from error
-
-
-@click.group()
 def ledger() -> None:
     """The record of consent and of every decision."""
 
@@ -204,4 +140,4 @@ def ledger_verify(desk: Desk, anchor: Path | None) -> None:
     desk.say("the ledger and the decision log are whole", problems=[])
 
 
-COMMANDS = (explain, queue, ledger)
+COMMANDS = (explain, ledger)

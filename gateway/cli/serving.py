@@ -64,7 +64,7 @@ def status(desk: Desk) -> None:
 
 
 async def _status(desk: Desk, store: Store) -> dict[str, Any]:
-    waiting, oldest = await store.spool.depth()
+    waiting, oldest = await store.queue.depth()
     age = desk.now() - oldest if oldest else timedelta(0)
     suppressed = await store.people.suppressed()
     return {

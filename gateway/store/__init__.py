@@ -131,18 +131,26 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class QueuedRecipient:
-    """One line of `queue list`."""
+    """One line of `queue list`. `due` is None for what an operator holds; `message` comes without its octets."""
 
-    message_id: int
+    message: SpooledMessage
+    size: int
     n: int
     address: str
-    stream: str
-    login: str
     outcome: Outcome
     attempts: int
-    due: datetime
+    due: datetime | None
+    is_claimed: bool
     reply: str
-    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What an operator means: some messages, or all of a stream, or everything."""
+
+    messages: tuple[int, ...] = ()
+    stream: str = ""
+    only_held: bool = False
 
 
 class People(Protocol):
@@ -260,23 +268,42 @@ class Spool(Protocol):
     async def take_over(self) -> int:
         """Take the copies of workers that have died back into the queue; return how many."""
 
-    async def queued(self, message_id: int | None = None, limit: int = 1000) -> list[QueuedRecipient]:
-        """Return what waits, the oldest first; of one message only, where its id is given."""
-
     async def unidentified(self, limit: int) -> list[Unidentified]:
         """Return decisions of which it was not written down yet whom they were about."""
 
     async def identify(self, lines: Mapping[str, bytes]) -> None:
         """Write the line that belongs to each decision, once: of a decision that has one already, it is dropped."""
 
-    async def depth(self) -> tuple[int, datetime | None]:
-        """Return how many recipients wait, and since when the oldest message has."""
-
-    async def retry(self, message_id: int) -> int:
-        """Make what waits of a message due now; return how many recipients that were."""
-
     async def close(self) -> None:
         """Write down what was noted and let go of the files."""
+
+
+class Queue(Protocol):
+    """What operators see of the messages that we answer for, and do to them."""
+
+    async def waiting(self, which: Selection, limit: int = ...) -> list[QueuedRecipient]:
+        """Return who waits, the oldest message first."""
+
+    async def depth(self) -> tuple[int, datetime | None]:
+        """Return how many recipients there are, and since when the oldest message has waited."""
+
+    async def retry(self, which: Selection) -> int:
+        """Make what is deferred or held due now; return how many recipients that were."""
+
+    async def hold(self, which: Selection) -> int:
+        """Let nothing more of this be relayed until it is released; return how many recipients that concerns.
+
+        A worker that has claimed some lets go of them within a second or two, unless they are under way.
+        """
+
+    async def release(self, which: Selection) -> int:
+        """Make what is held due now; return how many recipients that were."""
+
+    async def held(self, which: Selection) -> list[tuple[SpooledMessage, SpooledRecipient]]:
+        """Return the held copies that nobody has claimed, their messages without octets."""
+
+    async def under_way(self, which: Selection) -> int:
+        """Return how many recipients a worker has claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +312,7 @@ class Store:
 
     people: People
     spool: Spool
+    queue: Queue
     condition: Condition
 
     async def close(self) -> None:

@@ -12,30 +12,19 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from gateway.address import Address
 from gateway.errors import StoreUnavailable
 from gateway.ids import SPOOL_TEXT_LENGTH, spool_number, spool_text
-from gateway.model import (
-    Fate,
-    MessageClass,
-    Outcome,
-    Peer,
-    Priority,
-    Recipient,
-    SpooledMessage,
-    SpooledRecipient,
-    priority_of,
-)
-from gateway.store import Claimed, Now, QueuedRecipient, ReportMaker, Settlement, Unidentified, Waiting, disk
+from gateway.model import Outcome, Priority, SpooledMessage, SpooledRecipient, priority_of
+from gateway.store import Claimed, Now, ReportMaker, Settlement, Unidentified, Waiting, disk
 from gateway.store.leases import Leases
+from gateway.store.queue import SqliteQueue
+from gateway.store.rows import HELD, addressee_of, envelope_json, epoch, fate_of, message_of
 from gateway.store.writer import Connection, Writer, connect, reading
 
 LARGE_BODY = 128 * 1024
@@ -44,8 +33,6 @@ LARGE_BODY = 128 * 1024
 NOTE_SECONDS = 0.5
 NOTES_KEPT = 50_000
 """How many decision lines of refusals wait for a store that cannot be written to; the newest beyond that are lost."""
-HELD = 0
-"""The `due` of a recipient that waits for an operator."""
 
 
 class SqliteSpool:
@@ -56,6 +43,7 @@ class SqliteSpool:
         self._outbox = _Outbox()
         self._writer = Writer(path, self._outbox)
         self._reader = connect(path, read_only=True, patience=0)
+        self.queue = SqliteQueue(path, self._reader, self._writer, now)
         self._bodies = bodies
         self._leases = leases
         self._report = report
@@ -89,7 +77,7 @@ class SqliteSpool:
     ) -> None:
         body = await self._stored_body(message)
         owner = self._leases.owner if claimed else None
-        due = _epoch(self._now())
+        due = epoch(self._now())
 
         def insert(connection: Connection) -> None:
             _insert(connection, message, addressees, body, due, owner)
@@ -107,7 +95,7 @@ class SqliteSpool:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._start_noting)
 
     def due(self) -> list[Waiting]:
-        now, found = _epoch(self._now()), []
+        now, found = epoch(self._now()), []
         kind: tuple[int, str] = (-1, "")
         with reading(self._path):
             while kind := self._reader.execute(_NEXT_KIND, kind).fetchone():
@@ -116,7 +104,7 @@ class SqliteSpool:
         return found
 
     async def claim(self, kinds: Sequence[Waiting], limit: int, octets: int) -> list[Claimed]:
-        now, owner = _epoch(self._now()), self._leases.owner
+        now, owner = epoch(self._now()), self._leases.owner
         rows = await self._writer.do(lambda connection: _claim(connection, owner, now, kinds, limit, octets))
         try:
             return await self._with_messages(rows)
@@ -147,44 +135,13 @@ class SqliteSpool:
         return {message_id for (message_id,) in rows}
 
     async def put_back(self, copies: Sequence[tuple[int, int]], due: datetime) -> None:
-        when = _epoch(due)
+        when = epoch(due)
         await self._writer.do(lambda connection: connection.executemany(_PUT_BACK, [(when, *one) for one in copies]))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         done = await self._writer.do(lambda connection: self._settle(connection, settlements))
         if done:
             await asyncio.to_thread(self._remove_bodies, done)
-
-    # the queue, for operators
-
-    async def queued(self, message_id: int | None = None, limit: int = 1000) -> list[QueuedRecipient]:
-        """Return what waits, the oldest first; of one message only, where its id is given."""
-        rows = self._reader.execute(
-            "SELECT r.message_id, r.n, r.address, m.envelope, r.outcome, r.attempts, r.due, r.reply"
-            " FROM recipients r JOIN messages m ON m.id = r.message_id"
-            " WHERE (? IS NULL OR r.message_id = ?) ORDER BY r.message_id, r.n LIMIT ?",
-            (message_id, message_id, limit),
-        )
-        return [_queued_of(row) for row in rows]
-
-    async def depth(self) -> tuple[int, datetime | None]:
-        """Return how many recipients wait, and since when the oldest message has."""
-        (count,) = self._reader.execute("SELECT count(*) FROM recipients").fetchone()
-        row = self._reader.execute("SELECT envelope FROM messages ORDER BY id LIMIT 1").fetchone()
-        return count, datetime.fromisoformat(orjson.loads(row[0])["received_at"]) if row else None
-
-    async def retry(self, message_id: int) -> int:
-        """Make what waits of a message due now; return how many recipients that were."""
-        now = _epoch(self._now())
-        freed: int = await self._writer.do(
-            lambda connection: (
-                connection.execute(
-                    "UPDATE recipients SET due = ? WHERE message_id = ? AND outcome = ? AND owner IS NULL",
-                    (now, message_id, Outcome.DEFERRED),
-                ).rowcount
-            )
-        )
-        return freed
 
     # what was decided without the people store
 
@@ -258,7 +215,7 @@ class SqliteSpool:
                 body = await asyncio.to_thread(self._body_file(message_id).read_bytes)
             except FileNotFoundError:
                 return None
-        return _message_of(message_id, envelope, bytes(body))
+        return message_of(message_id, envelope, bytes(body))
 
     def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[int]:
         for one in settlements:
@@ -294,11 +251,11 @@ class SqliteSpool:
             " ORDER BY n",
             (message_id,),
         )
-        about = _message_of(message_id, message[0], self._body(message_id, message[1]))
-        report = self._report(about, [_fate_of(row) for row in rows])
+        about = message_of(message_id, message[0], self._body(message_id, message[1]))
+        report = self._report(about, [fate_of(row) for row in rows])
         if report:
             written, addressee = report
-            _insert(connection, written, [addressee], written.message, _epoch(self._now()), None)
+            _insert(connection, written, [addressee], written.message, epoch(self._now()), None)
 
     def _body(self, message_id: int, in_row: bytes | None) -> bytes:
         """Return a body for a report, which is owed even where the file has gone."""
@@ -342,7 +299,7 @@ def _insert(
 ) -> None:
     connection.execute(
         "INSERT INTO messages (id, envelope, size, body) VALUES (?, ?, ?, ?)",
-        (message.id, _envelope_json(message), len(message.message), body),
+        (message.id, envelope_json(message), len(message.message), body),
     )
     priority = priority_of(message.message_class).value
     connection.executemany(
@@ -409,7 +366,7 @@ def _claim(
         sizes[message_id] = size
         if claimed and sum(sizes.values()) > octets:
             break
-        claimed.append((message_id, _addressee_of(columns)))
+        claimed.append((message_id, addressee_of(columns)))
     connection.executemany(
         "UPDATE recipients SET owner = ? WHERE message_id = ? AND n = ?",
         [(owner, message_id, addressee.n) for message_id, addressee in claimed],
@@ -477,7 +434,7 @@ def _settle_one(connection: Connection, one: Settlement) -> None:
     if one.outcome in _NO_FAILURES and not one.is_told:
         connection.execute("DELETE FROM recipients WHERE message_id = ? AND n = ?", (one.message_id, one.n))
         return
-    due = _epoch(one.due) if one.due else HELD
+    due = epoch(one.due) if one.due else HELD
     connection.execute(_SETTLE, (one.outcome.value, one.reply, due, one.message_id, one.n))
 
 
@@ -486,72 +443,6 @@ _SETTLE = (
     "UPDATE recipients SET outcome = ?, reply = ?, due = CASE due WHEN 0 THEN 0 ELSE ? END, owner = NULL,"
     " attempts = attempts + 1 WHERE message_id = ? AND n = ?"
 )
-
-
-def _envelope_json(message: SpooledMessage) -> str:
-    peer = message.peer
-    envelope = orjson.dumps(
-        {
-            "login": message.login,
-            "stream": message.stream,
-            "class": message.message_class,
-            "topics": message.topics,
-            "campaign": message.campaign,
-            "reverse_path": message.reverse_path,
-            "options": message.options,
-            "peer": [peer.helo, peer.ip, peer.protocol, peer.tls],
-            "received_at": message.received_at.isoformat(),
-            "recipients": [[one.address.text, *one.options] for one in message.recipients],
-        }
-    )
-    return envelope.decode("utf-8")
-
-
-def _message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
-    raw = orjson.loads(envelope)
-    return SpooledMessage(
-        id=message_id,
-        login=raw["login"],
-        stream=raw["stream"],
-        message_class=MessageClass(raw["class"]),
-        topics=tuple(raw["topics"]),
-        reverse_path=raw["reverse_path"],
-        options=tuple(raw["options"]),
-        peer=Peer(*raw["peer"]),
-        received_at=datetime.fromisoformat(raw["received_at"]),
-        recipients=tuple(Recipient(Address.parse(text), tuple(options)) for text, *options in raw["recipients"]),
-        message=body,
-        campaign=raw.get("campaign", ""),
-    )
-
-
-def _addressee_of(row: Sequence[Any]) -> SpooledRecipient:
-    n, address, options, who, decision, attempts = row
-    return SpooledRecipient(n, _recipient(address, options), who, decision, attempts)
-
-
-def _fate_of(row: Sequence[Any]) -> Fate:
-    address, options, outcome, reply, decision = row
-    return Fate(_recipient(address, options), Outcome(outcome), reply, decision)
-
-
-def _recipient(address: str, options: str) -> Recipient:
-    return Recipient(Address.parse(address), tuple(options.split()))
-
-
-def _queued_of(row: Sequence[Any]) -> QueuedRecipient:
-    message_id, n, address, envelope, outcome, attempts, due, reply = row
-    raw = orjson.loads(envelope)
-    received = datetime.fromisoformat(raw["received_at"])
-    when = datetime.fromtimestamp(due / 1000, UTC)
-    return QueuedRecipient(
-        message_id, n, address, raw["stream"], raw["login"], Outcome(outcome), attempts, when, reply, received
-    )
-
-
-def _epoch(moment: datetime) -> int:
-    """Return a time as milliseconds since 1970, which is how `due` is kept and compared."""
-    return int(moment.timestamp() * 1000)
 
 
 def _write_durably(path: Path, content: bytes) -> None:

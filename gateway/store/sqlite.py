@@ -110,7 +110,8 @@ class DataFolder:
         condition = Condition(self.condition)
         leases = Leases(self.leases, owner)
         people = self.open_people(condition, now)
-        return Store(people, SqliteSpool(self.spool, self.bodies, leases, report, now), condition)
+        spool = SqliteSpool(self.spool, self.bodies, leases, report, now)
+        return Store(people, spool, spool.queue, condition)
 
     def open_people(self, condition: Condition, now: Now) -> SqlitePeople:
         """Open the people store alone; where it is away, what this machine remembers of it must do."""

@@ -1,0 +1,115 @@
+"""What operators see of the messages that we answer for, and do to them: list, try now, hold, release.
+
+The one rule: an operator changes only when something is due; what is claimed stays its worker's, which lets go of what
+is held before it begins with it. However much is meant, no transaction changes more than a batch, so that mail goes on
+meanwhile. Settling, which alone takes anything out of the spool, is left to `spool`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway.model import Outcome, SpooledMessage, SpooledRecipient
+from gateway.store import Now, QueuedRecipient, Selection
+from gateway.store.rows import HELD, addressee_of, epoch, message_of
+from gateway.store.writer import Connection, Writer, reading
+
+BATCH = 2000
+_WAITS = "outcome IN ('queued', 'deferred')"
+_COLUMNS = "r.message_id, r.n, r.address, m.envelope, m.size, r.outcome, r.attempts, r.due, r.owner, r.reply"
+
+
+class SqliteQueue:
+    """The operators' verbs of `spool.db`, through the reader and the writer of its spool."""
+
+    def __init__(self, path: Path, reader: Connection, writer: Writer, now: Now) -> None:
+        self._path = path
+        self._reader = reader
+        self._writer = writer
+        self._now = now
+
+    async def waiting(self, which: Selection, limit: int = 1000) -> list[QueuedRecipient]:
+        found: list[QueuedRecipient] = []
+        for scope, what in _scopes(which):
+            rows = self._read(
+                f"SELECT {_COLUMNS} FROM recipients r JOIN messages m ON m.id = r.message_id"
+                f" WHERE {scope} AND (NOT ? OR due = 0) AND {_WAITS} ORDER BY r.message_id, r.n LIMIT ?",
+                (what, which.only_held, limit - len(found)),
+            )
+            found += [_queued_of(row) for row in rows]
+        return found
+
+    async def depth(self) -> tuple[int, datetime | None]:
+        ((count,),) = self._read("SELECT count(*) FROM recipients", ())
+        oldest = self._read("SELECT envelope FROM messages ORDER BY id LIMIT 1", ())
+        return count, datetime.fromisoformat(orjson.loads(oldest[0][0])["received_at"]) if oldest else None
+
+    async def retry(self, which: Selection) -> int:
+        return await self._make_due(which, "outcome = 'deferred' AND owner IS NULL", epoch(self._now()))
+
+    async def hold(self, which: Selection) -> int:
+        return await self._make_due(which, "due > 0", HELD)
+
+    async def release(self, which: Selection) -> int:
+        return await self._make_due(which, "due = 0", epoch(self._now()))
+
+    async def held(self, which: Selection) -> list[tuple[SpooledMessage, SpooledRecipient]]:
+        found = []
+        for keys in self._batches(which, "due = 0 AND owner IS NULL"):
+            found += [self._copy(*key) for key in keys]
+        return found
+
+    async def under_way(self, which: Selection) -> int:
+        return sum(len(keys) for keys in self._batches(which, "owner IS NOT NULL"))
+
+    async def _make_due(self, which: Selection, condition: str, due: int) -> int:
+        statement = f"UPDATE recipients SET due = ? WHERE {condition} AND {_WAITS} AND message_id = ? AND n = ?"
+        changed = 0
+        for keys in self._batches(which, condition):
+            rows = [(due, *key) for key in keys]
+            done = await self._writer.do(lambda connection, rows=rows: connection.executemany(statement, rows))  # type: ignore[misc]
+            changed += done.rowcount
+        return changed
+
+    def _batches(self, which: Selection, condition: str) -> Iterator[list[tuple[int, int]]]:
+        """Yield what is meant, in the order of its keys."""
+        for scope, what in _scopes(which):
+            keys: list[tuple[int, int]] = [(0, -1)]
+            while keys := self._read(
+                f"SELECT message_id, n FROM recipients WHERE {scope} AND {condition} AND {_WAITS}"
+                f" AND (message_id, n) > (?, ?) ORDER BY message_id, n LIMIT {BATCH}",
+                (what, *keys[-1]),
+            ):
+                yield keys
+
+    def _copy(self, message_id: int, n: int) -> tuple[SpooledMessage, SpooledRecipient]:
+        """Return a recipient and its message without the octets."""
+        ((envelope, *columns),) = self._read(
+            "SELECT m.envelope, r.n, r.address, r.options, r.who, r.decision, r.attempts"
+            " FROM recipients r JOIN messages m ON m.id = r.message_id WHERE r.message_id = ? AND r.n = ?",
+            (message_id, n),
+        )
+        return message_of(message_id, envelope, b""), addressee_of(columns)
+
+    def _read(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
+        with reading(self._path):
+            return list(self._reader.execute(query, parameters).fetchall())
+
+
+def _scopes(which: Selection) -> list[tuple[str, Any]]:
+    """Return what is meant as conditions with one parameter each."""
+    if which.messages:
+        return [("message_id = ?", one) for one in which.messages]
+    return [("stream = ?", which.stream) if which.stream else ("n >= ?", 0)]
+
+
+def _queued_of(row: tuple[Any, ...]) -> QueuedRecipient:
+    message_id, n, address, envelope, size, outcome, attempts, due, owner, reply = row
+    about = message_of(message_id, envelope, b"")
+    when = None if due == HELD else datetime.fromtimestamp(due / 1000, UTC)
+    return QueuedRecipient(about, size, n, address, Outcome(outcome), attempts, when, owner is not None, reply)
