@@ -15,6 +15,7 @@ from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple
 
 from gateway.address import Address
+from gateway.errors import Malformed
 
 
 class MessageClass(StrEnum):
@@ -228,6 +229,8 @@ class Stream:
     smarthost: str = "default"
     give_up_after: timedelta | None = None
     brake: Brake | None = None
+    reports_refusals: bool = False
+    summary_after: timedelta = timedelta(hours=1)
 
     @property
     def is_promotional(self) -> bool:
@@ -244,6 +247,14 @@ class Login:
     networks: tuple[str, ...] = ()
     tool_hosts: tuple[str, ...] = ()
     test_recipients: tuple[str, ...] = ()
+
+    @property
+    def reader(self) -> Address | None:
+        """Who reads what is written about this login's mail; None where nobody can be told."""
+        try:
+            return Address.parse(self.contact)
+        except Malformed:
+            return None
 
     def tests(self, address: Address) -> bool:
         """True for somebody to whom the login may send promotion as a test, without an opt-in (OUT-21)."""
@@ -434,6 +445,23 @@ class SpooledMessage:
     def topic(self) -> str:
         """The one topic; "" where the message has none, or left open which."""
         return self.topics[0] if len(self.topics) == 1 else ""
+
+
+class CampaignName(NamedTuple):
+    """One sending as its refusals are told: whose, on which stream, under which name ("" where it has none)."""
+
+    login: str
+    stream: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedRefusal:
+    """A recipient who was answered 250 and not sent to, as the campaign's summary names them."""
+
+    address: str
+    reason: str
+    decision: str
 
 
 @dataclass(frozen=True, slots=True)

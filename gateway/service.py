@@ -40,6 +40,7 @@ from gateway.model import Smarthost
 from gateway.smarthost import Pool, Turnstile
 from gateway.store import Store
 from gateway.store.segments import Sealer
+from gateway.summaries import Summaries
 from gateway.supervisor import Crew, Main, Supervisor, bind
 from gateway.tokens import UnsubscribeTokens
 from gateway.watch import Watch
@@ -317,6 +318,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         sealer = data_folder(config).sealer(now)
         watch = Watch(store, ids, clock)
         watching = [asyncio.create_task(_repeat(look, leave)) for look in (watch.look_at_people, watch.look_at_clock)]
+        summaries = Summaries(config.hostname, config.company, config.streams, store, ids, now)
         closers = []
         if "console" in plant.parts and config.console:
             runner = await start_site(
@@ -325,6 +327,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
             closers.append(runner.cleanup)
         while not leave.is_set():
             await _seal(sealer)
+            await _summarise(summaries)
             await _wait(leave, SEAL_SECONDS)
         await asyncio.gather(*watching)
         for close in closers:
@@ -352,6 +355,13 @@ async def _seal(sealer: Sealer) -> None:
             await sealer.checkpoint()
     except StoreUnavailable as error:
         log.warning("sealing waits: %s", error)
+
+
+async def _summarise(summaries: Summaries) -> None:
+    try:
+        await summaries.send_due()
+    except StoreUnavailable as error:
+        log.warning("summaries of refusals wait: %s", error)
 
 
 async def _is_ready(store: Store) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import smtplib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -40,6 +41,13 @@ STREAMS = f"""
     topics = ["special-offers"]
     from = ["*@offers.example.com"]
     brake = "none"
+    [streams.quiet]
+    class = "promotional"
+    topics = ["{TOPIC}"]
+    from = ["*@quiet.example.com"]
+    refusals = "report"
+    summary_after = "1s"
+    brake = "80% of 20"
     [streams.billing]
     class = "account"
     from = ["billing@example.com"]
@@ -60,6 +68,8 @@ def office(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Itera
     made.add_login("tips", "tips")
     made.add_login("rushes", "rushes")
     made.add_login("offers", "offers")
+    made.add_login("quiet", "quiet", "--contact", "campaigns@example.com")
+    made.add_login("nobodys", "quiet")
     made.add_login("everything", "newsletter,tips,billing")
     made.add_login("tester", "newsletter,tips", "--test-recipients", "Colleague@EXAMPLE.org, leaver@example.org")
     made.opt_in(READER)
@@ -173,6 +183,77 @@ def _about(house: Gateway, message_id: str, recipient: str, count: int) -> list[
     done = house.run("--json", "explain", message_id, recipient, check=False)
     lines = json.loads(done.stdout) if done.returncode == 0 else []
     return lines if len(lines) == count else None
+
+
+# refusals that are told by a summary
+
+
+@pytest.mark.req("SMTP-32")
+def test_a_stream_that_reports_answers_250_relays_to_nobody_who_may_not_and_mails_one_summary(
+    office: Gateway, sink: Sink, someone: Someone
+) -> None:
+    strangers = [someone() for _ in range(4)]
+    content = labelled(newsletter(READER, sender="a@quiet.example.com"), Campaign="Autumn news")
+    with office.smtp("quiet") as client:
+        mixed = transact(client, content, [strangers[0], READER, strangers[1]], "a@quiet.example.com")
+        nobody = transact(client, content, strangers[1:], "a@quiet.example.com")
+    assert mixed.keys() == nobody.keys() == {""}, "no recipient hears of it by SMTP"
+    assert (mixed[""][0], nobody[""][0]) == (250, 250)
+    assert mixed[""][1].startswith("2.0.0 queued as ")
+    assert REFUSAL.fullmatch(f"{nobody[''][0]} {nobody[''][1]}")
+    copy, summary = sorted(sink.wait_for(2, 20), key=lambda message: message.envelope_from == "")
+    assert copy.recipients == (READER,)
+    assert (summary.envelope_from, summary.recipients) == ("", ("campaigns@example.com",))
+    text = summary.content.decode()
+    assert 'Login quiet, stream quiet, campaign "Autumn news":' in text
+    listed = dict(re.findall(r"(?m)^(\S+@\S+)\tno-consent\tdecision (\w{26})\r$", text))
+    assert set(listed) == set(strangers), "each once, and nobody else"
+    assert re.search(r"(?m)^ +4  no-consent\r$", text)
+    (told, *_) = office.json("explain", listed[strangers[3]])
+    assert (told["action"], told["reason"], told["campaign"]) == ("refuse", "no-consent", "Autumn news")
+
+
+@pytest.mark.req("SMTP-32")
+def test_each_campaign_has_a_summary_of_its_own_once(office: Gateway, sink: Sink, someone: Someone) -> None:
+    with office.smtp("quiet") as client:
+        for name in ("one", "two", "one", "two"):
+            content = labelled(newsletter(sender="a@quiet.example.com"), Campaign=name)
+            assert transact(client, content, [someone()], "a@quiet.example.com")[""][0] == 250
+    texts = [message.content.decode() for message in sink.wait_for(2, 20)]
+    assert sorted(re.findall(r'campaign "(\w+)"', "".join(texts))) == ["one", "two"]
+    assert all("2 recipients were answered 250" in text for text in texts)
+    time.sleep(2.5)
+    assert len(sink.messages) == 2
+
+
+@pytest.mark.req("SMTP-32")
+def test_what_is_to_be_told_survives_a_kill(office: Gateway, sink: Sink, someone: Someone) -> None:
+    stranger = someone()
+    with office.smtp("quiet") as client:
+        replies = transact(client, newsletter(sender="a@quiet.example.com"), [stranger], "a@quiet.example.com")
+    assert replies[""][0] == 250
+    office.kill()
+    office.start()
+    assert stranger in sink.wait_for(1, 20)[0].content.decode()
+
+
+@pytest.mark.req("SMTP-32")
+def test_where_nobody_can_be_told_by_mail_refusals_are_told_by_smtp(
+    office: Gateway, sink: Sink, someone: Someone
+) -> None:
+    replies = office.submit(newsletter(), [someone()], login="nobodys", sender="a@quiet.example.com")
+    assert final(replies) == NO_CONSENT
+
+
+@pytest.mark.req("SMTP-32", "SMTP-33")
+def test_a_stream_that_reports_has_a_brake_as_well(office: Gateway, sink: Sink, someone: Someone) -> None:
+    content = labelled(newsletter(sender="a@quiet.example.com"), Campaign="bought")
+    with office.smtp("quiet") as client:
+        replies = transact(client, content, [someone() for _ in range(20)], "a@quiet.example.com")
+        assert replies[""][0] == 250
+        assert answers(client, [READER], "a@quiet.example.com") == [PAUSED]
+    office.run("streams", "release", "quiet")
+    assert "20 recipients were answered 250" in sink.wait_for(1, 20)[0].content.decode()
 
 
 # pauses

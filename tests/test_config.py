@@ -270,7 +270,7 @@ ADDED = {
     "consent": "policy_accepted_in free_account_is_sale rules",
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities warn_after",
-    "streams": "give_up_after",
+    "streams": "give_up_after summary_after",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
     "topics": "families max_age",
 }
@@ -838,7 +838,6 @@ def test_a_door_to_the_world_without_tls_is_a_warning(house: House) -> None:
 ASKED_FOR = {
     "site.subscribe": "true",
     "site.rights": "true",
-    "streams.refusals": '"report"',
     "streams.mode": '"shadow"',
     "streams.until": "2026-12-31",
     "streams.tracking": '"strip"',

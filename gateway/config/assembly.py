@@ -110,4 +110,6 @@ def _stream(name: str, table: Table) -> Stream:
         smarthost=table["smarthost"],
         give_up_after=table["give_up_after"],
         brake=table["brake"],
+        reports_refusals=table["refusals"] == "report",
+        summary_after=table["summary_after"],
     )

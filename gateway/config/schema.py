@@ -341,7 +341,18 @@ STREAMS = Section(
             UNSET,
             "A shorter life for its promotional copies than the smarthost's; not set, they have the same.",
         ),
-        Key("refusals", choice("smtp", "report"), "smtp", 'Told by 550, or with `"report"` by an event and a summary.'),
+        Key(
+            "refusals",
+            choice("smtp", "report"),
+            "smtp",
+            'Told by 550, or with `"report"` answered 250, not relayed, and told by a summary to the login\'s contact.',
+        ),
+        Key(
+            "summary_after",
+            INTERVAL,
+            "1h",
+            "After so long without another refusal a campaign is over, and its summary is sent.",
+        ),
         Key("mode", choice("enforce", "shadow"), "enforce", '`"shadow"` records what would be refused, and relays it.'),
         Key("until", DAY, UNSET, "The last day of shadow mode."),
         Key("tracking", choice("strip", "refuse", "allow"), "strip", "What happens to hidden images."),
@@ -385,7 +396,6 @@ SECTIONS: Final = (
 NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
     "site.subscribe": NotYet((False,), "/subscribe answers 404"),
     "site.rights": NotYet((False,), "/r answers 404"),
-    "streams.refusals": NotYet(("smtp",), "refusals are told by 550"),
     "streams.mode": NotYet(("enforce",), "the stream enforces: what may not go is refused"),
     "streams.until": NotYet((), "there is no shadow mode to end"),
     "streams.tracking": NotYet(("allow",), "hidden images are relayed as they are"),

@@ -28,6 +28,7 @@ from gateway.listener.protocol import Session
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
+    CampaignName,
     Login,
     MessageClass,
     Outcome,
@@ -36,6 +37,7 @@ from gateway.model import (
     Reason,
     Recipient,
     Reply,
+    ReportedRefusal,
     SpooledMessage,
     SpooledRecipient,
     Stream,
@@ -53,7 +55,7 @@ _WAITS = Reply(451, "4.3.0", "consent cannot be checked at this moment, try agai
 _OK = Reply(250, "2.1.0", "ok")
 _RECIPIENT_OK = Reply(250, "2.1.5", "ok")
 _LOGIN_CHANGED = Reply(530, "5.7.0", "the login has been changed or disabled since; log in anew")
-_CODES = {"5.7.1": 550, "5.7.0": 550, "5.6.0": 554, "4.3.0": 451}
+_CODES = {"2.0.0": 250, "5.7.1": 550, "5.7.0": 550, "5.6.0": 554, "4.3.0": 451}
 _LONGEST_CAMPAIGN = 200
 """Characters of a campaign's name that are kept."""
 
@@ -94,10 +96,15 @@ class Visit:
     orders: Orders | None = None
     is_over: bool = False
     is_paused: bool = False
+    has_contact: bool = False
 
     @property
     def login(self) -> Login:
         return self.record.login
+
+    def is_told_by_summary(self, *streams: Stream) -> bool:
+        """True where refusals of one of the streams are answered 250; never where nobody could be told."""
+        return self.has_contact and any(stream.reports_refusals for stream in streams)
 
     def heed(self, orders: Orders) -> None:
         """Take in what operators have ordered since: a login that was changed, streams that were paused."""
@@ -117,6 +124,7 @@ class Ruling:
     facts: Facts
     verdict: Verdict
     decision: str
+    n: int = 0
 
 
 class SubmissionHandler:
@@ -183,7 +191,7 @@ class SubmissionHandler:
             return _LOGIN_CHANGED
         is_test = visit.login.tests(recipient.address)
         verdict = self._objection_to(visit, facts.standing, is_test)
-        if verdict is None:
+        if verdict is None or (verdict is not PAUSED and visit.is_told_by_summary(*visit.streams)):
             visit.facts[recipient.address.text] = facts
             return _RECIPIENT_OK
         if verdict is not PAUSED and not is_test:
@@ -222,18 +230,30 @@ class SubmissionHandler:
 
     async def _rule(self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock) -> Reply:
         """Decide for every recipient, keep the message if it may go to any, and hand it on."""
-        rulings = [self._ruling(visit, choice, recipient) for recipient in message.recipients]
+        rulings = [self._ruling(visit, choice, n, recipient) for n, recipient in enumerate(message.recipients)]
         await self._count(visit, choice.stream, message.campaign, rulings)
         subject = _subject(message, block)
-        if not any(ruling.verdict.may_send for ruling in rulings):
-            return self._refuse_all(rulings, subject)
-        draft = await self._copies.draft(message, block)
+        going = [ruling for ruling in rulings if ruling.verdict.may_send]
+        draft = await self._copies.draft(message, block) if going else None
         if isinstance(draft, Unstampable):
             verdict = Verdict(Action.REFUSE, Reason.CONTENT, draft.sentence, rules=RULES)
             unfit = [replace(ruling, verdict=verdict) for ruling in rulings]
             return self._refuse_all(unfit, subject, draft.enhanced)
+        if len(going) < len(rulings) and visit.is_told_by_summary(choice.stream):
+            reported = await self._report(message, [one for one in rulings if not one.verdict.may_send], subject)
+            if draft is None:
+                return reported
+            rulings = going
+        if draft is None:
+            return self._refuse_all(rulings, subject)
+        return await self._keep(message, rulings, subject, draft)
+
+    async def _keep(
+        self, message: SpooledMessage, rulings: Sequence[Ruling], subject: Subject, draft: MessageDraft
+    ) -> Reply:
+        """Keep a message with its decisions and hand it on; only then say 250."""
         lines = [self._line(ruling, subject) for ruling in rulings]
-        addressees = [self._addressee(n, ruling) for n, ruling in enumerate(rulings)]
+        addressees = [self._addressee(ruling) for ruling in rulings]
         claimed = self._outbound.has_room(message)
         await self._store.spool.keep(message, addressees, lines, claimed=claimed)
         if claimed:
@@ -241,18 +261,24 @@ class SubmissionHandler:
         self._metrics.message_accepted()
         return Reply(250, "2.0.0", f"queued as {spool_text(message.id)}")
 
+    async def _report(self, message: SpooledMessage, refused: Sequence[Ruling], subject: Subject) -> Reply:
+        """Keep refusals for the campaign's summary; return the reply for where there was nobody else (SMTP-32)."""
+        campaign = CampaignName(message.login, message.stream, message.campaign)
+        told = [ReportedRefusal(one.recipient.address.text, str(one.verdict.reason), one.decision) for one in refused]
+        await self._store.spool.refusals.add(campaign, told, [self._line(ruling, subject) for ruling in refused])
+        return self._reply("2.0.0", "reported: it may go to nobody, as the summary will say", refused[0].decision)
+
     def _objection_to(self, visit: Visit, standing: Standing, is_test: bool) -> Verdict | None:
         """Return why a recipient is refused whatever the message turns out to be; None while it may be accepted."""
         if visit.is_paused:
             return PAUSED
         return refused_by_all(visit.purposes, standing, self._house.law, self._now(), is_test)
 
-    def _ruling(self, visit: Visit, choice: Choice, recipient: Recipient) -> Ruling:
+    def _ruling(self, visit: Visit, choice: Choice, n: int, recipient: Recipient) -> Ruling:
         facts = visit.facts[recipient.address.text]
-        verdict = strictest(
-            choice.purposes, facts.standing, self._house.law, self._now(), visit.login.tests(recipient.address)
-        )
-        return Ruling(recipient, facts, verdict, self._ids.decision())
+        is_test = visit.login.tests(recipient.address)
+        verdict = strictest(choice.purposes, facts.standing, self._house.law, self._now(), is_test)
+        return Ruling(recipient, facts, verdict, self._ids.decision(), n)
 
     def _postponed(self, message: SpooledMessage, visit: Visit, block: headers.HeaderBlock) -> Reply:
         """Put a message of a paused stream off: each recipient's line says so, and the sender may come again."""
@@ -282,13 +308,13 @@ class SubmissionHandler:
             if _may_return_to((stream,), reverse_path) and self._campaigns.count(visit.login.name, stream, "", 1, 1):
                 await self._campaigns.pause(visit.login.name, stream, "")
 
-    def _addressee(self, n: int, ruling: Ruling) -> SpooledRecipient:
+    def _addressee(self, ruling: Ruling) -> SpooledRecipient:
         if ruling.verdict.may_send:
-            facts = ruling.facts
-            return SpooledRecipient(n, ruling.recipient, facts.who, ruling.decision, is_identified=facts.is_read)
+            who, decision, is_read = ruling.facts.who, ruling.decision, ruling.facts.is_read
+            return SpooledRecipient(ruling.n, ruling.recipient, who, decision, is_identified=is_read)
         reply = str(self._refusal(ruling))
         return SpooledRecipient(
-            n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
+            ruling.n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
         )
 
     def _message(self, visit: Visit, session: Session, envelope: Any, choice: Choice, campaign: str) -> SpooledMessage:
@@ -312,7 +338,8 @@ class SubmissionHandler:
     def _visit(self, record: LoginRecord) -> Visit:
         streams = tuple(self._house.streams[name] for name in record.login.streams if name in self._house.streams)
         purposes = purposes_of(streams, self._house.topics)
-        return Visit(record, streams, purposes, not all(needs_facts(one.message_class) for one in purposes))
+        has_essentials = not all(needs_facts(one.message_class) for one in purposes)
+        return Visit(record, streams, purposes, has_essentials, has_contact=record.login.reader is not None)
 
     async def _visit_by_network(self, session: Session) -> Visit | None:
         """Return the visit of the login that the operator bound to the peer's network (SMTP-26)."""

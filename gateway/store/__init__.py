@@ -15,7 +15,16 @@ from typing import NamedTuple, Protocol
 from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
-from gateway.model import Fate, Login, Outcome, Priority, SpooledMessage, SpooledRecipient
+from gateway.model import (
+    CampaignName,
+    Fate,
+    Login,
+    Outcome,
+    Priority,
+    ReportedRefusal,
+    SpooledMessage,
+    SpooledRecipient,
+)
 from gateway.store.condition import Condition
 
 Now = Callable[[], datetime]
@@ -81,6 +90,10 @@ class Unidentified:
 
 ReportMaker = Callable[[SpooledMessage, Sequence[Fate]], tuple[SpooledMessage, SpooledRecipient] | None]
 """Makes the message that tells a submitter what became of recipients; None where nobody is to be told."""
+
+
+SummaryMaker = Callable[[Sequence[ReportedRefusal]], tuple[SpooledMessage, SpooledRecipient]]
+"""Makes the message that tells a login's contact who was refused of a campaign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +239,23 @@ class People(Protocol):
         """Finish what was begun and let go of the files."""
 
 
+class Refusals(Protocol):
+    """What was refused and answered 250, until a summary has told it."""
+
+    async def add(self, campaign: CampaignName, refusals: Sequence[ReportedRefusal], lines: Sequence[bytes]) -> None:
+        """Keep refusals for their campaign's summary, and their decision lines; on disk on return."""
+
+    def campaigns(self) -> list[tuple[CampaignName, datetime]]:
+        """Return the campaigns that have something to tell, each with the time of its latest refusal."""
+
+    async def summarise(self, campaign: CampaignName, make: SummaryMaker) -> None:
+        """Keep the message that tells a campaign's refusals, and forget them, in one transaction."""
+
+
 class Spool(Protocol):
     """The messages that we answer for."""
+
+    refusals: Refusals
 
     async def keep(
         self,

@@ -142,6 +142,24 @@ SPOOL = (
         address TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE reported_campaigns (
+        login TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        campaign TEXT NOT NULL,
+        latest TEXT NOT NULL,
+        PRIMARY KEY (login, stream, campaign)
+    ) WITHOUT ROWID;
+    CREATE TABLE reported_refusals (
+        login TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        campaign TEXT NOT NULL,
+        address TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        decision TEXT NOT NULL,
+        PRIMARY KEY (login, stream, campaign, address)
+    ) WITHOUT ROWID;
+    """,
 )
 
 DECISIONS = (

@@ -21,9 +21,10 @@ from typing import Any
 from gateway.errors import StoreUnavailable
 from gateway.ids import SPOOL_TEXT_LENGTH, spool_number, spool_text
 from gateway.model import Outcome, Priority, SpooledMessage, SpooledRecipient, priority_of
-from gateway.store import Claimed, Now, ReportMaker, Settlement, Unidentified, Waiting, disk
+from gateway.store import Claimed, Now, Refusals, ReportMaker, Settlement, Unidentified, Waiting, disk
 from gateway.store.leases import Leases
 from gateway.store.queue import SqliteQueue
+from gateway.store.refusals import SqliteRefusals
 from gateway.store.rows import HELD, addressee_of, envelope_json, epoch, fate_of, message_of
 from gateway.store.writer import Connection, Writer, connect, reading
 
@@ -51,6 +52,9 @@ class SqliteSpool:
         self._notes: list[bytes] = []
         self._noting: asyncio.TimerHandle | None = None
         self._note_task: asyncio.Task[None] | None = None
+        self.refusals: Refusals = SqliteRefusals(
+            path, self._writer, self._reader, self._outbox.put, self._insert_new, now
+        )
 
     async def close(self) -> None:
         if self._noting:
@@ -254,8 +258,7 @@ class SqliteSpool:
         about = message_of(message_id, message[0], self._body(message_id, message[1]))
         report = self._report(about, [fate_of(row) for row in rows])
         if report:
-            written, addressee = report
-            _insert(connection, written, [addressee], written.message, epoch(self._now()), None)
+            self._insert_new(connection, *report)
 
     def _body(self, message_id: int, in_row: bytes | None) -> bytes:
         """Return a body for a report, which is owed even where the file has gone."""
@@ -263,6 +266,10 @@ class SqliteSpool:
             return bytes(in_row)
         file = self._body_file(message_id)
         return file.read_bytes() if file.exists() else b""
+
+    def _insert_new(self, connection: Connection, message: SpooledMessage, addressee: SpooledRecipient) -> None:
+        """Put a message of our own into the queue, for anyone to claim."""
+        _insert(connection, message, [addressee], message.message, epoch(self._now()), None)
 
 
 _DELETE_EMPTY = (
