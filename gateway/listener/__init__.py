@@ -16,7 +16,8 @@ from gateway.dialogue import Terms
 from gateway.listener.crowd import Census, Crowd
 from gateway.listener.door import Door
 from gateway.listener.peers import Network, Peer
-from gateway.listener.protocol import GatewaySMTP, Limits, Reception, Session, Traffic
+from gateway.listener.protocol import GatewaySMTP, Reception, Session
+from gateway.listener.traffic import Limits, Traffic
 
 __all__ = ["Census", "Crowd", "GatewaySMTP", "Limits", "Listener", "Session", "Traffic", "server_tls"]
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -23,31 +21,12 @@ import aiosmtpd.smtp
 from gateway.dialogue import Auth, Content, Credentials, Dialogue, Event, Hello, Mail, Rcpt, StartTls, Terms
 from gateway.errors import StoreUnavailable
 from gateway.headers import HEADER_LIMIT, is_too_long
-from gateway.listener.crowd import Census, is_over
-from gateway.listener.peers import Network, Peer, is_within, network_of, peer_of
-from gateway.model import Pace, Reply
+from gateway.listener.crowd import Census
+from gateway.listener.peers import Network, Peer, is_within, peer_of
+from gateway.listener.traffic import SHUTTING_DOWN, Limits, Traffic
+from gateway.model import Reply
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one listener bears. Sizes in octets; `slowest_content` in octets a second, after the first minute.
-
-    `without_progress` is how long a connection may last on which no recipient, message or login is decided; `arrivals`
-    is for the connections of one address.
-    """
-
-    connections: int = 10_000
-    connections_per_address: int = 50
-    arrivals: Pace | None = None
-    octets_in_flight: int = 256 * 1024 * 1024
-    idle: timedelta = timedelta(minutes=5)
-    without_progress: timedelta = timedelta(minutes=20)
-    slowest_content: int = 500
-    patience_with_content: timedelta = timedelta(minutes=1)
-    handshake: timedelta = timedelta(seconds=60)
-    parting: timedelta = timedelta(seconds=5)
 
 
 class Session(aiosmtpd.smtp.Session):
@@ -73,76 +52,6 @@ class Session(aiosmtpd.smtp.Session):
             return "SMTP"
         word = "UTF8SMTP" if self.smtputf8 else "ESMTP"
         return f"{word}{'S' if self.tls else ''}{'A' if self.authenticated else ''}"
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What the connections of one listener share: who is here, what they hold in memory, and whether we are leaving.
-
-    A connection takes a place from its beginning until we hang up, so that whoever has read our 221 may come again
-    at once; it is one of `connections` until its socket and its hooks are done with.
-    """
-
-    limits: Limits
-    census: Census
-    connections: set[GatewaySMTP] = field(default_factory=set)
-    octets_in_flight: int = 0
-    draining: bool = False
-    opened: int = 0
-    turned_away: int = 0
-    timed_out: int = 0
-    _places: dict[GatewaySMTP, str] = field(default_factory=dict)
-    _by_address: Counter[str] = field(default_factory=Counter)
-
-    def admit(self, connection: GatewaySMTP, ip: str) -> Reply | None:
-        """Give a new connection a place, or return the reply that turns it away."""
-        refusal = self._objection(ip)
-        if refusal:
-            self.turned_away += 1
-            return refusal
-        self.opened += 1
-        self.connections.add(connection)
-        self._places[connection] = ip
-        self._count(ip, 1)
-        if self.limits.arrivals:
-            self.census.arrivals.add(network_of(ip))
-        return None
-
-    def vacate(self, connection: GatewaySMTP) -> None:
-        """Take the connection's place back, if it still has one."""
-        ip = self._places.pop(connection, None)
-        if ip is not None:
-            self._count(ip, -1)
-
-    @property
-    def guests(self) -> int:
-        """How many have a place."""
-        return len(self._places)
-
-    def _count(self, ip: str, change: int) -> None:
-        """Take note of one more or one less, and let the other processes know."""
-        place = network_of(ip)
-        self._by_address[place] += change
-        self.census.connections.put(place, self._by_address[place])
-        if not self._by_address[place]:
-            del self._by_address[place]
-        self.census.seats.tell(self.guests)
-
-    def forget(self, connection: GatewaySMTP) -> None:
-        self.vacate(connection)
-        self.connections.discard(connection)
-
-    def _objection(self, ip: str) -> Reply | None:
-        if self.draining:
-            return _SHUTTING_DOWN
-        if len(self._places) >= self.limits.connections:
-            return Reply(421, "4.3.2", "too many connections, try again later")
-        place = network_of(ip)
-        if self._by_address[place] + self.census.connections.elsewhere(place) >= self.limits.connections_per_address:
-            return Reply(421, "4.7.0", "too many connections from your address")
-        if self.limits.arrivals and is_over(self.limits.arrivals, self.census.arrivals.level(place)):
-            return Reply(421, "4.7.0", "too many connections from your address of late, try again later")
-        return None
 
 
 class Reception:
@@ -283,7 +192,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
             if turns % _TURNS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         if self._must_leave():
-            self.dialogue.hang_up(_SHUTTING_DOWN)
+            self.dialogue.hang_up(SHUTTING_DOWN)
 
     async def _more(self) -> bool:
         """Wait until the client has sent more and has read what we said; False once there is nothing to wait for."""
@@ -460,7 +369,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         if self._busy or self._blocked:
             self._abort()
         else:
-            self._part(_SHUTTING_DOWN)
+            self._part(SHUTTING_DOWN)
 
     def _part(self, reply: Reply) -> None:
         self.dialogue.hang_up(reply)
@@ -514,7 +423,6 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
 _BACKLOG: Final = 64 * 1024
 _TURNS_IN_A_ROW: Final = 100
 
-_SHUTTING_DOWN: Final = Reply(421, "4.3.2", "the service is shutting down, try again soon")
 _NO_MEMORY: Final = Reply(452, "4.3.1", "too much mail is arriving at this moment, try again later")
 _LONG_HEADER: Final = Reply(552, "5.3.4", f"the header is larger than {HEADER_LIMIT} octets")
 _NO_STORE: Final = Reply(451, "4.3.0", "the store is unavailable, try again later")
