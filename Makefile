@@ -22,6 +22,8 @@ torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what th
 	ASSENT_TORTURE=yes \
 	ASSENT_KILLS=200 \
 	ASSENT_POWER_CUTS=300 \
+	ASSENT_RESTARTS=100 \
+	ASSENT_MIGRATIONS=50 \
 	ASSENT_INTERLEAVINGS=10000 \
 	ASSENT_JUMPS="+1h -1h +1d -1d +5y" \
 	ASSENT_ABUSE=1 \
