@@ -52,8 +52,7 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 10
 """How long listeners, and then attempts under way, may take to finish; the supervisor waits for both."""
 
-SEAL_SECONDS = 0.5
-WATCH_SECONDS = 0.5
+KEEP_SECONDS = 0.5
 GARBAGE_THRESHOLD = 20_000
 """Objects between two searches for cycles: mail makes many objects and few cycles (2 % of a worker's time saved)."""
 
@@ -120,7 +119,7 @@ def _prepare(config: Config) -> None:
             if not data_folder(config).has_journal:
                 raise
             log.error("no listener opens before the people store has the journal's opt-outs: %s", error)
-            time.sleep(WATCH_SECONDS)
+            time.sleep(KEEP_SECONDS)
         else:
             return _tell(copies)
 
@@ -316,20 +315,18 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         ids = Ids(KEEPER_SLOT, now)
         store = open_store(config, "keeper", ids, now)
         sealer = data_folder(config).sealer(now)
-        watch = Watch(store, ids, clock)
-        watching = [asyncio.create_task(_repeat(look, leave)) for look in (watch.look_at_people, watch.look_at_clock)]
+        watch = Watch(store, ids, clock, data_folder(config), config.submission.max_message_size)
         summaries = Summaries(config.hostname, config.company, config.streams, store, ids, now)
+        looks = (watch.look_at_people, watch.look_at_machine)
         closers = []
         if "console" in plant.parts and config.console:
             runner = await start_site(
                 console.create_app(lambda: _metrics(plant, store), lambda: _is_ready(store)), plant.sockets.console
             )
             closers.append(runner.cleanup)
-        while not leave.is_set():
-            await _seal(sealer)
-            await _summarise(summaries)
-            await _wait(leave, SEAL_SECONDS)
-        await asyncio.gather(*watching)
+        async with asyncio.TaskGroup() as duties:
+            for duty in (lambda: _seal(sealer), lambda: _summarise(summaries), *looks):
+                duties.create_task(_repeat(duty, leave))
         for close in closers:
             await close()
         await sealer.close()
@@ -342,10 +339,10 @@ def _metrics(plant: Plant, store: Store) -> str:
     return plant.board.text() + store.condition.text()
 
 
-async def _repeat(look: Callable[[], Awaitable[None]], leave: asyncio.Event) -> None:
+async def _repeat(duty: Callable[[], Awaitable[None]], leave: asyncio.Event) -> None:
     while not leave.is_set():
-        await look()
-        await _wait(leave, WATCH_SECONDS)
+        await duty()
+        await _wait(leave, KEEP_SECONDS)
 
 
 async def _seal(sealer: Sealer) -> None:

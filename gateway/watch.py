@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 from gateway.address import Address
 from gateway.decisions import person_line
@@ -16,6 +17,8 @@ from gateway.ids import Ids
 from gateway.installation import Clock
 from gateway.store import Store
 from gateway.store.condition import Trouble
+from gateway.store.sqlite import DataFolder
+from gateway.store.writer import LOG_OCTETS, log_octets
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +28,21 @@ PROBE_SECONDS = 5.0
 JUMP_SECONDS = 60.0
 """By how much the wall clock may leave ours before promotion waits: more is no correction but a mistake."""
 
+MOST_LOG_OCTETS = 2 * LOG_OCTETS
+"""Octets of write-ahead log that are more than a busy moment explains."""
+
 _BATCH = 500
 
 
 class Watch:
     """The keeper's eye on one installation."""
 
-    def __init__(self, store: Store, ids: Ids, clock: Clock) -> None:
+    def __init__(self, store: Store, ids: Ids, clock: Clock, folder: DataFolder, largest_message: int) -> None:
         self._store = store
         self._ids = ids
         self._clock = clock
+        self._folder = folder
+        self._room = largest_message * 3 // 2
 
     async def look_at_people(self) -> None:
         """See whether the people store takes events; where it does again, give it what was kept for it."""
@@ -47,10 +55,20 @@ class Watch:
         else:
             self._tell(Trouble.PEOPLE, 0)
 
-    async def look_at_clock(self) -> None:
-        """See whether the wall clock has left the time that this crew goes by (OPS-06)."""
+    async def look_at_machine(self) -> None:
+        """See whether the wall clock has left the time that this crew goes by (OPS-06), and whether there is room."""
         jump = self._clock.jump()
         self._tell(Trouble.CLOCK, int(jump) if jump > JUMP_SECONDS else 0)
+        self._tell(Trouble.DISK, int(not self._has_room()))
+        log_size = max(log_octets(self._folder.people), log_octets(self._folder.spool))
+        self._tell(Trouble.LOG, log_size if log_size > MOST_LOG_OCTETS else 0)
+
+    def _has_room(self) -> bool:
+        try:
+            disk = os.statvfs(self._folder.root)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize >= self._room
 
     def _tell(self, trouble: Trouble, number: int, why: str = "") -> None:
         """Say how it stands, and where that has changed, say it in the log too."""

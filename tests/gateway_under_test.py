@@ -59,6 +59,8 @@ class Gateway:
         self.passwords: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
+        self.wrapper: list[str] = []
+        """A command that runs the program, which it must become (`exec`)."""
         self.site_ca: Path | None = None
         """Whom to trust where the site speaks TLS itself; None where it does not."""
         self._sections = dict(sections or {})
@@ -210,7 +212,7 @@ class Gateway:
 
     def start(self, *, wait: bool = True) -> Gateway:
         self.process = subprocess.Popen(
-            self.command("serve"),
+            [*self.wrapper, *self.command("serve")],
             cwd=self.folder,
             stdout=self.log.open("ab"),
             stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ from typing import Any, Final
 import aiosmtpd.smtp
 
 from gateway.dialogue import Auth, Content, Credentials, Dialogue, Event, Hello, Mail, Rcpt, StartTls, Terms
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreFull, StoreUnavailable
 from gateway.headers import HEADER_LIMIT, is_too_long
 from gateway.listener.crowd import Census
 from gateway.listener.peers import Network, Peer, is_within, peer_of
@@ -304,7 +304,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
             return await answer
         except StoreUnavailable as error:
             log.warning("the store is unavailable: %s", error)
-            return _NO_STORE
+            return NO_ROOM if isinstance(error, StoreFull) else _NO_STORE
         except Exception:
             log.exception("a hook failed")
             return _SURPRISE
@@ -425,6 +425,7 @@ _TURNS_IN_A_ROW: Final = 100
 
 _NO_MEMORY: Final = Reply(452, "4.3.1", "too much mail is arriving at this moment, try again later")
 _LONG_HEADER: Final = Reply(552, "5.3.4", f"the header is larger than {HEADER_LIMIT} octets")
+NO_ROOM: Final = Reply(452, "4.3.1", "there is no room for mail at this moment, try again later")
 _NO_STORE: Final = Reply(451, "4.3.0", "the store is unavailable, try again later")
 _SURPRISE: Final = Reply(451, "4.3.0", "internal error, try again later")
 _WITHOUT_A_HOOK: Final = {

@@ -24,7 +24,7 @@ from gateway.ids import Ids, spool_text
 from gateway.law import Law
 from gateway.listener.desk import LoginDesk
 from gateway.listener.loops import loop_refusal
-from gateway.listener.protocol import Session
+from gateway.listener.protocol import NO_ROOM, Session
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
@@ -47,6 +47,7 @@ from gateway.model import (
 from gateway.policy import PAUSED, RULES, needs_facts, refused_by_all, strictest
 from gateway.stamp import Unstampable
 from gateway.store import Facts, LoginRecord, Now, Orders, Store
+from gateway.store.condition import Trouble
 
 _NOT_LOGGED_IN = Reply(530, "5.7.0", "log in first, or ask the operator to bind a login to this network")
 _TOO_FAST = Reply(450, "4.7.0", "too many messages of this login of late, try again later")
@@ -171,6 +172,8 @@ class SubmissionHandler:
         session.visit = visit
         if visit.is_over:
             return _LOGIN_CHANGED
+        if self._store.condition[Trouble.DISK]:
+            return NO_ROOM
         if self._desk.keeps_waiting(visit.login.name):
             return _TOO_FAST
         visit.facts = {}

@@ -8,6 +8,7 @@ A line that a crash left unfinished was never acknowledged, and is cut off.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import json
 import logging
@@ -20,11 +21,12 @@ from typing import Any
 
 from gateway.address import Address
 from gateway.consent import EventType, NewEvent
-from gateway.errors import Malformed, StoreUnavailable
+from gateway.errors import Malformed
 from gateway.ledger import canonical_json, timestamp
 from gateway.model import Scope
 from gateway.store import disk
 from gateway.store.condition import Condition, Trouble
+from gateway.store.writer import unavailable
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class Journal:
                 size = _append(descriptor, lines)
                 self._condition.tell(Trouble.JOURNAL, size)
         except OSError as error:
-            raise StoreUnavailable(f"{self._path.name} cannot be written: {error}") from error
+            raise unavailable(f"{self._path.name} cannot be written", error) from error
 
     async def drain(self, record: Record) -> int:
         """Record what waits, the oldest first, and return how many events that were; raises `StoreUnavailable`.
@@ -116,7 +118,7 @@ def _append(descriptor: int, lines: bytes) -> int:
     end = _cut_torn_line(descriptor)
     try:
         if os.pwrite(descriptor, lines, end) < len(lines):
-            raise OSError("not everything was written")
+            raise OSError(errno.ENOSPC, "not everything was written")
         os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, end)

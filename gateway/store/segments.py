@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pysqlite3 import dbapi2 as sqlite
 
 from gateway.consent import Standing, fold
 from gateway.ledger import SegmentHead, break_in_chain, commitment, event_leaf, leaf, merkle_root, seal
@@ -27,7 +28,8 @@ from gateway.store import Now, disk
 from gateway.store.migrate import migrate
 from gateway.store.people import columns_of, event_of
 from gateway.store.schema import DECISIONS
-from gateway.store.writer import Connection, Writer, connect
+from gateway.store.turn import Turn
+from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_octets, reading, unavailable
 
 LEDGER = "ledger"
 DECISION_LOG = "decisions"
@@ -48,8 +50,8 @@ class Sealer:
         self._files = (people, spool)
         self._people = Writer(people)
         self._spool = Writer(spool)
-        self._reader = connect(people, read_only=True)
-        self._outbox = connect(spool, read_only=True)
+        self._reader = connect(people, read_only=True, patience=0)
+        self._outbox = connect(spool, read_only=True, patience=0)
         self._folder = folder
         self._anchor = folder.parent / ANCHOR
         self._is_whole = False
@@ -66,18 +68,25 @@ class Sealer:
         return True
 
     async def seal(self) -> int:
-        """Seal what has been committed, up to `LINES_A_SEGMENT` of each chain; return how many lines that were."""
-        if not self._is_whole:
-            await asyncio.to_thread(self._mend)
-        self._is_whole = False
-        sealed = await self._seal_events() + await self._move_decisions()
+        """Seal what has been committed, up to `LINES_A_SEGMENT` of each chain; return how many lines that were.
+
+        Raises `StoreUnavailable`; what was half done then is mended before the next segment.
+        """
+        try:
+            if not self._is_whole:
+                await asyncio.to_thread(self._mend)
+            self._is_whole = False
+            sealed = await self._seal_events() + await self._move_decisions()
+        except (sqlite.Error, OSError) as error:
+            raise unavailable("what was decided cannot be sealed", error) from error
         self._is_whole = True
         return sealed
 
     async def checkpoint(self) -> None:
-        """Move both write-ahead logs' content into their files; only the sealer ever does."""
+        """Move both write-ahead logs' content into their files; only the sealer does. Raises `StoreUnavailable`."""
         for path in self._files:
-            await asyncio.to_thread(_checkpoint, path)
+            with reading(path):
+                await asyncio.to_thread(_checkpoint, path)
 
     async def close(self) -> None:
         await self._people.close()
@@ -383,3 +392,17 @@ def _index_of(line: bytes) -> tuple[str, str, str, str]:
 def _checkpoint(path: Path) -> None:
     with closing(connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if log_octets(path) > LOG_OCTETS:
+            _begin_log_anew(connection, path)
+
+
+def _begin_log_anew(connection: Connection, path: Path) -> None:
+    """Empty a log that writers who never pause keep from being emptied; a reader who stays in it is not waited for."""
+    connection.execute("PRAGMA busy_timeout=0")
+    turn = Turn(path)
+    try:
+        turn.take()
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    finally:
+        turn.give()
+        turn.close()

@@ -26,7 +26,7 @@ from gateway.store.leases import Leases
 from gateway.store.queue import SqliteQueue
 from gateway.store.refusals import SqliteRefusals
 from gateway.store.rows import HELD, addressee_of, envelope_json, epoch, fate_of, message_of
-from gateway.store.writer import Connection, Writer, connect, reading
+from gateway.store.writer import Connection, Writer, connect, reading, unavailable
 
 LARGE_BODY = 128 * 1024
 """Octets from which a body is a file of its own, so that small commits do not wait behind it."""
@@ -50,6 +50,7 @@ class SqliteSpool:
         self._report = report
         self._now = now
         self._notes: list[bytes] = []
+        self._unread: list[tuple[int, SpooledRecipient]] = []
         self._noting: asyncio.TimerHandle | None = None
         self._note_task: asyncio.Task[None] | None = None
         self.refusals: Refusals = SqliteRefusals(
@@ -109,12 +110,20 @@ class SqliteSpool:
 
     async def claim(self, kinds: Sequence[Waiting], limit: int, octets: int) -> list[Claimed]:
         now, owner = epoch(self._now()), self._leases.owner
+        await self._return_unread()
         rows = await self._writer.do(lambda connection: _claim(connection, owner, now, kinds, limit, octets))
         try:
             return await self._with_messages(rows)
         except (StoreUnavailable, OSError) as error:
-            await self._writer.do(lambda connection: _give_back(connection, rows))
+            self._unread = rows
+            await self._return_unread()
             raise StoreUnavailable(f"what was claimed cannot be read: {error}") from error
+
+    async def _return_unread(self) -> None:
+        """Give back what was claimed and could not be read; if not now, before anything else is claimed."""
+        if self._unread:
+            await self._writer.do(lambda connection: _give_back(connection, self._unread))
+            self._unread = []
 
     async def take_over(self) -> int:
         """Take the recipients of workers that have died back into the queue; return how many."""
@@ -171,7 +180,7 @@ class SqliteSpool:
         try:
             await asyncio.to_thread(_write_durably, self._body_file(message.id), message.message)
         except OSError as error:
-            raise StoreUnavailable(f"the body cannot be written: {error}") from error
+            raise unavailable("the body cannot be written", error) from error
         return None
 
     def _body_file(self, message_id: int) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.errors import StoreUnavailable
 from gateway.model import Login
-from gateway.store import LoginRecord, Orders, StreamState
+from gateway.store import LoginRecord, Orders, StreamState, disk
 from gateway.store.condition import Condition
 from gateway.store.journal import Journal
 
@@ -45,7 +45,7 @@ class Snapshot:
                 json.dump(told, file, default=datetime.isoformat)
                 file.flush()
                 os.fsync(file.fileno())
-            unnamed.rename(self._path)
+            disk.rename(unnamed, self._path)
         except OSError as error:
             unnamed.unlink(missing_ok=True)
             raise StoreUnavailable(f"{self._path.name} cannot be written: {error}") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,6 +31,9 @@ Connection = Any  # pysqlite3 brings no types
 
 OLDEST_SQLITE = (3, 51, 3)
 """Before this version two connections that write and checkpoint at one instant can lose commits (WAL-reset bug)."""
+
+LOG_OCTETS = 32 * 1024 * 1024
+"""Octets of write-ahead log from which it is begun anew, at the cost of a moment in which nobody writes."""
 
 BUSY_SECONDS = 10
 PATIENCE_SECONDS = 15
@@ -55,7 +59,10 @@ def connect(path: Path, *, read_only: bool = False, create: bool = False, patien
             check_same_thread=False,
             timeout=BUSY_SECONDS if patience is None else patience,
         )
-        for pragma in ("synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=0", "cache_size=-16384"):
+        for pragma in (
+            *("synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=0", "cache_size=-16384"),
+            f"journal_size_limit={LOG_OCTETS}",
+        ):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
     except sqlite.Error as error:
@@ -70,6 +77,14 @@ def identity_of(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise StoreUnavailable(f"{path.name} has gone: {error.strerror}") from error
     return found.st_dev, found.st_ino
+
+
+def log_octets(path: Path) -> int:
+    """Return how large the write-ahead log of a database is."""
+    try:
+        return os.stat(f"{path}-wal").st_size
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -252,9 +267,8 @@ class _Job(Generic[T]):
     result: Any = None
 
 
-_NO_ROOM = (13, 778)
-"""SQLITE_FULL, and SQLITE_IOERR_WRITE: a write that the disk did not take whole."""
-
+_SQLITE_IOERR, _SQLITE_FULL = 10, 13
+_NO_LIMIT = resource.RLIM_INFINITY
 _FAILURES = (sqlite.Error, OSError, StoreUnavailable)
 
 
@@ -264,14 +278,20 @@ def _is_the_databases(error: Exception) -> bool:
 
 
 def _refuse(jobs: list[_Job[Any]], path: Path, error: BaseException) -> None:
-    _fail(jobs, (StoreFull if is_out_of_room(error) else StoreUnavailable)(f"{path.name}: {error}"))
+    _fail(jobs, unavailable(path.name, error))
 
 
-def is_out_of_room(error: BaseException) -> bool:
-    """True where the disk, a quota or a limit on a file's size took no more."""
+def unavailable(what: str, error: BaseException) -> StoreUnavailable:
+    """Return what an error means to whoever asked; `StoreFull` where there was no room for it."""
+    return (StoreFull if _is_out_of_room(error) else StoreUnavailable)(f"{what}: {error}")
+
+
+def _is_out_of_room(error: BaseException) -> bool:
+    """True where the disk, a quota or a limit on a file's size took no more; the last SQLite does not tell apart."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return getattr(error, "sqlite_errorcode", 0) in _NO_ROOM
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code == _SQLITE_FULL or (code == _SQLITE_IOERR and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != _NO_LIMIT)
 
 
 def _fail(jobs: list[_Job[Any]], error: Exception) -> None:
