@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Final
 
 from bench.machine import describe_machine
-from bench.parts import Measure, Options, peers
+from bench.parts import Measure, Options, large, peers, people, queue, recipients
 from bench.process import PassFailed, Unavailable, say
 from bench.results import Part, bars_table, keep, kept_parts, render_part
 
-PARTS: Final[Mapping[str, Measure]] = {"peers": peers.measure}
+PARTS: Final[Mapping[str, Measure]] = {
+    "peers": peers.measure,
+    "recipients": recipients.measure,
+    "large": large.measure,
+    "people": people.measure,
+    "queue": queue.measure,
+}
 
 
 def main() -> int:
@@ -26,7 +32,10 @@ def main() -> int:
     if asked.render:
         keep(kept_parts())
         return 0
-    options = Options(asked.rounds, asked.sessions, asked.messages, asked.only)
+    options = Options(
+        *(asked.rounds, asked.sessions, asked.messages, asked.only),
+        *(asked.recipients, asked.people, asked.queued),
+    )
     went_well = [_measure(name, options, write=asked.write) for name in asked.only_part]
     return int(not all(went_well))
 
@@ -57,6 +66,9 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--sessions", type=lambda text: [int(one) for one in text.split(",")], default=[20, 50])
     parser.add_argument("--messages", type=int, help="a pass (default: a few seconds' worth for each peer)")
     parser.add_argument("--only", type=_words, default=names, help=",".join(names))
+    parser.add_argument("--recipients", type=int, default=1_000, help="of one submission")
+    parser.add_argument("--people", type=int, default=10_000_000, help="in the larger store")
+    parser.add_argument("--queued", type=int, default=1_000_000, help="recipients that wait")
     parser.add_argument("--write", action="store_true", help="keep the parts in results.json and write RESULTS.md")
     parser.add_argument("--render", action="store_true", help="measure nothing, write RESULTS.md from results.json")
     asked = parser.parse_args()

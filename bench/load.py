@@ -8,12 +8,14 @@ send one message at a time on each, wait for every reply (no pipelining) and giv
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import BinaryIO, cast
 
 import uvloop
 
@@ -36,6 +38,61 @@ def measure_rate(workload: Workload, port: int, sink: CountingSink, *, sessions:
     started = time.monotonic()
     _run_smtp_source(workload, port, sessions, messages)
     return messages / (sink.arrival_of(expected) - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How fast a pass was taken in, and how fast it was relayed: messages per second."""
+
+    accepted: float
+    relayed: float
+
+
+def measure_intake(workload: Workload, port: int, sink: CountingSink, *, sessions: int, messages: int) -> Intake:
+    """As `measure_rate`; what was accepted counts from the last reply."""
+    expected = sink.count + messages
+    started = time.monotonic()
+    _run_smtp_source(workload, port, sessions, messages)
+    accepted = time.monotonic() - started
+    return Intake(messages / accepted, messages / (sink.arrival_of(expected) - started))
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """One submission to many: seconds from MAIL, and from the final dot, to the final reply; copies a second."""
+
+    submitted: float
+    replied: float
+    rate: float
+
+
+def measure_crowd(workload: Workload, port: int, sink: CountingSink, *, recipients: int) -> Crowd:
+    """Submit one message to so many readers, MAIL, RCPT and DATA in one group (RFC 2920), and wait for every copy."""
+    expected = sink.count + recipients
+    with socket.create_connection(("127.0.0.1", port), timeout=PASS_LIMIT) as connection:
+        replies = connection.makefile("rb")
+        _say_and_hear(connection, replies, b"EHLO bench.example.com\r\n", [b"220", b"250"])
+        to = b"".join(f"RCPT TO:<{workload.reader(n)}>\r\n".encode() for n in range(1, recipients + 1))
+        started = time.monotonic()
+        envelope = b"MAIL FROM:<%b>\r\n%bDATA\r\n" % (workload.sender.encode(), to)
+        _say_and_hear(connection, replies, envelope, [*[b"250"] * (recipients + 1), b"354"])
+        ended = time.monotonic()
+        _say_and_hear(connection, replies, workload.message() + b".\r\n", [b"250"])
+        replied = time.monotonic()
+    return Crowd(replied - started, replied - ended, recipients / (sink.arrival_of(expected) - started))
+
+
+def _say_and_hear(connection: socket.socket, replies: BinaryIO, text: bytes, codes: Sequence[bytes]) -> None:
+    """Send text while replies are read, so that neither side waits for the other to read."""
+    writer = threading.Thread(target=connection.sendall, args=(text,))
+    writer.start()
+    for code in codes:
+        line = replies.readline()
+        while line[3:4] == b"-":
+            line = replies.readline()
+        if not line.startswith(code):
+            raise PassFailed(f"unexpected reply: {line.decode(errors='replace').strip()}")
+    writer.join()
 
 
 def measure_latency(workload: Workload, port: int, sink: CountingSink, *, sessions: int, messages: int) -> Latency:

@@ -108,6 +108,10 @@ class Daemon:
             words = self._log.read_text(errors="replace")[-800:].strip() if self._log else ""
             raise PassFailed(f"{error}: {words}") from None
 
+    def memory(self) -> int:
+        """Octets that the processes of its session hold (PSS: what several share counts once)."""
+        return sum(map(_proportional_memory, _processes_of_session(self._process.pid)))
+
     def stop(self) -> None:
         """Ask the program to end, wait up to ten seconds, and end whatever is left of its group."""
         self._process.terminate()
@@ -117,3 +121,20 @@ class Daemon:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         atexit.unregister(self.stop)
+
+
+def _processes_of_session(session: int) -> list[int]:
+    return [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit() and _session_of(one) == session]
+
+
+def _session_of(process: Path) -> int:
+    with suppress(OSError):
+        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
+    return 0
+
+
+def _proportional_memory(pid: int) -> int:
+    with suppress(OSError):
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    return 0

@@ -27,7 +27,7 @@ class CountingSink:
 
     def __init__(self, port: int) -> None:
         self.count = 0
-        self.changed_at = time.monotonic()
+        self.first_at = self.changed_at = time.monotonic()
         self._changed = threading.Condition()
         self._daemon = Daemon(_smtp_sink(port, "-c"), PIPE)
         self._reader = threading.Thread(target=self._read_counter, daemon=True)
@@ -45,6 +45,13 @@ class CountingSink:
                 raise PassFailed(f"the sink counted {self.count} messages where {total} were expected")
             return self.changed_at
 
+    def first_arrival(self) -> float:
+        """The monotonic time at which any message was first seen to have been counted; waits for it."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.count > 0, PASS_LIMIT):
+                raise PassFailed("no message reached the sink")
+            return self.first_at
+
     def _read_counter(self) -> None:
         while text := os.read(self._daemon.printed.fileno(), 1 << 16):
             if counts := _COUNT.findall(text):
@@ -54,7 +61,9 @@ class CountingSink:
     def _note(self, count: int) -> None:
         with self._changed:
             if count > self.count:
-                self.count, self.changed_at = count, time.monotonic()
+                now = time.monotonic()
+                self.first_at = self.first_at if self.count else now
+                self.count, self.changed_at = count, now
                 self._changed.notify_all()
 
     def __enter__(self) -> CountingSink:

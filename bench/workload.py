@@ -1,4 +1,4 @@
-"""What every peer is given: one 4 kB newsletter in plain text, one sender, one RSA-2048 key, the readers who opted in.
+"""What every peer is given: one newsletter in plain text, one sender, one RSA-2048 key, the readers who opted in.
 
 The one rule: the same bytes and the same key for everybody. Readers are numbered as `smtp-source -N` numbers
 them, from 1, so that every message has a recipient of its own and every look-up is a real one.
@@ -6,6 +6,8 @@ them, from 1, so that every message has a recipient of its own and every look-up
 
 from __future__ import annotations
 
+import base64
+import random
 from dataclasses import dataclass
 from email.utils import formatdate
 from itertools import cycle
@@ -27,6 +29,7 @@ MIME-Version: 1.0
 Content-Type: text/plain; charset=us-ascii
 
 """
+_TEXT = "Content-Type: text/plain; charset=us-ascii"
 _SENTENCES = (
     "Version 4.2 is out today, and it opens large projects in half the time.",
     "It keeps its place when the network goes away, and prints what you see.",
@@ -62,10 +65,10 @@ class Workload:
         return self.message_file.read_bytes().replace(b"\n", b"\r\n")
 
 
-def prepare_workload(folder: Path, sink_port: int, readers: int) -> Workload:
-    """Write the newsletter and a fresh RSA-2048 key into `folder`."""
+def prepare_workload(folder: Path, sink_port: int, readers: int, *, attached: int = 0) -> Workload:
+    """Write the newsletter, 4 kB and what is attached, and a fresh RSA-2048 key into `folder`."""
     message_file, key_file = folder / "newsletter.eml", folder / "dkim.pem"
-    message_file.write_text(_newsletter(), encoding="ascii")
+    message_file.write_text(_with_attachment(_newsletter(), attached) if attached else _newsletter(), encoding="ascii")
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
     key_file.chmod(0o600)
@@ -83,3 +86,13 @@ def _newsletter() -> str:
             break
         text += f"{sentence}\n"
     return top + text
+
+
+def _with_attachment(newsletter: str, octets: int) -> str:
+    """Make the newsletter the first part of two; the second is base64, and that long."""
+    header, _, text = newsletter.partition("\n\n")
+    kept = [line for line in header.splitlines() if not line.startswith("Content-Type")]
+    lines = base64.encodebytes(random.Random(octets).randbytes(octets * 19 // 26)).decode("ascii")
+    first = [*kept, 'Content-Type: multipart/mixed; boundary="cut"', "", "--cut", _TEXT, "", text]
+    second = ["--cut", "Content-Type: application/pdf", "Content-Transfer-Encoding: base64", "", f"{lines}--cut--", ""]
+    return "\n".join([*first, *second])

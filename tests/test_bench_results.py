@@ -22,6 +22,7 @@ MEASURED = Part(
 )
 
 
+@pytest.mark.req("SMTP-30")
 def test_the_report_is_what_the_data_amount_to() -> None:
     assert REPORT.read_text("utf-8") == render(kept_parts()), "run `python -m bench --render`"
 

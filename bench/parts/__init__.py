@@ -15,12 +15,18 @@ from bench.results import Part
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How much is measured. `peers` are the words of `--only`; `messages` is a pass's, None for seconds' worth."""
+    """How much is measured. `peers` are the words of `--only`; `messages` is a pass's, None for seconds' worth.
+
+    `recipients` are those of one submission, `people` those in the larger store, `queued` the recipients that wait.
+    """
 
     rounds: int
     sessions: Sequence[int]
     messages: int | None
     peers: Sequence[str]
+    recipients: int
+    people: int
+    queued: int
 
 
 Measure = Callable[[Path, Options], Part]

@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from bench.load import Latency, measure_latency, measure_rate
 from bench.parts import Options
-from bench.peers import Peer, running
+from bench.peers import OURS, Entrant, running
 from bench.peers.assent import Assent
 from bench.peers.ceiling import Ceiling
 from bench.peers.exim import Exim
 from bench.peers.haraka import Haraka, HarakaNoDelay
 from bench.peers.postfix import Postfix, PostfixOpenDKIM, PostfixOpenDKIMUnix
-from bench.process import PassFailed, Unavailable, free_port, say
+from bench.process import free_port, say
 from bench.proof import Proof, observe
 from bench.results import Bar, Cell, Part, Table
 from bench.sink import CountingSink, KeepingSink
 from bench.workload import Workload, prepare_workload
 
 PEERS: Final = (Assent, PostfixOpenDKIM, PostfixOpenDKIMUnix, Postfix, Haraka, HarakaNoDelay, Exim, Ceiling)
-OURS: Final = Assent.name
 WARM_UP: Final = 500
 PASS_SECONDS: Final = 4.0
 LATENCY_MESSAGES: Final = 1_500
@@ -66,14 +64,12 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Record:
+class Record(Entrant):
     """All that a run learned about one peer."""
 
-    peer: Peer
     proof: Proof | None = None
     samples: dict[int, list[Sample]] = field(default_factory=dict)
     messages: dict[int, int] = field(default_factory=dict)
-    trouble: str = ""
 
     def rate(self, sessions: int) -> float | None:
         """The median rate, or None where there is none."""
@@ -95,12 +91,12 @@ def measure(folder: Path, options: Options) -> Part:
     workload = prepare_workload(folder, free_port(), READERS)
     records = [Record(peer(workload)) for peer in PEERS if peer.name in options.peers]
     for record in records:
-        with _troubles_of(record, folder / record.peer.name):
+        with record.at_risk(folder / record.peer.name):
             _prepare(record, workload, folder / record.peer.name)
     for number in range(1, options.rounds + 1):
         for record in (one for one in records if not one.trouble):
             say(f"round {number} of {options.rounds}: {record.peer.title}")
-            with _troubles_of(record, folder / record.peer.name):
+            with record.at_risk(folder / record.peer.name):
                 _take_turn(record, workload, options)
     return _part(records, options)
 
@@ -121,29 +117,16 @@ def _take_turn(record: Record, workload: Workload, options: Options) -> None:
     with CountingSink(workload.sink_port) as sink, running(record.peer):
         warm = measure_rate(workload, port, sink, sessions=max(options.sessions), messages=WARM_UP)
         for sessions in options.sessions:
-            messages = record.messages.setdefault(sessions, options.messages or _worth_a_pass(warm))
+            messages = record.messages.setdefault(sessions, options.messages or worth_a_pass(warm))
             rate = measure_rate(workload, port, sink, sessions=sessions, messages=messages)
             latency = measure_latency(workload, port, sink, sessions=sessions, messages=min(messages, LATENCY_MESSAGES))
             record.samples.setdefault(sessions, []).append(Sample(rate, latency))
             say(f"    {sessions} sessions: {rate:,.0f}/s, p50 {latency.p50:.1f} ms, p99 {latency.p99:.1f} ms")
 
 
-def _worth_a_pass(rate: float) -> int:
+def worth_a_pass(rate: float) -> int:
+    """How many messages make a pass of `PASS_SECONDS` at this rate."""
     return max(WARM_UP, min(READERS, round(rate * PASS_SECONDS / 100) * 100))
-
-
-@contextmanager
-def _troubles_of(record: Record, folder: Path) -> Iterator[None]:
-    """A peer that fails is out of the run; the table says why, and its logs' last words are printed."""
-    try:
-        yield
-    except (Unavailable, PassFailed, OSError) as error:
-        record.trouble = " ".join(str(error).split())
-        say(f"    {record.peer.title}: {record.trouble}")
-        for log in folder.glob("*.log"):
-            say(f"{log.name} ends:\n{log.read_text(errors='replace')[-3000:]}")
-        if record.peer.name == OURS:
-            raise PassFailed(f"Assent itself failed: {record.trouble}") from None
 
 
 def _part(records: Sequence[Record], options: Options) -> Part:

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from bench.process import PassFailed, Unavailable, say
+
+OURS = "assent"
+"""Without this one there is nothing to compare."""
 
 
 class Peer(Protocol):
@@ -46,3 +52,24 @@ def running(peer: Peer) -> Iterator[None]:
         yield
     finally:
         peer.stop()
+
+
+@dataclass(slots=True)
+class Entrant:
+    """A peer in a comparison, and why it is out of it, "" while it is not."""
+
+    peer: Peer
+    trouble: str = ""
+
+    @contextmanager
+    def at_risk(self, folder: Path) -> Iterator[None]:
+        """Whoever fails here is out; the table says why, and its logs' last words are printed. We may not fail."""
+        try:
+            yield
+        except (Unavailable, PassFailed, OSError) as error:
+            self.trouble = " ".join(str(error).split())
+            say(f"    {self.peer.title}: {self.trouble}")
+            for log in folder.glob("*.log"):
+                say(f"{log.name} ends:\n{log.read_text(errors='replace')[-3000:]}")
+            if self.peer.name == OURS:
+                raise PassFailed(f"Assent itself failed: {self.trouble}") from None

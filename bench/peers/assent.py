@@ -15,8 +15,8 @@ from bench.workload import Workload
 
 _CONFIG = """\
 hostname = "relay.example.com"
-data_dir = "var"
-database = "sqlite:var/assent.db"
+data_dir = "{data}"
+database = "sqlite:{data}/assent.db"
 
 [company]
 name = "Example Software, Inc."
@@ -73,19 +73,24 @@ class Assent:
     keeps = "on disk"
     note = "default settings; gates, spools, stamps links and footer, signs, relays."
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, data: Path | None = None) -> None:
         self.port = free_port()
         self._workload = workload
+        self._data = data
 
     def prepare(self, folder: Path) -> None:
-        """Write the configuration, let the program make its keys, add the login, and record the readers' opt-ins."""
+        """Write the configuration, let the program make its keys, add the login, and record the readers' opt-ins.
+
+        A `data` folder that is filled already keeps all of it.
+        """
         if not self._program.is_file():
             raise Unavailable("assent is not installed")
         self._folder = folder
         (folder / "config.toml").write_text(_CONFIG.format(**self._values()))
-        self._assent("init")
-        self._assent("logins", "add", "bench", "--streams", "newsletter", "--network", "127.0.0.0/8")
-        self._record_opt_ins()
+        if self._data is None or not self._data.exists():
+            self._assent("init")
+            self._assent("logins", "add", "bench", "--streams", "newsletter", "--network", "127.0.0.0/8")
+            self._record_opt_ins()
 
     def version(self) -> str:
         """What the program says."""
@@ -93,12 +98,16 @@ class Assent:
 
     def start(self) -> None:
         """`assent serve`."""
-        self._daemon = Daemon(self._command("serve"), self._folder / "assent.log", cwd=self._folder)
+        self._daemon = Daemon(self.command("serve"), self._folder / "assent.log", cwd=self._folder)
         self._daemon.wait_until(partial(greets, self.port), "Assent")
 
     def stop(self) -> None:
         """Ends the supervisor and its workers."""
         self._daemon.stop()
+
+    def memory(self) -> int:
+        """How many octets its processes hold now, what they share counted once."""
+        return self._daemon.memory()
 
     _program = Path(sys.executable).with_name("assent")
 
@@ -111,13 +120,14 @@ class Assent:
         self._assent("consent", "record", *readers, *topic, "--basis", "express", "--notice", "news")
 
     def _assent(self, *arguments: str) -> str:
-        return run(self._command(*arguments), cwd=self._folder)
+        return run(self.command(*arguments), cwd=self._folder)
 
-    def _command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
         return [str(self._program), "--config", str(self._folder / "config.toml"), *arguments]
 
     def _values(self) -> dict[str, object]:
         ports = {f"{part}_port": free_port() for part in ("feedback", "site", "console")}
         work = self._workload
         dkim = {"domain": work.domain, "selector": work.selector, "key_file": work.key_file}
-        return {"port": self.port, "sink_port": work.sink_port} | ports | dkim
+        data = self._data or self._folder / "var"
+        return {"port": self.port, "sink_port": work.sink_port, "data": data} | ports | dkim
