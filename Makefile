@@ -28,7 +28,11 @@ torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what th
 	ASSENT_JUMPS="+1h -1h +1d -1d +5y" \
 	ASSENT_ABUSE=1 \
 	ASSENT_LARGE_RECIPIENTS=1000 \
-	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py tests/test_blackbox_clock.py tests/test_blackbox_large.py
+	ASSENT_RATE_SECONDS=30 \
+	ASSENT_FAULT_SECONDS=30 \
+	ASSENT_FAULT_MESSAGES=20 \
+	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py tests/test_blackbox_clock.py tests/test_blackbox_large.py \
+	  tests/test_blackbox_relaying.py tests/test_blackbox_faults.py
 
 bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
 	$(BIN)/python -m bench --write

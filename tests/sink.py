@@ -13,7 +13,8 @@ pipelined where that was not offered is answered 5xx and kept in `faults`; leavi
 there are any (a test that expects some clears the list).
 
 Verbs for `on`: CONNECT EHLO (also LHLO) HELO STARTTLS AUTH MAIL RCPT DATA CONTENT DOT RSET QUIT. CONTENT is the moment
-after 354, before the content is read; with DROP or RESET and `after_bytes` the connection ends within it.
+after 354, before the content is read; with DROP or RESET and `after_bytes` the connection ends within it. A rule's text
+is looked for in the command; of DATA and CONTENT in the recipients, of DOT in the content (LMTP: in the recipient).
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class Ending(Enum):
     DROP = "close the connection"
     RESET = "reset it (RST)"
     SILENCE = "never answer"
+    ENDLESS = "answer without end"
 
 
-DROP, RESET, SILENCE = Ending
+DROP, RESET, SILENCE, ENDLESS = Ending
 OFFERED = ("PIPELINING", "SIZE 26214400", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN")
 
 
@@ -86,6 +88,7 @@ class Rule:
     times: int | None = None
     skip: int = 0
     delay: float = 0.0
+    pace: float = 0.0
     after_bytes: int = 0
 
     def applies(self, verb: str, line: str) -> bool:
@@ -120,6 +123,8 @@ class Sink:
     """When MAIL came, for each recipient that was named after it, whatever was answered to either."""
     faults: list[str] = field(default_factory=list, init=False)
     connections: int = field(default=0, init=False)
+    said_without_end: int = field(default=0, init=False)
+    """Octets of endless answers that the peer, or the system on its behalf, took before it went away."""
 
     _rules: list[Rule] = field(default_factory=list, init=False)
     _is_holding: bool = field(default=False, init=False)
@@ -149,10 +154,14 @@ class Sink:
         times: int | None = None,
         skip: int = 0,
         delay: float = 0.0,
+        pace: float = 0.0,
         after_bytes: int = 0,
     ) -> None:
-        """Script an answer: a line, raw bytes, an `Ending`, or None to delay only. The first rule that applies wins."""
-        self._rules.append(Rule(verb, reply, containing, times, skip, delay, after_bytes))
+        """Script an answer: a line, raw bytes, an `Ending`, or None to delay only. The first rule that applies wins.
+
+        It comes after `delay` seconds; with a `pace`, its bytes come one by one, so many seconds apart.
+        """
+        self._rules.append(Rule(verb, reply, containing, times, skip, delay, pace, after_bytes))
 
     def normal(self) -> None:
         """Forget the script."""
@@ -317,12 +326,17 @@ class _Session:
             await self.end(reply, rule.after_bytes if rule else 0)
             raise _Over
         if reply:
-            self.writer.write(reply if isinstance(reply, bytes) else f"{reply}\r\n".encode())
-            await self.writer.drain()
+            await self.say(reply if isinstance(reply, bytes) else f"{reply}\r\n".encode(), rule.pace if rule else 0.0)
         text = reply.decode() if isinstance(reply, bytes) else reply
         if text.startswith("421"):
             raise _Over(text)
         return text
+
+    async def say(self, octets: bytes, pace: float) -> None:
+        for piece in (octets[at : at + 1] for at in range(len(octets))) if pace else (octets,):
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(pace)
 
     async def end(self, how: Ending, after_bytes: int) -> None:
         if after_bytes:
@@ -330,6 +344,9 @@ class _Session:
         if how is SILENCE:
             while await self.reader.read(65536):
                 pass
+        while how is ENDLESS:
+            await self.say(b"250-and more\r\n" * 1000, 0.001)
+            self.sink.said_without_end += 14_000
         if how is RESET:
             linger = struct.pack("ii", 1, 0)
             self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -447,9 +464,10 @@ class _Session:
         if not self.recipients:
             await self.answer("DATA", line, "503 5.5.1 no recipients")
             return
-        if not (await self.answer("DATA", line, "354 go ahead")).startswith("354"):
+        paths = " ".join(path for path, _ in self.recipients)
+        if not (await self.answer("DATA", paths, "354 go ahead")).startswith("354"):
             return
-        await self.answer("CONTENT", line, "")
+        await self.answer("CONTENT", paths, "")
         raw = await self.read_content()
         await self.finish(raw)
 

@@ -28,6 +28,7 @@ RATE_SECONDS = float(os.environ.get("ASSENT_RATE_SECONDS", "4"))
 
 READER = "relayed@example.org"
 WITHOUT_UTF8 = tuple(offer for offer in OFFERED if offer != "SMTPUTF8")
+WITHOUT_PIPELINING = tuple(offer for offer in OFFERED if offer != "PIPELINING")
 WITHOUT_DSN = tuple(offer for offer in OFFERED if offer != "DSN")
 
 
@@ -567,6 +568,18 @@ def test_a_copy_whose_answer_is_lost_is_sent_once_more_with_its_message_id_and_c
 def copies_in(sink: Sink) -> list[Received]:
     """Return what a sink received that is no report."""
     return [one for one in sink.messages if one.envelope_from]
+
+
+@pytest.mark.parametrize("offered", [OFFERED, WITHOUT_PIPELINING], ids=["pipelining", "one by one"])
+def test_one_refused_recipient_does_not_stop_the_rest(hub: Hub, offered: tuple[str, ...]) -> None:
+    sink = hub.sinks["default"]
+    sink.on("RCPT", "451 4.2.1 later", containing="later@", times=1)
+    sink.on("RCPT", "550 5.1.1 unknown", containing="never@")
+    with offering(sink, offered):
+        message_id = hub.submit("default", "now@example.org", "later@example.org", "never@example.org")
+        eventually(lambda: len(copies_in(sink)) == 2)
+    assert [one.recipients for one in copies_in(sink)] == [("now@example.org",), ("later@example.org",)]
+    assert hub.report(message_id).recipients == ("default@example.com",)
 
 
 # next hops that are not SMTP

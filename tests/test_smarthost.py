@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -1009,6 +1009,10 @@ async def test_a_server_that_is_slow_at_every_step_holds_nobody_for_long(sink: S
         with pytest.raises(RelayUnavailable, match="too slow"):
             await send(pool)
     assert sink.connections == 1
+
+
+def test_no_silence_holds_a_slot_for_more_than_ten_minutes() -> None:
+    assert max(asdict(Timeouts()).values()) <= 600
 
 
 # TLS and logging in
