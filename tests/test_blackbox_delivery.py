@@ -14,10 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from tests.conftest import MakeGateway
+from tests.faketime import shifted
 from tests.gateway_under_test import TOPIC, Gateway, eventually, field_of, invoice, newsletter
 from tests.reports import Report, is_report, read_report
 from tests.sink import OFFERED, Sink
@@ -114,6 +117,71 @@ def test_a_destination_that_asks_us_to_slow_down_gets_promotion_more_slowly_and_
     sink.normal()
     settled(house)
     assert sorted(one.recipients[0] for one in sink.messages) == sorted([*slow, slow[0], *quick])
+
+
+# when it is tried again
+
+
+def gaps(sink: Sink, recipient: str) -> list[float]:
+    """Return the seconds between one attempt and the next."""
+    times = [at for at, person in sink.attempts if person == recipient]
+    return [after - before for before, after in pairwise(times)]
+
+
+@pytest.mark.req("OUT-03")
+def test_waits_grow_as_configured_and_promotion_may_give_up_sooner(make_gateway: MakeGateway, sink: Sink) -> None:
+    smarthosts = f"""
+        [smarthosts.default]
+        urls = ["{sink.url}"]
+        retry = ["1s", "2s", "4s"]
+        give_up_after = "12s"
+    """
+    streams = STREAMS.replace("[streams.billing]", 'give_up_after = "4s"\n    [streams.billing]')
+    gateway = make_gateway({"smarthosts": smarthosts, "streams": streams})
+    gateway.opt_in("news@example.org")
+    gateway.start()
+    sink.on("RCPT", "451 4.2.1 later", containing="@example.org")
+    began = time.time()
+    tell(gateway, {"bill@example.org": ""})
+    letters = "letters@news.example.com"
+    news = newsletter("news@example.org")
+    tell(gateway, {"news@example.org": ""}, message=news, login="news", sender=letters)
+    about_news, about_bill = sink.wait_for(2, 60)
+    assert (about_news.recipients, about_bill.recipients) == ((letters,), ("billing@example.com",))
+    assert about_news.at - began >= 4 and about_bill.at - began >= 12
+    for taken, recipient in ((about_news, "news@example.org"), (about_bill, "bill@example.org")):
+        fields = read_report(taken.content).of(recipient)
+        assert (fields["Action"], fields["Status"]) == ("failed", "4.4.7")
+        assert fields["Diagnostic-Code"] == "smtp; 451 4.2.1 later"
+    waits = gaps(sink, "bill@example.org")
+    assert len(waits) >= 3 and all(wait >= step - 0.1 for wait, step in zip(waits, (1, 2, 4), strict=False)), waits
+    assert len(gaps(sink, "news@example.org")) >= 2
+    assert gateway.json("queue", "list") == []
+
+
+@pytest.mark.req("OUT-03")
+def test_usually_mail_is_tried_after_1_5_15_and_30_minutes_then_hourly_for_five_days(
+    make_gateway: MakeGateway, sink: Sink
+) -> None:
+    gateway = make_gateway({"smarthosts": f'[smarthosts.default]\nurls = ["{sink.url}"]'})
+    sink.on("RCPT", "451 4.2.1 later", containing="@example.org")
+    gateway.start()
+    tell(gateway, {"bill@example.org": ""})
+    eventually(lambda: len(sink.attempts) == 1)
+    gateway.stop()
+    for minutes, is_due in [(0.5, False), (1.5, True), (7, True), (24, True), (56, True), (118, True), (7201, True)]:
+        gateway.environment = shifted(f"+{round(minutes * 60)}")
+        before = len(sink.attempts)
+        gateway.start()
+        if not is_due:
+            tell(gateway, {"mark@example.net": ""})
+        eventually(lambda before=before: len(sink.attempts) > before)
+        gateway.stop()
+        last = sink.attempts[-1][1]
+        assert last == ("bill@example.org" if is_due else "mark@example.net"), f"after {minutes} minutes"
+    gateway.start()
+    report = the_report(gateway, sink)
+    assert report.of("bill@example.org")["Status"] == "4.4.7"
 
 
 # who is told
