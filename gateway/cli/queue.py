@@ -178,7 +178,7 @@ def _line(one: QueuedRecipient) -> dict[str, Any]:
         "recipient": one.address,
         "stream": one.message.stream,
         "login": one.message.login,
-        "state": "held" if one.due is None else "claimed" if one.is_claimed else one.outcome.value,
+        "state": "claimed" if one.is_claimed else "held" if one.due is None else one.outcome.value,
         "outcome": one.outcome,
         "attempts": one.attempts,
         "due": one.due.isoformat(timespec="seconds") if one.due else None,
