@@ -267,6 +267,7 @@ def test_a_paused_stream_answers_451_on_every_worker_until_it_is_released(office
         for client in clients:
             assert answers(client, [READER, "nobody@example.org"], "a@tips.example.com") == [PAUSED, PAUSED]
         (listed,) = [one for one in office.json("streams", "list") if one["name"] == "tips"]
+        assert office.json("status")["paused_streams"] == ["tips"]
         assert (listed["why"], listed["paused_by"] != "", listed["paused_at"] is None) == (
             "the wrong list",
             True,

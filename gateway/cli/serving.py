@@ -72,9 +72,15 @@ async def _status(desk: Desk, store: Store) -> dict[str, Any]:
         "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
         "suppressed_people": len(suppressed),
         "logins": len([one for one in await store.people.logins() if not one.disabled]),
+        "paused_streams": await _paused(store),
         "troubles": [one.sentence for one in store.condition.troubles()],
         "suggestion": "assent queue list" if age > OLD_MAIL else None,
     }
+
+
+async def _paused(store: Store) -> list[str]:
+    await store.people.facts([])
+    return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
 
 
 def _run(desk: Desk, parts: tuple[str, ...]) -> None:
