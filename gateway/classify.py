@@ -138,7 +138,7 @@ def _control(block: HeaderBlock, name: str) -> str:
     fields = block.all(name)
     if not fields:
         return ""
-    values = {field.value.decode("utf-8", "replace").strip().lower() for field in fields}
+    values = {field.value.lower().decode("utf-8", "replace") for field in fields}
     return values.pop() if len(values) == 1 else "\0" * bool(values)
 
 

@@ -526,9 +526,13 @@ _MAIL_PARAMETERS = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", 
 _RCPT_PARAMETERS = {"NOTIFY": "DSN", "ORCPT": "DSN"}
 
 
+_PATH = r'(?:"(?:[^"\\]|\\.)*"|[^">])*'
+"""What stands between the brackets: a bracket within a quoted local-part ends nothing (RFC 5321 §4.1.2)."""
+
+
 def _path(line: str, verb: str) -> tuple[str | None, tuple[str, ...]]:
     """Return the path without brackets (None where the command is malformed) and the parameters."""
-    parsed = re.fullmatch(rf"{verb}:<(.*?)>((?: [^ ]+)*)", line, re.IGNORECASE)
+    parsed = re.fullmatch(rf"{verb}:<({_PATH})>((?: [^ ]+)*)", line, re.IGNORECASE)
     return (parsed[1], tuple(parsed[2].split())) if parsed else (None, ())
 
 

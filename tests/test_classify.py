@@ -89,7 +89,9 @@ def test_a_header_chooses_among_the_streams_of_the_from_address(stream: Stream) 
     assert choice("all@example.com", f"assent-stream:  {stream.name.upper()} ").stream is stream
 
 
-@pytest.mark.parametrize("named", ["nothing", "billing, newsletter", "=?utf-8?q?billing?="])
+@pytest.mark.parametrize(
+    "named", ["nothing", "billing, newsletter", "=?utf-8?q?billing?=", "billing\x85", "\xa0billing", "billing\x0c"]
+)
 def test_a_stream_that_the_login_does_not_have_is_refused(named: str) -> None:
     assert mismatch("all@example.com", f"Assent-Stream: {named}").enhanced == "5.7.0"
 

@@ -15,6 +15,27 @@ from tests.sink import Sink
 READERS = [f"abuse-reader{n}@example.org" for n in range(4)]
 """People who have opted in to the newsletter."""
 
+STREAMS = """
+    [streams.newsletter]
+    class = "promotional"
+    topics = ["product-announcements"]
+    from = ["*@news.example.com"]
+    return_paths = ["*@bounces.news.example.com"]
+    brake = "none"
+    [streams.offers]
+    class = "promotional"
+    topics = ["special-offers"]
+    from = ["*@news.example.com"]
+    brake = "none"
+    [streams.billing]
+    class = "account"
+    from = ["billing@example.com"]
+    [streams.receipts]
+    class = "account"
+    from = ["*@news.example.com"]
+    """
+"""Three streams of one From domain, so that a message's labels choose; who abuses must not pause a stream by it."""
+
 MAX_SIZE = size(8, 25) * MIB
 
 
@@ -30,9 +51,10 @@ def abused(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Itera
             tls_key = "server.key"
             max_message_size = "{MAX_SIZE}B"
             """,
-        receipts='[streams.receipts]\nclass = "account"\nfrom = ["*@news.example.com"]',
+        streams=STREAMS,
     )
     running.add_login("receipts", "receipts")
+    running.add_login("office", "newsletter,offers,receipts")
     running.opt_in(*READERS)
     running.start()
     yield running
