@@ -188,7 +188,7 @@ async def _fill_up(data: Path, queued: int, workload: Workload) -> None:
     folder, clock = DataFolder(data, data / "assent.db"), Clock()
     store = folder.open("bench", lambda about, fates: None, clock.now)
     try:
-        waiting, _ = await store.spool.depth()
+        waiting, _ = await store.queue.depth()
         if waiting < queued:
             say(f"    {waiting:,} wait; filling up to {queued:,}")
         ids = Ids(OPERATOR_SLOT, clock.now)
