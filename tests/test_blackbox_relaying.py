@@ -325,6 +325,8 @@ def test_a_local_part_beyond_ascii_fails_with_its_status_at_a_smarthost_without_
     with offering(hub.sinks["default"], WITHOUT_UTF8):
         message_id = hub.submit("default", "δοκιμή@example.org", content=content, options=("SMTPUTF8",))
         attempt = hub.attempts(message_id, "δοκιμή@example.org")[0]
+        report = hub.report(message_id)
+    assert b"Status: 5.6.7" in report.content
     assert (attempt["outcome"], attempt["reply"][:9]) == ("failed", "550 5.6.7")
     assert copies_in(hub.sinks["default"]) == []
 
