@@ -147,8 +147,8 @@ class Load:
     spool_ids: dict[str, str] = field(default_factory=dict)
     """The load id of each id that a 250 named."""
     opted_out: set[str] = field(default_factory=set)
-    clicks: dict[int, str] = field(default_factory=dict)
-    """Who clicked, by the port that the click came from."""
+    ports: dict[int, str] = field(default_factory=dict)
+    """Who opted out, by the port from which that came."""
     received: Counter[Pair] = field(default_factory=Counter)
     altered: list[str] = field(default_factory=list)
     _sent: dict[str, Promise] = field(default_factory=dict)
@@ -203,23 +203,36 @@ class Load:
             self.promises[load_id] = promise
             self.spool_ids[queued[1]] = load_id
 
-    async def click(self, address: str, path: str) -> None:
-        """POST as RFC 8058 §8.1 shows it; enter the opt-out if the answer is 200."""
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.site)
-            self.clicks[writer.get_extra_info("sockname")[1]] = address
-            head = f"POST {path} HTTP/1.1\r\nHost: mail.example.com\r\nContent-Length: 26\r\n"
-            writer.write(f"{head}Connection: close\r\n\r\nList-Unsubscribe=One-Click".encode())
-            status = await reader.readline()
+    async def opt_out(self, address: str, path: str) -> None:
+        """Click or write a mail; enter the opt-out if it was answered 200 or 250."""
+        said_so = self._click if random.random() < 0.7 else self._write
+        port = self.gateway.site if said_so == self._click else self.gateway.feedback
+        with suppress(OSError, EOFError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            self.ports[writer.get_extra_info("sockname")[1]] = address
+            if await said_so(reader, writer, path):
+                self.opted_out.add(address)
             writer.close()
-        except OSError:
-            return
-        if status.startswith(b"HTTP/1.1 200 "):
-            self.opted_out.add(address)
+
+    async def _click(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> bool:
+        """POST as RFC 8058 §8.1 shows it."""
+        head = f"POST {path} HTTP/1.1\r\nHost: mail.example.com\r\nContent-Length: 26\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\nList-Unsubscribe=One-Click".encode())
+        return (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+    async def _write(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> bool:
+        """Write to the address in the List-Unsubscribe field, with the link's token as the subject."""
+        token = path.rpartition("/")[2]
+        await _reply(reader)
+        for command in ("EHLO reader.example.org", "MAIL FROM:<>", "RCPT TO:<unsubscribe@bounce.example.com>", "DATA"):
+            writer.write(f"{command}\r\n".encode())
+            await _reply(reader)
+        writer.write(f"Subject: {token}\r\n\r\n.\r\n".encode())
+        return (await _reply(reader)).startswith("250")
 
 
 class Clients:
-    """`SESSIONS` connections that submit until they are told to finish, and people who click one after the other."""
+    """`SESSIONS` connections that submit until they are told to finish, and people who opt out one after the other."""
 
     def __init__(self, load: Load, prefix: str, leaving: Mapping[str, str]) -> None:
         self._load = load
@@ -267,7 +280,7 @@ class Clients:
     async def _leave(self, leaving: Mapping[str, str]) -> None:
         for address, path in leaving.items():
             await asyncio.sleep(random.uniform(0, 0.1))
-            await self._load.click(address, path)
+            await self._load.opt_out(address, path)
 
 
 async def _reply(reader: asyncio.StreamReader) -> str:

@@ -103,6 +103,8 @@ class RecordedGateway(Gateway):
     def __init__(self, folder: Path, smarthost: str, *, workers: int = 1):
         super().__init__(folder, smarthost, sections={"dkim": _DKIM}, workers=workers)
         self._logs: list[Path] = []
+        self.ends: list[int] = []
+        """How many events there were when each command had ended; known once `events` has been asked."""
         self.log = folder.with_name(f"{folder.name}.log")
 
     def make_dkim_key(self, name: str = "example.com.s1", bits: int = 2048) -> Path:
@@ -115,6 +117,11 @@ class RecordedGateway(Gateway):
         self._logs.append(log)
         options = ["-f", "-D", "-yy", "-xx", "-qq", "--seccomp-bpf", "-s", str(LONGEST), "-e", f"trace={_CALLS}"]
         return ["strace", *options, "-o", str(log), *super().command(*arguments)]
+
+    @property
+    def commands(self) -> int:
+        """How many commands have been run."""
+        return len(self._logs)
 
     def moved_to(self, folder: Path) -> Gateway:
         """Return the installation that lies in another folder now, not recorded, on ports of its own."""
@@ -130,6 +137,7 @@ class RecordedGateway(Gateway):
             eventually(lambda log=log: _is_whole(log))
             for line in log.open(encoding="ascii"):
                 reading.read(line)
+            self.ends.append(len(reading.events))
         return reading.events
 
 

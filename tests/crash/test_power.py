@@ -41,8 +41,15 @@ SHAPE = Shape(lines=(30, 60, 150), rare_lines=(2_500, 4_000), rare_crowds=(20,),
 LATE = "load1"
 """Readers whose address begins so are told 451 by the smarthost, always: what they are owed stays in the queue."""
 
+PHONED = "phoned@example.org"
+"""Somebody who said no on the telephone; an operator recorded it."""
+
 _QUEUED_AS = re.compile(rb"250 2\.0\.0 queued as (\w+)")
 _RECIPIENT = re.compile(rb"RCPT TO:<([^>]*)>")
+
+
+def _port(end: str) -> int:
+    return int(end.rpartition(":")[2])
 
 
 @dataclass
@@ -55,12 +62,18 @@ class Witness:
     relayed: set[Pair] = field(default_factory=set)
     _to_smarthost: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def _yes(self) -> dict[int, bytes]:
+        """Return how an opt-out is acknowledged at each of our ports that takes one."""
+        return {self.load.gateway.site: b"HTTP/1.1 200 ", self.load.gateway.feedback: b"250 2.0.0 ok"}
+
     def hear(self, said: Said) -> None:
         named = [one.decode() for one in _QUEUED_AS.findall(said.octets)]
         self.promised |= {self.load.spool_ids[one] for one in named if one in self.load.spool_ids}
         here, _, peer = said.line.strip("TCP:[]").partition("->")
-        if here.endswith(f":{self.load.gateway.site}") and said.octets.startswith(b"HTTP/1.1 200 "):
-            self.opted_out |= {self.load.clicks.get(int(peer.rpartition(":")[2]), "")} - {""}
+        yes = self._yes.get(_port(here))
+        if yes and said.octets.startswith(yes):
+            self.opted_out |= {self.load.ports[port] for port in {_port(peer)} & self.load.ports.keys()}
         if peer.endswith(f":{self.load.sink.port}"):
             self._follow(said)
 
@@ -87,6 +100,8 @@ class Evening:
     before: Path
     events: Sequence[Event]
     load: Load
+    phoned_until: int
+    """The number of the event by which `PHONED` had been told that their opt-out is recorded."""
 
     @property
     def promises(self) -> list[int]:
@@ -105,7 +120,8 @@ class Evening:
                     witness.hear(event)
             done = point
             for fault in faults:
-                yield Aftermath(point, fault, disk.image(fault, dice), witness.owed, set(witness.opted_out))
+                opted_out = witness.opted_out | ({PHONED} if point >= self.phoned_until else set())
+                yield Aftermath(point, fault, disk.image(fault, dice), witness.owed, opted_out)
 
 
 @dataclass(frozen=True)
@@ -135,12 +151,15 @@ def evening(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iter
     before = shutil.copytree(folder, folder.with_name("before"))
     gateway.prepare_store()
     prepare(gateway, leaving)
+    gateway.run("suppressions", "add", PHONED, "--scope", "all-marketing", "--reason", "unsubscribed")
+    commands = gateway.commands
     links = links_of(gateway.start(), shared_sink, leaving)
     shared_sink.on("RCPT", "451 4.2.0 not now", containing=f"<{LATE}")
     asyncio.run(_submit(load, links))
     assert gateway.stop() == 0
     shared_sink.normal()
-    yield Evening(gateway, before, gateway.events(), load)
+    events = gateway.events()
+    yield Evening(gateway, before, events, load, gateway.ends[commands - 1])
     gateway.close()
 
 
