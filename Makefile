@@ -25,13 +25,14 @@ torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what th
 	ASSENT_RESTARTS=100 \
 	ASSENT_MIGRATIONS=50 \
 	ASSENT_INTERLEAVINGS=10000 \
+	ASSENT_LOCK_SECONDS=60 ASSENT_STALL=0.25 \
 	ASSENT_JUMPS="+1h -1h +1d -1d +5y" \
 	ASSENT_ABUSE=1 \
 	ASSENT_LARGE_RECIPIENTS=1000 \
 	ASSENT_RATE_SECONDS=30 \
 	ASSENT_FAULT_SECONDS=30 \
 	ASSENT_FAULT_MESSAGES=20 \
-	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py tests/test_blackbox_clock.py tests/test_blackbox_large.py \
+	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py tests/test_blackbox_clock.py tests/test_blackbox_locks.py tests/test_blackbox_large.py \
 	  tests/test_blackbox_relaying.py tests/test_blackbox_faults.py
 
 bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md

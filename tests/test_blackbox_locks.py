@@ -27,7 +27,7 @@ HELD_SECONDS = float(os.environ.get("ASSENT_LOCK_SECONDS", "12"))
 
 ANSWERED = 30.0
 NORMAL_AGAIN = 5.0 + 5.0
-STALL = float(os.environ.get("ASSENT_STALL", "2.5"))
+STALL = float(os.environ.get("ASSENT_STALL", "1"))
 """The longest pause of the event loop that is let pass: the bar is 0.25 s, but the machine that tests is shared."""
 
 LOG_OCTETS = 32 * 1024 * 1024

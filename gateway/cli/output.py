@@ -38,7 +38,7 @@ class Desk:
     def folder(self) -> DataFolder:
         """Return the data folder, which `migrate` or `serve` has made."""
         folder = data_folder(self.config())
-        if not folder.people.exists() or not folder.spool.exists():
+        if not folder.spool.exists():
             raise click.UsageError(f"there is no store in {folder.root} yet; run assent migrate")
         return folder
 

@@ -11,6 +11,7 @@ import click
 
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
+from gateway.errors import StoreUnavailable
 from gateway.installation import prepare
 from gateway.store import Store
 
@@ -66,21 +67,27 @@ def status(desk: Desk) -> None:
 async def _status(desk: Desk, store: Store) -> dict[str, Any]:
     waiting, oldest = await store.queue.depth()
     age = desk.now() - oldest if oldest else timedelta(0)
-    suppressed = await store.people.suppressed()
     return {
         "queued_recipients": waiting,
         "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
-        "suppressed_people": len(suppressed),
+        "suppressed_people": await _suppressed(store),
         "logins": len([one for one in await store.people.logins() if not one.disabled]),
-        "paused_streams": await _paused(store),
+        "paused_streams": _paused(store),
         "troubles": [one.sentence for one in store.condition.troubles()],
         "suggestion": "assent queue list" if age > OLD_MAIL else None,
     }
 
 
-async def _paused(store: Store) -> list[str]:
-    await store.people.facts([])
+def _paused(store: Store) -> list[str]:
     return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
+
+
+async def _suppressed(store: Store) -> int | None:
+    """Return how many people are suppressed; None while nobody can be asked."""
+    try:
+        return len(await store.people.suppressed())
+    except StoreUnavailable:
+        return None
 
 
 def _run(desk: Desk, parts: tuple[str, ...]) -> None:
