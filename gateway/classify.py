@@ -86,6 +86,8 @@ def _narrowed(block: HeaderBlock, usable: list[Stream], topics: Mapping[str, Top
     message_class = declared or stream.message_class
     if _strictness(message_class) > _strictness(stream.message_class):
         return _mismatch("5.7.0", "the login does not have this class for this From address")
+    if message_class is MessageClass.PRODUCT:
+        return _about_product(block, stream)
     as_strict = [one for one in usable if one.message_class is stream.message_class]
     purposes = tuple(dict.fromkeys(each for one in as_strict for each in _purposes(one, message_class, topics)))
     if topic:
@@ -93,10 +95,24 @@ def _narrowed(block: HeaderBlock, usable: list[Stream], topics: Mapping[str, Top
     return Choice(stream, message_class, purposes)
 
 
+def _about_product(block: HeaderBlock, stream: Stream) -> Choice | Mismatch:
+    """Product mail names a product that its recipients must own, by its stream or by itself (POL-04)."""
+    named = _control(block, "assent-product")
+    if named and stream.product not in ("", named):
+        return _mismatch("5.7.0", "the stream is about another product")
+    product = named or stream.product
+    if not product:
+        return _mismatch("5.7.0", "a product message names its product in Assent-Product")
+    return Choice(stream, MessageClass.PRODUCT, (Purpose(MessageClass.PRODUCT, product=product),))
+
+
 def _purposes(stream: Stream, message_class: MessageClass, topics: Mapping[str, Topic]) -> tuple[Purpose, ...]:
+    if message_class is MessageClass.PRODUCT:
+        return (Purpose(message_class, product=stream.product),)
     if message_class is not MessageClass.PROMOTIONAL:
         return (Purpose(message_class),)
-    return tuple(Purpose(message_class, topics[slug]) for slug in stream.topics) or (Purpose(message_class),)
+    of_topics = (Purpose(message_class, topics[slug], controller=stream.controller) for slug in stream.topics)
+    return tuple(of_topics) or (Purpose(message_class),)
 
 
 def _authors(block: HeaderBlock) -> list[Address] | Mismatch:

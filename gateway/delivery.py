@@ -304,8 +304,12 @@ class Delivery:
     def _purposes(self, message: SpooledMessage) -> Sequence[Purpose]:
         """Return what the message was taken for at the door; a topic that has gone since allows nobody."""
         if message.message_class is not MessageClass.PROMOTIONAL:
-            return [Purpose(message.message_class)]
-        return [Purpose(message.message_class, self._topics.get(slug)) for slug in message.topics]
+            return [Purpose(message.message_class, product=message.product)]
+        stream = self._streams.get(message.stream)
+        controller = stream.controller if stream else ""
+        return [
+            Purpose(message.message_class, self._topics.get(slug), controller=controller) for slug in message.topics
+        ]
 
     async def _still_stands(self, parcel: Parcel, rulings: Sequence[Ruling]) -> bool:
         """Ask the policy again: while a large copy was made, its decision may have grown old (OUT-02)."""

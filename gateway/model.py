@@ -219,7 +219,11 @@ class Brake:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A configured kind of mail: its class, its topics (slugs) and the From addresses it may use."""
+    """A configured kind of mail: its class, its topics (slugs) and the From addresses it may use.
+
+    `product` is what product mail is about, where the stream has only one (POL-04); `controller` whose mail it is, ""
+    for the company's own (POL-31).
+    """
 
     name: str
     message_class: MessageClass
@@ -231,6 +235,8 @@ class Stream:
     brake: Brake | None = None
     reports_refusals: bool = False
     summary_after: timedelta = timedelta(hours=1)
+    product: str = ""
+    controller: str = ""
 
     @property
     def is_promotional(self) -> bool:
@@ -440,6 +446,7 @@ class SpooledMessage:
     recipients: tuple[Recipient, ...]
     message: bytes = field(repr=False)
     campaign: str = ""
+    product: str = ""
 
     @property
     def topic(self) -> str:

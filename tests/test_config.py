@@ -270,7 +270,7 @@ ADDED = {
     "consent": "policy_accepted_in free_account_is_sale rules",
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities warn_after",
-    "streams": "give_up_after summary_after",
+    "streams": "give_up_after summary_after product controller",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
     "topics": "families max_age",
 }
@@ -767,7 +767,7 @@ def test_topics_on_account_mail_are_a_warning(house: House) -> None:
 
 
 def test_no_stream_at_all_is_a_warning(house: House) -> None:
-    for name in ("newsletter", "partners", "billing"):
+    for name in ("newsletter", "partners", "products", "billing"):
         house.drop(f"[streams.{name}]")
     assert house.warnings_about("there is no stream")
 

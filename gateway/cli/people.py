@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,27 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.consent import Event, EventType, NewEvent
+from gateway.config.names import COUNTRY
+from gateway.consent import Event, EventType, NewEvent, Source
 from gateway.errors import Malformed
+from gateway.model import Topic
 from gateway.store import Notice, Store
 
-BASES = {
-    "express": EventType.EXPRESS_OPT_IN,
-    "confirmed": EventType.OPT_IN_CONFIRMED,
-    "policy-accepted": EventType.POLICY_ACCEPTED,
+BASES: dict[str, tuple[EventType, ...]] = {
+    "express": (EventType.EXPRESS_OPT_IN,),
+    "confirmed": (EventType.OPT_IN_CONFIRMED,),
+    "sale": (EventType.SALE,),
+    "inquiry": (EventType.INQUIRY,),
+    "soft-opt-in": (EventType.SALE, EventType.SOFT_OPTOUT_OFFERED),
+    "policy-accepted": (EventType.POLICY_ACCEPTED,),
 }
-"""The bases that this version records; the other ones of the contract come with the regimes.
+"""What is recorded for each basis: what happened, which is never turned into anything else (requirements §1.4).
 
-That somebody accepted a policy is kept as what it is, and permits nothing where an opt-in is required (POL-01).
+A soft opt-in is a sale at which an opt-out was offered. That somebody accepted a policy is kept as that.
 """
+
+CONSENTS = {"express", "confirmed"}
+"""The bases that are consent to one topic; the others come of dealings with the company as a whole."""
 
 
 class AddressType(click.ParamType[Address]):
@@ -39,7 +48,21 @@ class AddressType(click.ParamType[Address]):
             self.fail(f"{value}: {error}", param, ctx)
 
 
+class CountryType(click.ParamType[str]):
+    """A country by its code of ISO 3166-1, as the configuration's markets are."""
+
+    name = "country"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            country: str = COUNTRY.read(value, Path())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return country
+
+
 ADDRESS = AddressType()
+COUNTRY_CODE = CountryType()
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -128,19 +151,35 @@ def consent() -> None:
 @click.option("--basis", type=click.Choice(list(BASES)), required=True)
 @click.option("--notice", default="", help="The registered notice under which it was given.")
 @click.option("--at", type=DATE, default=None, help="When it was given, UTC; now unless told.")
+@click.option("--family", default="", help="The product family of a sale; the topic's own unless told.")
+@click.option("--free", is_flag=True, help="The sale was an account that cost nothing.")
+@click.option("--country", type=COUNTRY_CODE, default=None, help="The country that the person declared (ISO 3166).")
 @pass_desk
 def consent_record(
-    desk: Desk, addresses: tuple[Address, ...], topic: str, basis: str, notice: str, at: datetime | None
+    desk: Desk,
+    addresses: tuple[Address, ...],
+    topic: str,
+    basis: str,
+    notice: str,
+    at: datetime | None,
+    family: str,
+    free: bool,
+    country: str | None,
 ) -> None:
-    """Record the opt-ins of one or more people, all or none."""
-    known_topic(desk, topic)
+    """Record the opt-ins of one or more people, or the dealings that may stand in for them, all or none."""
+    wanted = known_topic(desk, topic)
     given = utc(at) if at else desk.now()
     if given > desk.now():
         raise click.UsageError("the opt-in lies in the future")
     facts = {"channel": "operator", "operator": operator(), "notice": notice, "basis": basis}
+    families = [family] if family else list(wanted.families) or [""]
     events = [
-        NewEvent(BASES[basis], address, given, topic, facts=facts, personal={"address": address.text})
+        event
         for address in addresses
+        for event in (
+            *_dealings(BASES[basis], address, given, topic if basis in CONSENTS else "", facts, families, free),
+            *([_declared(address, given, country)] if country else []),
+        )
     ]
 
     async def record(store: Store) -> list[Event]:
@@ -154,6 +193,31 @@ def consent_record(
     numbers = [event.seq for event in recorded]
     told = ", ".join(map(str, numbers)) if len(numbers) < 10 else f"{numbers[0]} to {numbers[-1]}"
     desk.say(f"recorded as event {told}", events=numbers, topic=topic, basis=basis)
+
+
+def _dealings(
+    types: Sequence[EventType],
+    address: Address,
+    at: datetime,
+    topic: str,
+    facts: Mapping[str, Any],
+    families: Sequence[str],
+    free: bool,
+) -> Iterator[NewEvent]:
+    """Yield what happened; a sale for each product family that was sold."""
+    personal = {"address": address.text}
+    for kind in types:
+        if kind is not EventType.SALE:
+            yield NewEvent(kind, address, at, topic, facts=facts, personal=personal)
+            continue
+        for family in families:
+            told = {**facts, "family": family, **({"free": True} if free else {})}
+            yield NewEvent(kind, address, at, topic, facts=told, personal=personal)
+
+
+def _declared(address: Address, at: datetime, country: str) -> NewEvent:
+    facts = {"country": country, "source": Source.DECLARED, "channel": "operator", "operator": operator()}
+    return NewEvent(EventType.PLACE_LEARNED, address, at, facts=facts, personal={"address": address.text})
 
 
 @consent.command("show")
@@ -186,10 +250,11 @@ def _told(event: Event) -> dict[str, Any]:
     }
 
 
-def known_topic(desk: Desk, topic: str) -> None:
+def known_topic(desk: Desk, topic: str) -> Topic:
     topics = desk.config().topics
     if topic not in topics:
         raise click.UsageError(f"no such topic: {topic}; there are {', '.join(topics)}")
+    return topics[topic]
 
 
 COMMANDS = (notices, consent)

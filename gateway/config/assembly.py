@@ -112,4 +112,6 @@ def _stream(name: str, table: Table) -> Stream:
         brake=table["brake"],
         reports_refusals=table["refusals"] == "report",
         summary_after=table["summary_after"],
+        product=table["product"],
+        controller=table["controller"],
     )

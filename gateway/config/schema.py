@@ -335,6 +335,8 @@ STREAMS = Section(
         Key("from", SENDERS, REQUIRED, "The From addresses that the stream may use."),
         Key("return_paths", RETURN_PATHS, [], "Reverse paths that it may use besides those in its From domains."),
         Key("smarthost", SLUG, "default", "The next hop of its mail."),
+        Key("product", SLUG, UNSET, "What a product stream is about; without it each message says so (POL-04)."),
+        Key("controller", LINE, UNSET, "Whose mail it is, where it is not the company's: consent names it (POL-31)."),
         Key(
             "give_up_after",
             OPTIONAL_INTERVAL,

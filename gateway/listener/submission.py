@@ -334,6 +334,7 @@ class SubmissionHandler:
             recipients=tuple(envelope.rcpt_tos),
             message=envelope.content,
             campaign=campaign,
+            product=choice.purposes[0].product if choice.purposes else "",
         )
 
     # who is asking

@@ -28,6 +28,7 @@ def envelope_json(message: SpooledMessage) -> str:
             "class": message.message_class,
             "topics": message.topics,
             "campaign": message.campaign,
+            "product": message.product,
             "reverse_path": message.reverse_path,
             "options": message.options,
             "peer": [peer.helo, peer.ip, peer.protocol, peer.tls],
@@ -54,6 +55,7 @@ def message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
         recipients=tuple(Recipient(Address.parse(text), tuple(options)) for text, *options in raw["recipients"]),
         message=body,
         campaign=raw.get("campaign", ""),
+        product=raw.get("product", ""),
     )
 
 

@@ -1,0 +1,307 @@
+"""Which mail the started program lets go to whom, by what people have said and where they are.
+
+Everything is told to it as an operator would, on the command line, and read from its replies; what has lapsed was
+recorded with the date on which it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import product
+
+import pytest
+
+from tests.gateway_under_test import TOPIC, Gateway, newsletter, transact
+from tests.sink import Sink
+
+Someone = Callable[[], str]
+
+TOPICS = """
+    [topics.product-announcements]
+    name = "Product announcements"
+    families = ["editor"]
+    [topics.software-updates]
+    name = "Software updates"
+    [topics.partner-offers]
+    name = "Offers from our partners"
+    partner = true
+    """
+STREAMS = """
+    [streams.newsletter]
+    class = "promotional"
+    topics = ["product-announcements"]
+    from = ["*@news.example.com"]
+    [streams.updates]
+    class = "promotional"
+    topics = ["software-updates"]
+    from = ["*@updates.example.com"]
+    [streams.partners]
+    class = "promotional"
+    topics = ["partner-offers"]
+    from = ["*@partners.example.com"]
+    [streams.cousins]
+    class = "promotional"
+    topics = ["product-announcements"]
+    from = ["*@cousins.example.com"]
+    controller = "Cousins GmbH"
+    [streams.products]
+    class = "product"
+    from = ["products@example.com"]
+    [streams.editor]
+    class = "product"
+    product = "editor"
+    from = ["editor@example.com"]
+    """
+ESSENTIAL = {"account": "billing", "requested": "support", "policy-notice": "policy", "breach-notice": "breach"}
+STREAMS += "".join(
+    f"""
+    [streams.{name}]
+    class = "{kind}"
+    from = ["{name}@example.com"]
+    """
+    for kind, name in ESSENTIAL.items()
+)
+LOGINS = ("newsletter", "updates", "partners", "cousins", "products", "editor", *ESSENTIAL.values())
+SENDERS = {
+    **{name: f"letters@{name}.example.com" for name in ("updates", "partners", "cousins")},
+    **{name: f"{name}@example.com" for name in ("products", "editor", *ESSENTIAL.values())},
+}
+
+
+def made(folder: object, sink: Sink, consent: str) -> Gateway:
+    sections = {"topics": TOPICS, "streams": STREAMS, "consent": f"[consent]\n{consent}\n"}
+    house = Gateway(folder, sink.url, sections=sections).prepare()  # type: ignore[arg-type]
+    for name in LOGINS:
+        house.add_login(name, name)
+    return house.start()
+
+
+@pytest.fixture(scope="module")
+def promise(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A company that mails Americans and has switched on that accepting its policy counts there."""
+    house = made(tmp_path_factory.mktemp("promise") / "house", shared_sink, 'policy_accepted_in = ["US"]')
+    yield house
+    house.close()
+
+
+@pytest.fixture(scope="module")
+def countries(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A company that lets each country's own rules decide, and mails in the United States and in Germany."""
+    house = made(
+        tmp_path_factory.mktemp("countries") / "house", shared_sink, 'require = "regime"\nmarkets = ["US", "DE"]'
+    )
+    yield house
+    house.close()
+
+
+def outcome(house: Gateway, login: str, recipient: str, *headers: str) -> str:
+    """Submit one mail of a login's only stream; return "sent", or the slug of its refusal."""
+    author = SENDERS.get(login, "letters@news.example.com")
+    content = "".join(f"{one}\r\n" for one in headers).encode() + newsletter(recipient, sender=author)
+    with house.smtp(login) as client:
+        ((_, (code, text)),) = transact(client, content, [recipient], author).items()
+    return "sent" if code == 250 else text.split()[1].rstrip(":")
+
+
+def record(house: Gateway, who: str, basis: str, *more: str, topic: str = TOPIC) -> None:
+    house.run("consent", "record", who, "--topic", topic, "--basis", basis, *more)
+
+
+def ago(days: int) -> str:
+    return (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
+
+
+@pytest.mark.req("POL-01", "POL-02")
+def test_only_an_opt_in_opens_the_door(promise: Gateway, someone: Someone) -> None:
+    stranger, accepted, opted_in = someone(), someone(), someone()
+    record(promise, accepted, "policy-accepted")
+    record(promise, opted_in, "express")
+    assert [outcome(promise, "newsletter", one) for one in (stranger, accepted, opted_in)] == [
+        *("no-consent", "no-consent", "sent"),
+    ]
+
+
+@pytest.mark.req("POL-02")
+def test_accepting_the_policy_counts_where_it_was_switched_on_and_the_person_is_known_to_be(
+    promise: Gateway, someone: Someone
+) -> None:
+    american, german = someone(), someone()
+    record(promise, american, "policy-accepted", "--country", "US")
+    record(promise, german, "policy-accepted", "--country", "DE")
+    assert outcome(promise, "newsletter", american) == "sent"
+    assert outcome(promise, "newsletter", german) == "no-consent"
+    assert outcome(promise, "partners", american) == "no-consent"
+
+
+@pytest.mark.req("POL-02")
+def test_accepting_the_policy_cannot_be_switched_on_where_it_is_no_consent(promise: Gateway) -> None:
+    text = promise.config.read_text()
+    promise.config.write_text(text.replace('policy_accepted_in = ["US"]', 'policy_accepted_in = ["DE"]'))
+    done = promise.run("check", check=False)
+    promise.config.write_text(text)
+    assert done.returncode == 78
+    assert "accepting a policy is no consent to mail in DE" in done.stdout + done.stderr
+
+
+@pytest.mark.req("POL-03", "POL-05")
+def test_consent_to_one_topic_releases_no_other(promise: Gateway, someone: Someone) -> None:
+    updates, partners = someone(), someone()
+    record(promise, updates, "express", topic="software-updates")
+    record(promise, partners, "express", topic="partner-offers")
+    told = {name: (outcome(promise, name, updates), outcome(promise, name, partners)) for name in LOGINS[:3]}
+    assert told == {
+        "newsletter": ("no-consent", "no-consent"),
+        "updates": ("sent", "no-consent"),
+        "partners": ("no-consent", "sent"),
+    }
+
+
+@pytest.mark.req("POL-05", "LAW-EU-03")
+def test_what_a_sale_allows_never_reaches_partners_offers(countries: Gateway, someone: Someone) -> None:
+    customer = someone()
+    record(countries, customer, "soft-opt-in", "--country", "FR")
+    assert outcome(countries, "newsletter", customer) == "sent"
+    assert outcome(countries, "partners", customer) == "no-consent"
+    assert outcome(countries, "updates", customer) == "no-consent", "another product family"
+
+
+@pytest.mark.req("POL-31")
+def test_another_controller_cannot_use_the_companys_consent(promise: Gateway, someone: Someone) -> None:
+    reader = someone()
+    record(promise, reader, "express")
+    assert outcome(promise, "newsletter", reader) == "sent"
+    assert outcome(promise, "cousins", reader) == "no-consent"
+
+
+# products
+
+
+@pytest.mark.req("POL-04")
+def test_product_mail_goes_to_who_owns_the_product(promise: Gateway, someone: Someone) -> None:
+    owner, other = someone(), someone()
+    promise.run("customers", "add", owner, "--product", "Editor")
+    promise.run("customers", "add", other, "--product", "hosting")
+    assert outcome(promise, "products", owner, "Assent-Product: editor") == "sent"
+    assert outcome(promise, "products", other, "Assent-Product: editor") == "not-customer"
+    assert outcome(promise, "products", someone(), "Assent-Product: editor") == "not-customer"
+    assert outcome(promise, "products", owner) == "class-mismatch", "it names no product"
+    assert outcome(promise, "editor", owner) == "sent", "its stream names the product"
+    assert outcome(promise, "editor", owner, "Assent-Product: hosting") == "class-mismatch"
+
+
+@pytest.mark.req("POL-09", "SUP-14")
+def test_after_an_unsubscribe_from_everything_essential_mail_still_comes(promise: Gateway, someone: Someone) -> None:
+    for is_customer, has_left in product((True, False), repeat=2):
+        person = someone()
+        record(promise, person, "express")
+        if is_customer:
+            promise.run("customers", "add", person, "--product", "editor")
+        if has_left:
+            promise.run("suppressions", "add", person, "--scope", "all-marketing", "--reason", "unsubscribed")
+        assert outcome(promise, "newsletter", person) == ("unsubscribed" if has_left else "sent")
+        assert outcome(promise, "editor", person) == ("sent" if is_customer else "not-customer")
+        assert {outcome(promise, name, person) for name in ESSENTIAL.values()} == {"sent"}
+
+
+@pytest.mark.req("POL-30")
+def test_whoever_has_closed_the_account_is_no_customer_and_has_agreed_to_nothing(
+    promise: Gateway, someone: Someone
+) -> None:
+    person = someone()
+    record(promise, person, "express")
+    promise.run("customers", "add", person, "--product", "editor")
+    promise.run("customers", "remove", person, "--account-closed")
+    assert outcome(promise, "newsletter", person) == "no-consent"
+    assert outcome(promise, "editor", person) == "not-customer"
+
+
+def test_a_file_of_owners_is_recorded_whole_or_not_at_all(promise: Gateway, someone: Someone) -> None:
+    one, other = someone(), someone()
+    file = promise.folder / "owners.csv"
+    file.write_text(f"address,product\n{one},Editor\nnot an address,editor\n{other},editor\n")
+    refused = promise.run("customers", "import", str(file), check=False)
+    assert refused.returncode == 2 and "owners.csv:3:" in refused.stderr
+    assert outcome(promise, "editor", one) == "not-customer"
+    file.write_text(f"address,product\n{one},Editor\n{other},editor\n")
+    assert promise.json("customers", "import", str(file))["owners"] == 2
+    assert outcome(promise, "editor", one) == outcome(promise, "editor", other) == "sent"
+
+
+# countries
+
+
+@pytest.mark.req("POL-14", "LAW-DE-01", "DOI-01")
+def test_whose_country_is_not_known_gets_the_strictest_of_the_markets_rules(
+    countries: Gateway, someone: Someone
+) -> None:
+    undeclared, american, german, confirmed = someone(), someone(), someone(), someone()
+    record(countries, undeclared, "express")
+    record(countries, american, "express", "--country", "US")
+    record(countries, german, "express", "--country", "DE")
+    record(countries, confirmed, "confirmed")
+    assert outcome(countries, "newsletter", undeclared) == "no-consent"
+    assert outcome(countries, "newsletter", american) == "sent"
+    assert outcome(countries, "newsletter", german) == "no-consent"
+    assert outcome(countries, "newsletter", confirmed) == "sent"
+
+
+def years_ago(years: int, *, plus_days: int) -> str:
+    today = datetime.now(UTC).date()
+    day = 28 if (today.month, today.day) == (2, 29) else today.day
+    return (date(today.year - years, today.month, day) + timedelta(days=plus_days)).isoformat()
+
+
+@pytest.mark.req("LAW-CA-01", "LAW-CA-02")
+def test_in_canada_what_a_sale_and_an_inquiry_imply_lapses_to_the_day(countries: Gateway, someone: Someone) -> None:
+    def told(*dealings: tuple[str, str]) -> str:
+        person = someone()
+        for basis, at in dealings:
+            record(countries, person, basis, "--at", at, "--country", "CA")
+        return outcome(countries, "newsletter", person)
+
+    assert told(("sale", years_ago(2, plus_days=2))) == "sent"
+    assert told(("sale", years_ago(2, plus_days=-1))) == "expired"
+    assert told(("sale", years_ago(4, plus_days=0)), ("sale", ago(30))) == "sent"
+    assert told(("inquiry", ago(170))) == "sent"
+    assert told(("inquiry", ago(190))) == "expired"
+    assert told(("express", years_ago(9, plus_days=0))) == "sent"
+
+
+@pytest.mark.req("LAW-EU-03", "LAW-EU-04")
+def test_in_the_union_each_condition_of_the_soft_opt_in_is_needed(countries: Gateway, someone: Someone) -> None:
+    def told(basis: str, *more: str) -> str:
+        person = someone()
+        record(countries, person, basis, "--country", "FR", *more)
+        return outcome(countries, "newsletter", person)
+
+    assert told("soft-opt-in") == "sent"
+    assert told("soft-opt-in", "--family", "editor") == "sent"
+    assert told("sale") == "no-consent"
+    assert told("soft-opt-in", "--family", "hosting") == "no-consent"
+    assert told("soft-opt-in", "--free") == "no-consent"
+
+
+@pytest.mark.req("LAW-EU-01", "LAW-EU-03")
+def test_an_objection_always_succeeds(countries: Gateway, someone: Someone) -> None:
+    person = someone()
+    record(countries, person, "soft-opt-in", "--country", "FR")
+    countries.run("suppressions", "add", person, "--scope", "all-marketing", "--reason", "objected")
+    assert outcome(countries, "newsletter", person) == "objected"
+    record(countries, person, "sale")
+    assert outcome(countries, "newsletter", person) == "objected"
+
+
+@pytest.mark.req("CON-01", "CON-08", "LAW-XX-03")
+def test_a_decision_is_explained_by_what_was_known_then(countries: Gateway, someone: Someone) -> None:
+    person = someone()
+    record(countries, person, "express", "--country", "US")
+    events = countries.json("consent", "show", person)
+    opted_in = next(one for one in events if one["type"] == "EXPRESS_OPT_IN")
+    then = datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+    countries.run("suppressions", "add", person, "--scope", "topic", "--topic", TOPIC, "--reason", "unsubscribed")
+    before = countries.json("explain", person, "--topic", TOPIC, "--at", then)
+    assert (before["action"], before["evidence"]) == ("send", [opted_in["seq"]])
+    assert before["rules"].endswith("US/2026-11")
+    now = countries.run("--json", "explain", person, "--topic", TOPIC, check=False)
+    assert now.returncode == 1 and '"unsubscribed"' in now.stdout
