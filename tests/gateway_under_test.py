@@ -359,8 +359,8 @@ def fetch(
     ca: Path | None = None,
 ) -> Answer:
     request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
-    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))
-    opener = urllib.request.build_opener(_NoRedirect, tls)
+    tls = [urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))] if ca else []
+    opener = urllib.request.build_opener(_NoRedirect, *tls)
     try:
         with opener.open(request, timeout=20) as response:
             return Answer(response.status, response.headers, response.read())
