@@ -100,13 +100,19 @@ class SqliteSpool:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._start_noting)
 
     def due(self) -> list[Waiting]:
-        now, found = epoch(self._now()), []
-        kind: tuple[int, str] = (-1, "")
+        now = epoch(self._now())
         with reading(self._path):
-            while kind := self._reader.execute(_NEXT_KIND, kind).fetchone():
-                if self._reader.execute(_IS_DUE, (*kind, now)).fetchone():
-                    found.append(Waiting(Priority(kind[0]), kind[1]))
-        return found
+            due = [kind for kind in self._kinds() if self._reader.execute(_IS_DUE, (*kind, now)).fetchone()]
+        return [Waiting(Priority(priority), stream) for priority, stream in due]
+
+    def _kinds(self) -> Iterator[tuple[int, str]]:
+        """Yield each priority and stream of which something waits, by look-ups that take no longer where more waits."""
+        kind: tuple[int, str] = (-1, "")
+        while kind := (
+            self._reader.execute(_NEXT_STREAM, kind).fetchone()
+            or self._reader.execute(_NEXT_PRIORITY, kind[:1]).fetchone()
+        ):
+            yield kind
 
     async def claim(self, kinds: Sequence[Waiting], limit: int, octets: int) -> list[Claimed]:
         now, owner = epoch(self._now()), self._leases.owner
@@ -401,8 +407,12 @@ def _due_rows(connection: Connection, now: int, kinds: Sequence[Waiting], limit:
     return rows
 
 
-_NEXT_KIND = (
-    "SELECT priority, stream FROM recipients WHERE owner IS NULL AND due > 0 AND (priority, stream) > (?, ?)"
+_NEXT_STREAM = (
+    "SELECT priority, stream FROM recipients WHERE owner IS NULL AND due > 0 AND priority = ? AND stream > ?"
+    " ORDER BY stream LIMIT 1"
+)
+_NEXT_PRIORITY = (
+    "SELECT priority, stream FROM recipients WHERE owner IS NULL AND due > 0 AND priority > ?"
     " ORDER BY priority, stream LIMIT 1"
 )
 _IS_DUE = (
