@@ -35,6 +35,9 @@ OLDEST_SQLITE = (3, 51, 3)
 LOG_OCTETS = 32 * 1024 * 1024
 """Octets of write-ahead log from which it is begun anew, at the cost of a moment in which nobody writes."""
 
+CACHE_KIB = 4096
+"""Of pages, for each connection: a process has half a dozen, and what they leave to the system is shared by all."""
+
 BUSY_SECONDS = 10
 PATIENCE_SECONDS = 15
 """How long a caller waits for the lock before it hears `StoreUnavailable` (451 at the door)."""
@@ -60,7 +63,7 @@ def connect(path: Path, *, read_only: bool = False, create: bool = False, patien
             timeout=BUSY_SECONDS if patience is None else patience,
         )
         for pragma in (
-            *("synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=0", "cache_size=-16384"),
+            *("synchronous=FULL", "secure_delete=ON", "wal_autocheckpoint=0", f"cache_size=-{CACHE_KIB}"),
             f"journal_size_limit={LOG_OCTETS}",
         ):
             connection.execute(f"PRAGMA {pragma}")
