@@ -29,6 +29,7 @@ from gateway.address import Address
 from gateway.errors import Malformed, RelayUnavailable
 from gateway.model import Alphabet, Copy, Recipient, Reply, Smarthost
 from gateway.smarthost import AMBIGUOUS, Pool, PrepareAgain, Timeouts, Turnstile
+from gateway.smarthost.content import wire
 from gateway.smarthost.conversation import (
     Answer,
     AnswerReader,
@@ -41,7 +42,6 @@ from gateway.smarthost.conversation import (
     alphabet_of,
     opening,
     transaction,
-    wire,
 )
 from gateway.smarthost.route import Endpoint
 from tests.sink import DROP, OFFERED, RESET, SILENCE, Certificate, Sink, make_certificate

@@ -17,15 +17,13 @@ from typing import NamedTuple, TypeVar
 
 from gateway.address import Address
 from gateway.errors import Malformed, RelayUnavailable
-from gateway.model import Alphabet, Copy, Recipient, Reply, Segment
+from gateway.model import Alphabet, Copy, Recipient, Reply
+from gateway.smarthost.content import header_of, is_8bit, wire
 
 AMBIGUOUS = Reply(451, "4.4.2", "connection lost after the final dot: the copy may have been relayed")
 
 _ANSWER_LIMIT = 64 * 1024
 _TEXT_LIMIT = 500
-_CHUNK = 256 * 1024
-_SMALL = 16 * 1024
-_SMALL_AT_ONCE = 16
 _CLOSING = 421
 _GO_AHEAD = 354
 
@@ -241,7 +239,7 @@ def obstacle(copy: Copy, extensions: frozenset[str]) -> Reply | None:
     """
     if "SMTPUTF8" not in extensions and _needs_smtputf8(copy):
         return _NO_UTF8
-    if "8BITMIME" not in extensions and _is_8bit(copy):
+    if "8BITMIME" not in extensions and is_8bit(copy.segments):
         return Reply(554, "5.6.3", "the smarthost does not take 8-bit content, and it was not converted")
     return None
 
@@ -251,59 +249,6 @@ def command(text: str) -> bytes:
     if _CONTROLS.search(text):
         raise ValueError("a control character in what would be one line")
     return text.encode() + b"\r\n"
-
-
-def wire(segments: Iterable[Segment]) -> Iterator[bytes]:
-    """Yield the content as it goes on the wire: leading dots doubled, the final dot last (RFC 5321 §4.5.2).
-
-    Pieces are at most a little over 256 KiB; small ones are joined, since each costs a system call. Raises `ValueError`
-    at a bare CR, bare LF or NUL: nothing is repaired here, because it is signed already.
-    """
-    small = list[bytes]()
-    for piece in _stuffed(segments):
-        small.append(piece)
-        if len(piece) > _SMALL or len(small) == _SMALL_AT_ONCE:
-            yield b"".join(small)
-            small.clear()
-    yield b"".join(small)
-
-
-def _stuffed(segments: Iterable[Segment]) -> Iterator[bytes]:
-    last = b"\n"
-    for chunk in _chunks(segments):
-        _refuse_bare(chunk, last)
-        if last == b"\n" and chunk.startswith(b"."):
-            yield b"."
-        yield chunk.replace(b"\n.", b"\n..")
-        last = chunk[-1:]
-    if last == b"\r":
-        raise ValueError("bare CR at the end of the content")
-    yield b".\r\n" if last == b"\n" else b"\r\n.\r\n"
-
-
-def _chunks(segments: Iterable[Segment]) -> Iterator[bytes]:
-    """Join segments while they are small, and cut those that are large."""
-    small = list[Segment]()
-    for segment in segments:
-        if len(segment) <= _SMALL and len(small) < _SMALL_AT_ONCE:
-            small.append(segment)
-            continue
-        yield from filter(None, [b"".join(small)])
-        small.clear()
-        for start in range(0, len(segment), _CHUNK):
-            yield bytes(segment[start : start + _CHUNK])
-    yield from filter(None, [b"".join(small)])
-
-
-def _refuse_bare(chunk: bytes, last: bytes) -> None:
-    """Raise unless every CR of `chunk` (after the byte `last`) has its LF, and no LF stands alone."""
-    if last == b"\r":
-        if not chunk.startswith(b"\n"):
-            raise ValueError("bare CR in the content")
-        chunk = chunk[1:]
-    rest = chunk.removesuffix(b"\r").replace(b"\r\n", b"")
-    if b"\r" in rest or b"\n" in rest or b"\0" in rest:
-        raise ValueError("bare CR, bare LF or NUL in the content")
 
 
 def _ask(written: bytes, expected: int, timeout: float, what: str) -> Conversation[Answer]:
@@ -376,7 +321,7 @@ def _envelope_commands(copy: Copy, extensions: frozenset[str]) -> list[bytes]:
 def _mail_parameters(copy: Copy, extensions: frozenset[str]) -> Iterator[str]:
     if "SIZE" in extensions:
         yield f"SIZE={copy.size}"
-    if _is_8bit(copy):
+    if is_8bit(copy.segments):
         yield "BODY=8BITMIME"
     if "SMTPUTF8" in extensions and _has_utf8(copy):
         yield "SMTPUTF8"
@@ -404,14 +349,6 @@ def _in_ascii(path: str) -> str:
     return path if path.isascii() else Address.parse(path).ascii_text
 
 
-def _is_8bit(copy: Copy) -> bool:
-    return not all(map(_is_ascii, copy.segments))
-
-
-def _is_ascii(segment: Segment) -> bool:
-    return segment.isascii() if isinstance(segment, bytes) else all(chunk.isascii() for chunk in _chunks([segment]))
-
-
 def _has_utf8(copy: Copy) -> bool:
     """Addresses decide; the header only where the submitter declared it (a raw 8-bit header may be old Latin-1)."""
     if not copy.reverse_path.isascii() or any(to.address.needs_smtputf8 for to in copy.recipients):
@@ -420,22 +357,13 @@ def _has_utf8(copy: Copy) -> bool:
 
 
 def _has_utf8_header(copy: Copy) -> bool:
-    return "SMTPUTF8" in copy.options and not _header(copy.segments).isascii()
+    return "SMTPUTF8" in copy.options and not header_of(copy.segments).isascii()
 
 
 def _needs_smtputf8(copy: Copy) -> bool:
     """True where there is no other way to write the reverse path, or the header."""
     path = copy.reverse_path
     return not (path.isascii() or Address.parse(path).ascii_text) or _has_utf8_header(copy)
-
-
-def _header(segments: Iterable[Segment]) -> bytes:
-    read = b""
-    for chunk in _chunks(segments):
-        read += chunk
-        if b"\r\n\r\n" in read:
-            break
-    return read.partition(b"\r\n\r\n")[0]
 
 
 def _pipelined(commands: Sequence[bytes], timeouts: Timeouts) -> Conversation[list[Answer]]:
