@@ -6,10 +6,12 @@ for matching only. Consent matches narrowly (`key`), suppression broadly (`broad
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import idna
 
@@ -69,6 +71,18 @@ class Address:
             return self.text
         return f"{self.local}@{domain_key(self.domain)}" if self.local.isascii() else ""
 
+    @property
+    def list_digests(self) -> tuple[bytes, ...]:
+        """The digests under which lists of the trade may name this mailbox: MD5 and SHA-256 (SUP-11, SUP-12).
+
+        What is hashed is lower-case UTF-8 in NFC; of an internationalised domain both spellings are tried.
+        """
+        local, _, domain = self.key.rpartition("@")
+        lower = unicodedata.normalize("NFC", local.lower())
+        domains = {domain, unicodedata.normalize("NFC", self.domain.lower()), _unicode_domain(domain)}
+        texts = [f"{lower}@{one}".encode() for one in sorted(domains)]
+        return tuple(make(one).digest() for one in texts for make in (_md5, hashlib.sha256))
+
     def __str__(self) -> str:
         return self.text
 
@@ -85,6 +99,20 @@ def domain_key(domain: str) -> str:
         return idna.encode(bare, uts46=True, transitional=False).decode("ascii").lower()
     except idna.IDNAError as error:
         raise Malformed("the domain is not a valid internationalised name") from error
+
+
+def _md5(octets: bytes) -> Any:
+    return hashlib.md5(octets, usedforsecurity=False)
+
+
+def _unicode_domain(domain: str) -> str:
+    """Return a domain of A-labels as people write it; what cannot be read stays as it is."""
+    if "xn--" not in domain:
+        return domain
+    try:
+        return unicodedata.normalize("NFC", idna.decode(domain))
+    except idna.IDNAError:
+        return domain
 
 
 @lru_cache(maxsize=65536)

@@ -43,6 +43,7 @@ class EventType(StrEnum):
     ACCOUNT_CLOSED = "ACCOUNT_CLOSED"
     HOLD_PLACED = "HOLD_PLACED"
     HOLD_RELEASED = "HOLD_RELEASED"
+    IMPORT_UNDONE = "IMPORT_UNDONE"
 
 
 class Basis(StrEnum):
@@ -128,7 +129,8 @@ class Suppression:
     """A standing "do not send": the event, how much it covers (`topic` is "" unless the scope is one), why.
 
     `released` are the topics that a confirmed opt-in has taken out of a wide one since: consent to one topic never
-    releases another (POL-03). One that is `linked` was said from another address of the same person (CON-16).
+    releases another (POL-03). One that is `linked` was said from another address of the same person (CON-16), and one
+    that is `imported` stood in the file of that import, which can be undone.
     """
 
     event: int
@@ -138,6 +140,7 @@ class Suppression:
     at: datetime
     released: tuple[str, ...] = ()
     linked: bool = False
+    imported: int = 0
 
     def covers(self, topic: str, *, partner: bool) -> bool:
         """True where this suppression stops promotional mail on the topic."""
@@ -193,12 +196,14 @@ class Standing:
         if event.type not in _SUPPRESSING:
             return None
         said = [one for one in self.suppressions if _says(one, event) and not one.released]
-        return next((one.event for one in said if not one.linked or "linked" in event.facts), None)
+        own = [one for one in said if not one.imported or "import" in event.facts]
+        return next((one.event for one in own if not one.linked or "linked" in event.facts), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads; what is empty is left out, since every decision reads it."""
         further = {
             "linked": [one.event for one in self.suppressions if one.linked],
+            "imported": [[one.event, one.imported] for one in self.suppressions if one.imported],
             "places": [[one.country, one.source] for one in self.places],
             "products": list(self.products),
             "reconsents": list(self.reconsents),
@@ -217,6 +222,7 @@ class Standing:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Standing:
         linked = frozenset(raw.get("linked", ()))
+        imported = dict(raw.get("imported", ()))
         return cls(
             permissions=tuple(
                 Permission(seq, Basis(basis), topic, datetime.fromisoformat(at), *rest)
@@ -224,7 +230,9 @@ class Standing:
             ),
             suppressions=tuple(
                 Suppression(
-                    seq, Scope(scope), topic, Reason(reason), datetime.fromisoformat(at), tuple(released), seq in linked
+                    *(seq, Scope(scope), topic, Reason(reason), datetime.fromisoformat(at), tuple(released)),
+                    linked=seq in linked,
+                    imported=imported.get(seq, 0),
                 )
                 for seq, scope, topic, reason, at, *released in raw["suppressions"]
             ),
@@ -245,8 +253,13 @@ NOTHING_KNOWN = Standing()
 
 
 def fold(history: Iterable[Event]) -> Standing:
-    """Fold a person's events, in the order in which they were recorded, into what stands now."""
-    return reduce(Standing.after, history, NOTHING_KNOWN)
+    """Fold a person's events, in the order in which they were recorded, into what stands now.
+
+    What an import brought that was undone later is as if it had never been.
+    """
+    events = list(history)
+    undone = {event.facts["import"] for event in events if event.type is EventType.IMPORT_UNDONE}
+    return reduce(Standing.after, (one for one in events if one.facts.get("import") not in undone), NOTHING_KNOWN)
 
 
 # What each suppressing event amounts to: its default scope and the slug a refusal will name.
@@ -279,7 +292,8 @@ def _suppress(standing: Standing, event: Event) -> Standing:
     others = tuple(one for one in standing.suppressions if not _says(one, event))
     at = max([event.at, *(one.at for one in said)])
     linked = "linked" in event.facts and all(one.linked for one in said)
-    return replace(standing, suppressions=(*others, Suppression(event.seq, *_extent(event), at, linked=linked)))
+    new = Suppression(event.seq, *_extent(event), at, linked=linked, imported=event.facts.get("import", 0))
+    return replace(standing, suppressions=(*others, new))
 
 
 _BASES: dict[EventType, Basis] = {
@@ -319,8 +333,13 @@ def _order(permission: Permission) -> tuple[int, int]:
 
 
 def _confirm(standing: Standing, event: Event) -> Standing:
-    """A confirmed opt-in, newer than the "no", is the only event of the person's own that ends one (§1.3)."""
+    """A confirmed opt-in, newer than the "no", is the only event of the person's own that ends one (§1.3).
+
+    One that a file claims ends none, whatever times it names (CON-14).
+    """
     permitted = _permit(standing, event)
+    if "import" in event.facts:
+        return permitted
     lasting = (_outlived(one, event) for one in permitted.suppressions)
     return replace(permitted, suppressions=tuple(one for one in lasting if one))
 

@@ -62,7 +62,8 @@ HOUSE: dict[str, set[str]] = {
     "supervisor": set(),
     "installation": SHELL,
     "watch": SHELL - {"config"} | {"installation"},
-    "cli": SHELL | {"installation", "service"},
+    "imports": NOUNS | {"consent"},
+    "cli": SHELL | {"installation", "imports", "service"},
     "__init__": set(),
     "__main__": {"cli"},
 }

@@ -72,9 +72,9 @@ def suppressions_check(desk: Desk, address: Address) -> None:
 @pass_desk
 def suppressions_add(desk: Desk, address: Address, scope: str, topic: str, reason: str, why: str) -> None:
     """Record somebody's "no", however it reached us."""
-    covered = _covered(desk, scope, topic)
+    extent = covered(desk, scope, topic)
     facts = {"channel": "operator", "operator": operator(), "why": why}
-    event = NewEvent(SUPPRESSING[reason], address, desk.now(), topic, covered, facts, {"address": address.text})
+    event = NewEvent(SUPPRESSING[reason], address, desk.now(), topic, extent, facts, {"address": address.text})
     (recorded,) = desk.with_store(lambda store: store.people.record([event]))
     desk.say(f"{address} is suppressed (event {recorded.seq})", address=address.text, event=recorded.seq)
 
@@ -87,14 +87,14 @@ def suppressions_add(desk: Desk, address: Address, scope: str, topic: str, reaso
 @pass_desk
 def suppressions_remove(desk: Desk, address: Address, scope: str, topic: str, why: str) -> None:
     """Lift a suppression that should not stand; the ledger keeps both, and the reason."""
-    covered = _covered(desk, scope, topic)
+    extent = covered(desk, scope, topic)
 
     async def lift(store: Store) -> Event | None:
         (facts,) = await store.people.facts([address])
-        if all((one.scope, one.topic) != (covered, topic) for one in facts.standing.suppressions):
+        if all((one.scope, one.topic) != (extent, topic) for one in facts.standing.suppressions):
             return None
         told = {"channel": "operator", "operator": operator(), "why": why}
-        event = NewEvent(EventType.SUPPRESSION_LIFTED, facts.person, desk.now(), topic, covered, told)
+        event = NewEvent(EventType.SUPPRESSION_LIFTED, facts.person, desk.now(), topic, extent, told)
         (recorded,) = await store.people.record([event])
         return recorded
 
@@ -118,13 +118,14 @@ def _suppressions(address: Address | None, standing: Standing) -> list[dict[str,
     ]
 
 
-def _covered(desk: Desk, scope: str, topic: str) -> Scope:
-    covered = Scope(scope)
-    if (covered is Scope.TOPIC) != bool(topic):
+def covered(desk: Desk, scope: str, topic: str) -> Scope:
+    """Return the scope that the options name; raises `UsageError` for a topic too many, too few or unknown."""
+    extent = Scope(scope)
+    if (extent is Scope.TOPIC) != bool(topic):
         raise click.UsageError("--topic goes with --scope topic, and only with it")
     if topic:
         known_topic(desk, topic)
-    return covered
+    return extent
 
 
 COMMANDS = (suppressions,)

@@ -112,7 +112,9 @@ class SqlitePeople:
 
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
         now = self._now()
-        return await self._writer.do(lambda connection: [_append(connection, self._ring, one, now) for one in events])
+        return await self._writer.do(
+            lambda connection: [append_event(connection, self._ring, one, now) for one in events]
+        )
 
     async def opt_out(self, events: Sequence[NewEvent]) -> None:
         """As the interface says. While the people store is known to be away, nobody is kept waiting for it."""
@@ -197,7 +199,7 @@ class SqlitePeople:
         def put(connection: Connection) -> None:
             put_login(connection, record, self._now())
             for one in record.login.test_recipients:
-                _person(connection, self._ring, Address.parse(one), self._now())
+                person_of(connection, self._ring, Address.parse(one), self._now())
 
         await self._order(put)
 
@@ -336,9 +338,9 @@ def _digest(key: bytes, address_key: str) -> bytes:
     return hmac.digest(key, address_key.encode("utf-8"), hashlib.sha256)
 
 
-def _append(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewEvent, now: datetime) -> Event:
+def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewEvent, now: datetime) -> Event:
     """Append one event, or return the line that already says it."""
-    address_id, standing = _person(connection, ring, new.person, now)
+    address_id, standing = person_of(connection, ring, new.person, now)
     earlier = standing.told_before(new)
     if earlier:
         return event_of(connection.execute(f"{_EVENTS} WHERE e.seq = ?", (earlier,)).fetchone())
@@ -361,7 +363,7 @@ def _append(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewE
     return event
 
 
-def _person(
+def person_of(
     connection: Connection, ring: Sequence[tuple[int, bytes]], person: Address | bytes, now: datetime
 ) -> tuple[bytes, Standing]:
     """Return the person's id and standing; whoever is not known yet becomes known."""
@@ -377,7 +379,23 @@ def _person(
     connection.execute("INSERT INTO people VALUES (?, ?, ?, ?)", (address_id, text, standing, timestamp(now)))
     if isinstance(person, Address):
         _add_keys(connection, ring, person, address_id)
+        return address_id, recall(connection, ring, person, address_id, now)
     return address_id, NOTHING_KNOWN
+
+
+def recall(
+    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, person: bytes, now: datetime
+) -> Standing:
+    """Give somebody the "no" that an imported list of digests holds for them; return their standing (SUP-11)."""
+    for digest in address.list_digests:
+        rows = connection.execute("SELECT scope, topic, import FROM digest_entries WHERE digest = ?", (digest,))
+        for scope, topic, number in rows.fetchall():
+            facts = {"channel": "import", "import": number, "digest": digest.hex()}
+            event = NewEvent(EventType.UNSUBSCRIBE, person, now, topic, Scope(scope), facts, {"address": address.text})
+            seq = append_event(connection, ring, event, now).seq
+            connection.execute("INSERT OR IGNORE INTO import_chunks VALUES (?, ?, ?)", (number, seq, seq))
+    (standing,) = connection.execute("SELECT standing FROM people WHERE address_id = ?", (person,)).fetchone()
+    return _standing(standing)
 
 
 def _add_keys(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, address_id: bytes) -> None:

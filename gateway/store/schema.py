@@ -94,6 +94,31 @@ PEOPLE = (
         at TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE imports (
+        number INTEGER PRIMARY KEY,
+        file TEXT NOT NULL,
+        format TEXT NOT NULL,
+        by TEXT NOT NULL,
+        state TEXT NOT NULL,
+        counts TEXT NOT NULL,
+        leans_on TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    CREATE TABLE import_chunks (
+        import INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        PRIMARY KEY (import, first)
+    ) WITHOUT ROWID;
+    CREATE TABLE digest_entries (
+        digest BLOB NOT NULL,
+        scope TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        import INTEGER NOT NULL,
+        PRIMARY KEY (digest, scope, topic, import)
+    ) WITHOUT ROWID;
+    """,
 )
 
 SPOOL = (

@@ -15,6 +15,7 @@ from gateway.errors import StoreUnavailable
 from gateway.model import KeyRing
 from gateway.store import Now, ReportMaker, Store, disk
 from gateway.store.condition import Condition
+from gateway.store.imports import SqliteImports
 from gateway.store.journal import Journal
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
 from gateway.store.leases import Leases, anyone_lives
@@ -116,6 +117,10 @@ class DataFolder:
     def open_people(self, condition: Condition, now: Now) -> SqlitePeople:
         """Open the people store alone; where it is away, what this machine remembers of it must do."""
         return SqlitePeople(self.people, self.address_ring(), now, self.standby(condition))
+
+    def open_imports(self, now: Now) -> SqliteImports:
+        """Open what brings in many events at once, and takes them back."""
+        return SqliteImports(self.people, self.address_ring(), now)
 
     def standby(self, condition: Condition) -> Standby:
         return Standby(condition, Journal(self.journal, condition), Snapshot(self.snapshot))

@@ -1,0 +1,292 @@
+"""Commands that take in other systems' files: what they would do, doing it, and undoing it.
+
+The rule that must not be broken: the whole file has been read, and its preview told, before the first of its rows is
+applied; then opt-outs go first. What a file means is for `gateway.imports`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.progress import Progress
+
+from gateway.address import Address
+from gateway.cli.output import Desk, pass_desk
+from gateway.cli.people import consent, known_topic, operator
+from gateway.cli.suppressions import SCOPE, covered, suppressions
+from gateway.consent import NewEvent
+from gateway.errors import Malformed
+from gateway.imports.formats import CONFIRMED, NAMES, OPT_IN
+from gateway.imports.plan import Effect, Terms, effect, leans_on
+from gateway.imports.readers import read
+from gateway.imports.rows import BadRow, Found, Row, WrongFile
+from gateway.imports.stage import Stage, stage
+from gateway.model import Scope
+from gateway.store import Notice, Store
+from gateway.store.imports import UNDONE, Import, SqliteImports
+
+T = TypeVar("T")
+
+_READ_AT_ONCE = 2000
+_APPLY_AT_ONCE = 1000
+_DIGESTS_AT_ONCE = 500
+_TOO_MANY = 100_000
+_NAMED = 20
+"""How many people the preview names whose confirmed opt-in an older opt-out overrides."""
+
+PREVIEW = -1
+"""The number of an import that only looks."""
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FORMAT = click.Choice(NAMES)
+
+
+@dataclass
+class Tally:
+    """What has been found so far."""
+
+    format: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+    overridden: list[str] = field(default_factory=list)
+    leans_on: set[int] = field(default_factory=set)
+
+    def add(self, before: Any, event: NewEvent) -> None:
+        found = effect(before, event)
+        self.counts[found] += 1
+        if found is Effect.OVERRIDES and len(self.overridden) < _NAMED:
+            self.overridden.append(str(event.person))
+        self.leans_on |= {leans_on(before, event)} - {0}
+
+
+@suppressions.command("import")
+@click.argument("file", type=FILE)
+@click.option("--scope", type=SCOPE, required=True, help="What the opt-outs cover; a dead address is one for all.")
+@click.option("--topic", default="", help="Needed with --scope topic.")
+@click.option("--format", "form", type=FORMAT, default=None, help="Refuse the file if it is in another one.")
+@click.option("--dry-run", is_flag=True, help="Count what it would do, and change nothing.")
+@pass_desk
+def suppressions_import(desk: Desk, file: Path, scope: str, topic: str, form: str | None, dry_run: bool) -> None:
+    """Take in a file of people who must not be sent to."""
+    _import(desk, file, form or "", Terms(covered(desk, scope, topic), topic, desk.now()), dry_run)
+
+
+@consent.command("import")
+@click.argument("file", type=FILE)
+@click.option("--topic", required=True)
+@click.option("--notice", default="", help="The registered notice under which they opted in; without it, unproven.")
+@click.option("--attested-by", "attested_by", default="", help="Who answers for that; without it, unproven.")
+@click.option("--format", "form", type=FORMAT, default=None, help="Refuse the file if it is in another one.")
+@click.option("--dry-run", is_flag=True, help="Count what it would do, and change nothing.")
+@pass_desk
+def consent_import(
+    desk: Desk, file: Path, topic: str, notice: str, attested_by: str, form: str | None, dry_run: bool
+) -> None:
+    """Take in a file of opt-ins; whoever opted out in it is suppressed for the topic."""
+    known_topic(desk, topic)
+    registered = _notice(desk, notice, topic) if notice else None
+    attested = {"notice": notice, "attested_by": attested_by} if notice and attested_by else {}
+    period = (registered.valid_from, registered.valid_until) if registered else (None, None)
+    _import(desk, file, form or "", Terms(Scope.TOPIC, topic, desk.now(), True, attested, *period), dry_run)
+
+
+@suppressions.command("imports")
+@pass_desk
+def suppressions_imports(desk: Desk) -> None:
+    """List what has been imported, consents too."""
+    rows = [
+        {"import": one.number, "file": one.file, "format": one.format, "by": one.by, "at": one.at, "state": one.state}
+        for one in _with_imports(desk, _all)
+    ]
+    desk.list(rows, ["import", "file", "format", "by", "at", "state"], "nothing has been imported")
+
+
+@suppressions.command("undo")
+@click.argument("number", type=int, metavar="IMPORT")
+@pass_desk
+def suppressions_undo(desk: Desk, number: int) -> None:
+    """Take back an import, of suppressions or of consents, as if it had never been."""
+    known = {one.number: one for one in _with_imports(desk, _all)}
+    if number not in known or known[number].state == UNDONE:
+        desk.no(f"there is no import {number} to undo; see assent suppressions imports", undone=0)
+    above = [one.number for one in known.values() if number in one.leans_on and one.state != UNDONE]
+    if above:
+        names = ", ".join(map(str, above))
+        desk.no(f"import {names} said some of the same and did not repeat it; undo that first", undone=0, first=above)
+
+    async def undo(imports: SqliteImports) -> int:
+        people = 0
+        while (portion := await imports.undo(number, operator())) is not None:
+            people += portion
+        return people
+
+    people = _with_imports(desk, undo)
+    desk.say(f"import {number} is undone: {people} people", undone=number, people=people)
+
+
+def _notice(desk: Desk, name: str, topic: str) -> Notice:
+    found = [one for one in desk.with_store(lambda store: store.people.notices()) if one.name == name]
+    if not found or found[0].topic != topic:
+        desk.no(f"there is no notice {name} for {topic}", notice=name, topic=topic)
+    return found[0]
+
+
+async def _all(imports: SqliteImports) -> list[Import]:
+    return imports.all()
+
+
+def _with_imports(desk: Desk, work: Callable[[SqliteImports], Awaitable[T]]) -> T:
+    async def run() -> T:
+        imports = desk.folder().open_imports(desk.now)
+        try:
+            return await work(imports)
+        finally:
+            await imports.close()
+
+    return asyncio.run(run())
+
+
+def _import(desk: Desk, file: Path, form: str, terms: Terms, dry_run: bool) -> None:
+    """Read all of a file, then apply what stands in it, or only count that."""
+    tally = Tally()
+    with stage(desk.folder().root) as staged, Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
+        try:
+            errors = _read(file, form, terms, staged, tally)
+        except (WrongFile, OSError) as error:
+            _refuse(desk, str(error))
+        step = bar.add_task("would apply" if dry_run else "applying", total=len(staged))
+        number = 0
+        if dry_run:
+            _preview(desk, staged, terms, tally, partial(bar.advance, step))
+        else:
+            number = _with_imports(
+                desk, lambda imports: _apply(imports, file, staged, terms, tally, partial(bar.advance, step))
+            )
+    _report(desk, number, tally, errors)
+
+
+def _refuse(desk: Desk, sentence: str) -> NoReturn:
+    desk.no(f"{sentence}. Nothing was imported.", error=sentence)
+
+
+def _read(file: Path, form: str, terms: Terms, staged: Stage, tally: Tally) -> Path | None:
+    """Fill the stage; return the file beside that tells the lines which cannot be used, if there are any."""
+    bad: list[BadRow] = []
+    found = _usable(read(file, form), terms, tally)
+    while portion := list(islice(found, _READ_AT_ONCE)):
+        staged.add(one for one in portion if not isinstance(one, BadRow))
+        bad += [one for one in portion if isinstance(one, BadRow)]
+        if len(bad) > _TOO_MANY:
+            raise WrongFile(
+                f"{file.name} has more than {_TOO_MANY} lines that cannot be used; the first, line"
+                f" {bad[0].line}: {bad[0].why}"
+            )
+    tally.counts["rows that cannot be used"] += len(bad)
+    return _write_beside(file, bad) if bad else None
+
+
+def _write_beside(file: Path, bad: Sequence[BadRow]) -> Path:
+    beside = file.with_name(f"{file.name}.errors.csv")
+    with beside.open("w", encoding="utf-8", errors="replace", newline="") as told:
+        lines = csv.writer(told)
+        lines.writerow(["line", "text", "why"])
+        lines.writerows((one.line, one.text, one.why) for one in bad)
+    return beside
+
+
+def _usable(rows: Iterator[tuple[str, Found]], terms: Terms, tally: Tally) -> Iterator[tuple[str, Row] | BadRow]:
+    """Yield what says something of somebody who can be named, with the key under which that counts once."""
+    for tally.format, row in rows:
+        tally.counts["rows"] += 1
+        if isinstance(row, BadRow):
+            yield row
+        else:
+            yield from _of_row(row, terms, tally)
+
+
+def _of_row(row: Row, terms: Terms, tally: Tally) -> Iterator[tuple[str, Row] | BadRow]:
+    is_consent = row.type is not None and row.type in (OPT_IN, CONFIRMED)
+    if row.algorithm and terms.takes_consents:
+        yield BadRow(row.line, row.subject, "a digest is no proof of an opt-in")
+    elif row.algorithm:
+        yield row.subject.lower(), row
+    elif is_consent and not terms.takes_consents:
+        tally.counts["opt-ins passed over"] += 1
+    elif is_consent and row.at and row.at > terms.now:
+        yield BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
+    else:
+        try:
+            yield Address.parse(row.subject.strip()).key, row
+        except Malformed as error:
+            yield BadRow(row.line, row.subject[:200], str(error))
+
+
+def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally, advance: Callable[[int], None]) -> None:
+    async def look(store: Store) -> None:
+        rows = staged.rows()
+        while portion := list(islice(rows, _APPLY_AT_ONCE)):
+            people = [(one, Address.parse(one.subject.strip())) for one in portion if not one.algorithm]
+            known = await store.people.facts([address for _, address in people])
+            for (row, address), facts in zip(people, known, strict=True):
+                tally.add(facts.standing, terms.event(row, address, PREVIEW))
+            tally.counts[Effect.DIGEST] += len(portion) - len(people)
+            advance(len(portion))
+
+    desk.with_store(look)
+
+
+async def _apply(
+    imports: SqliteImports, file: Path, staged: Stage, terms: Terms, tally: Tally, advance: Callable[[int], None]
+) -> int:
+    number = await imports.begin(str(file), operator())
+    rows = staged.rows()
+    while portion := list(islice(rows, _APPLY_AT_ONCE)):
+        digests = [bytes.fromhex(one.subject) for one in portion if one.algorithm]
+        for first in range(0, len(digests), _DIGESTS_AT_ONCE):
+            await imports.add_digests(number, digests[first : first + _DIGESTS_AT_ONCE], terms.scope, terms.topic)
+        tally.counts[Effect.DIGEST] += len(digests)
+        people = [(one, Address.parse(one.subject.strip())) for one in portion if not one.algorithm]
+        await _record(imports, number, [terms.event(row, address, number) for row, address in people], tally)
+        advance(len(portion))
+    if tally.counts[Effect.DIGEST]:
+        await _match(imports)
+    await imports.finish(number, tally.format, tally.counts, sorted(tally.leans_on))
+    return number
+
+
+async def _record(imports: SqliteImports, number: int, events: Sequence[NewEvent], tally: Tally) -> None:
+    while events:
+        before = await imports.apply(number, events)
+        for standing, event in zip(before, events, strict=False):
+            tally.add(standing, event)
+        events = events[len(before) :]
+
+
+async def _match(imports: SqliteImports) -> None:
+    """Look for known people among the digests."""
+    after: bytes | None = b""
+    while after is not None:
+        after = await imports.match_digests(after)
+
+
+def _report(desk: Desk, number: int, tally: Tally, errors: Path | None) -> None:
+    counts = {str(name): count for name, count in tally.counts.items() if count}
+    told: dict[str, Any] = {"format": tally.format, "counts": counts, "import": number or None}
+    if tally.overridden:
+        told["confirmed_later"] = tally.overridden
+    if errors:
+        told["errors"] = str(errors)
+    desk.tell(told if desk.as_json else {name: one for name, one in {**told, **counts}.items() if name != "counts"})
+
+
+COMMANDS: tuple[click.Command, ...] = ()
+"""None of its own: what is here belongs to the groups `suppressions` and `consent`."""

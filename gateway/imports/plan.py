@@ -1,0 +1,89 @@
+"""What a row of a file becomes in the ledger, and what that changes for whom.
+
+The rule that must not be broken: an opt-in without a notice, somebody who attests it and a time of its own is kept as
+unproven, which permits nothing (CON-13). A claim that lies in the future is no claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from gateway.address import Address
+from gateway.consent import EventType, NewEvent, Standing
+from gateway.imports.rows import Row
+from gateway.model import Scope
+
+
+class Effect(StrEnum):
+    """What one row does to one person; the names are those of the preview."""
+
+    SUPPRESSED = "suppressed"
+    ALREADY = "already suppressed"
+    OVERRIDES = "overrides a newer confirmed opt-in"
+    DIGEST = "kept as a digest"
+    EXPRESS = "express"
+    CONFIRMED = "confirmed"
+    UNPROVEN = "unproven"
+    BLOCKED = "opt-in recorded, but a suppression stands"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which terms the rows of one file are taken.
+
+    `scope` is None where only consents are wanted and an opt-out in the same file is one of `topic`. A notice counts
+    from `valid_from` until `valid_until`.
+    """
+
+    scope: Scope
+    topic: str
+    now: datetime
+    takes_consents: bool = False
+    attested: Mapping[str, str] = field(default_factory=dict)
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+
+    def event(self, row: Row, person: Address, number: int) -> NewEvent:
+        """Return what a row becomes; `number` is the import's."""
+        facts: dict[str, Any] = {"channel": "import", "import": number, "line": row.line}
+        personal = {"address": person.text}
+        kind = row.type or EventType.UNSUBSCRIBE
+        if kind not in (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED):
+            at = min(row.at or self.now, self.now)
+            scope = Scope.ADDRESS if kind is EventType.HARD_BOUNCE else self.scope
+            topic = self.topic if scope is Scope.TOPIC else ""
+            return NewEvent(kind, person, at, topic, scope, facts, personal)
+        if not self._is_proven(row.at):
+            facts["provenance"] = "unproven"
+            return NewEvent(EventType.EXPRESS_OPT_IN, person, row.at or self.now, self.topic, None, facts, personal)
+        facts |= {"provenance": "attested", **self.attested}
+        return NewEvent(kind, person, row.at or self.now, self.topic, None, facts, personal)
+
+    def _is_proven(self, at: datetime | None) -> bool:
+        if not self.attested or at is None or self.valid_from is None:
+            return False
+        return self.valid_from <= at and (self.valid_until is None or at < self.valid_until)
+
+
+def effect(before: Standing, event: NewEvent) -> Effect:
+    """Return what an event does to somebody for whom this stood before."""
+    if event.scope:
+        if before.told_before(event):
+            return Effect.ALREADY
+        confirmed = [one for one in before.permissions if one.basis == "confirmed" and one.at > event.at]
+        return Effect.OVERRIDES if confirmed else Effect.SUPPRESSED
+    if before.suppression(event.topic, partner=False):
+        return Effect.BLOCKED
+    if event.facts["provenance"] == "unproven":
+        return Effect.UNPROVEN
+    return Effect.CONFIRMED if event.type is EventType.OPT_IN_CONFIRMED else Effect.EXPRESS
+
+
+def leans_on(before: Standing, event: NewEvent) -> int:
+    """Return the import whose entry says already what this one would; 0 for none."""
+    said = before.told_before(event)
+    return next((one.imported for one in before.suppressions if one.event == said), 0)

@@ -1,0 +1,195 @@
+"""Reading a file row by row: which format it is in, then what it says.
+
+The rule that must not be broken: what is read is UTF-8 (or UTF-16 with its mark) of one known format, else the file is
+refused with one sentence, and nothing of it has been used. Memory is that of a row, except for JSON documents.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import orjson
+
+from gateway.imports.formats import LISTINGS, OPT_OUT, TABLES, Listing, Table, reason
+from gateway.imports.rows import BadRow, Fields, Found, Row, WrongFile, algorithm_of, guarded
+
+_HEADER_OCTETS = 65536
+_Records = Iterator[tuple[int, list[str] | BadRow]]
+_ADDRESS_COLUMNS = ("email", "e-mail", "email address", "address", "emailaddress")
+
+
+def read(path: Path, wanted: str = "") -> Iterator[tuple[str, Found]]:
+    """Yield each row of a file with the format it was read as; raises `WrongFile`."""
+    with path.open("rb") as file:
+        is_archive = zipfile.is_zipfile(file)
+        file.seek(0)
+        if is_archive:
+            yield from _of_zip(path.name, file, wanted)
+        else:
+            yield from _of_text(path.name, file, wanted)
+
+
+def _of_zip(name: str, file: BinaryIO, wanted: str) -> Iterator[tuple[str, Found]]:
+    """Read the three tables of a Mailchimp export, whatever else is in the archive."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            tables = [one for one in archive.namelist() if one.lower().endswith(".csv") and not one.startswith("__")]
+            if not tables:
+                raise WrongFile(f"{name} is an archive without a table (.csv) in it")
+            for one in tables:
+                with archive.open(one) as member:
+                    yield from _of_text(f"{name}: {one}", io.BytesIO(member.read()), wanted or "mailchimp")
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise WrongFile(f"{name} is a broken or locked archive: {error}") from error
+
+
+def _of_text(name: str, file: BinaryIO, wanted: str) -> Iterator[tuple[str, Found]]:
+    start = file.read(_HEADER_OCTETS)
+    file.seek(0)
+    if not start.strip():
+        raise WrongFile(f"{name} is empty")
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = io.TextIOWrapper(file, encoding, newline="")
+    try:
+        head = text.read(2048).lstrip()
+        text.seek(0)
+        yield from (_documents if head[:1] in ("{", "[") else _table_or_list)(name, text, wanted)
+    except UnicodeError as error:
+        raise WrongFile(f"{name} is neither UTF-8 nor UTF-16 text; save it as UTF-8 and try again") from error
+
+
+def _table_or_list(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, Found]]:
+    rows = _csv(text)
+    first = next(((line, row) for line, row in rows if isinstance(row, BadRow) or any(row)), None)
+    if first is None or isinstance(first[1], BadRow):
+        raise WrongFile(f"{name} is no list of addresses and no table")
+    header = [one.strip().lower() for one in first[1]]
+    known = frozenset(header)
+    table = next((one for one in TABLES if one.fits(known) and one.name == (wanted or one.name)), None)
+    if table:
+        yield from ((table.name, found) for found in _of_table(table, header, rows))
+    elif "@" in "".join(first[1]) or algorithm_of(first[1][0].strip()):
+        yield from _of_list(name, [first], rows, wanted)
+    elif len(header) == 1 and header[0] in _ADDRESS_COLUMNS and wanted in ("", "plain"):
+        yield from _of_list(name, [], rows, "plain")
+    else:
+        raise WrongFile(_no_format(name, ", ".join(header)[:200], wanted))
+
+
+def _no_format(name: str, columns: str, wanted: str) -> str:
+    if wanted:
+        return f"{name} is not in the format {wanted}: it begins with {columns}"
+    return f"{name} is in no format that we know: it begins with {columns}"
+
+
+def _csv(text: TextIO) -> _Records:
+    """Yield each record with the line on which it ends; one that is too large, or not a record, is a bad row."""
+    rows = csv.reader(text)
+    while True:
+        try:
+            yield rows.line_num, next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield rows.line_num, BadRow(rows.line_num, "", str(error))
+
+
+def _of_table(table: Table, header: Sequence[str], rows: _Records) -> Iterator[Found]:
+    for before, row in rows:
+        if isinstance(row, BadRow):
+            yield row
+        elif any(row):
+            yield from _of_fields(table, before + 1, row, header)
+
+
+def _of_fields(table: Table, line: int, row: list[str], header: Sequence[str]) -> Iterator[Found]:
+    if len(row) != len(header):
+        yield BadRow(line, ",".join(row)[:200], f"has {len(row)} fields, and the header {len(header)}")
+        return
+    fields: Fields = dict(zip(header, row, strict=True))
+    yield from guarded(line, ",".join(row), lambda: table.read(line, fields))
+
+
+def _of_list(
+    name: str, first: list[tuple[int, list[str] | BadRow]], rows: _Records, wanted: str
+) -> Iterator[tuple[str, Found]]:
+    """Read one address or digest a line, or Amazon's `address,REASON`; a file keeps to what it began with."""
+    begun = ""
+    for before, row in chain(first, rows):
+        line = before + 1
+        if isinstance(row, BadRow):
+            yield begun, row
+            continue
+        words = [one.strip() for one in row]
+        if not any(words):
+            continue
+        kind = "ses" if len(words) == 2 and "@" in words[0] else algorithm_of(words[0]) or "plain"
+        begun = begun or _begun(name, kind, wanted)
+        if kind != begun or len(words) > (2 if kind == "ses" else 1):
+            yield begun, BadRow(line, ",".join(words)[:200], f"not a line of a list of the format {begun}")
+        else:
+            yield from ((kind, one) for one in guarded(line, words[0], partial(_listed, line, words, begun)))
+
+
+def _begun(name: str, kind: str, wanted: str) -> str:
+    if wanted not in ("", kind):
+        raise WrongFile(f"{name} is not in the format {wanted}: it looks like {kind}")
+    return kind
+
+
+def _listed(line: int, words: Sequence[str], kind: str) -> Row:
+    if kind == "ses":
+        return Row(line, words[0], reason(words[1]))
+    return Row(line, words[0], OPT_OUT, algorithm="" if kind == "plain" else kind)
+
+
+def _documents(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, Found]]:
+    """Read one JSON document, or one a line."""
+    whole = text.read()
+    try:
+        document = orjson.loads(whole)
+    except orjson.JSONDecodeError:
+        yield from _lines(name, whole, wanted)
+        return
+    listing, items = _listing(name, document, wanted)
+    for number, item in enumerate(items, 1):
+        yield from _of_item(listing, number, item)
+
+
+def _listing(name: str, document: Any, wanted: str) -> tuple[Listing, list[Any]]:
+    for one in LISTINGS:
+        items = document.get(one.member) if isinstance(document, dict) and one.member else None
+        items = document if isinstance(document, list) and not one.member else items
+        if isinstance(items, list) and one.name == (wanted or one.name):
+            first = items[0] if items else {}
+            if isinstance(first, dict) and one.keys <= first.keys():
+                return one, items
+    raise WrongFile(f"{name} is JSON, but not of {wanted or 'a vendor that we know'}")
+
+
+def _lines(name: str, whole: str, wanted: str) -> Iterator[tuple[str, Found]]:
+    listing: Listing | None = None
+    for number, line in enumerate(whole.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            item = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            if listing is None:
+                raise WrongFile(f"{name} begins like JSON and is not: {error}") from error
+            yield listing.name, BadRow(number, line[:200], "not JSON")
+            continue
+        listing = listing or _listing(name, [item], wanted)[0]
+        yield from _of_item(listing, number, item)
+
+
+def _of_item(listing: Listing, number: int, item: Any) -> Iterator[tuple[str, Found]]:
+    for found in guarded(number, str(item), lambda: listing.read(number, item)):
+        yield listing.name, found

@@ -1,0 +1,86 @@
+"""What every reader yields: a row that says something of somebody, or why a line says nothing.
+
+The rule that must not be broken: a row names the line that it came from, so that whoever must mend a file finds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from gateway.consent import EventType
+from gateway.errors import Malformed
+
+DIGESTS = {32: "md5", 64: "sha256"}
+"""The algorithm of a digest in hexadecimal, by its length."""
+
+_HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One statement of a file. `subject` is an address, or a digest in hexadecimal where `algorithm` names one.
+
+    `type` is what happened, None for somebody who is merely there and says nothing; `at` is None where no time stood.
+    """
+
+    line: int
+    subject: str
+    type: EventType | None
+    at: datetime | None = None
+    algorithm: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A line that cannot be used, and why."""
+
+    line: int
+    text: str
+    why: str
+
+
+Found = Row | BadRow
+Fields = Mapping[str, str]
+
+
+class WrongFile(Exception):
+    """The file as a whole cannot be imported: one sentence for the operator."""
+
+
+def moment(text: str) -> datetime | None:
+    """Read a time as the vendors write it: RFC 3339, RFC 2822 or Unix seconds; None for none; raises `Malformed`.
+
+    A time without a zone is UTC, as Mailchimp's are.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    for read in (_unix, datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            found = read(text)
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
+        except (ValueError, OverflowError, OSError):
+            continue
+    raise Malformed(f"not a time: {text[:40]}")
+
+
+def _unix(text: str) -> datetime:
+    return datetime.fromtimestamp(float(text), UTC)
+
+
+def algorithm_of(text: str) -> str:
+    """Return which digest a word is, all lower or all upper case; "" for what is none (SUP-11)."""
+    return DIGESTS.get(len(text), "") if _HEX.fullmatch(text) else ""
+
+
+def guarded(line: int, text: str, make: Callable[[], Row]) -> Iterator[Found]:
+    """Yield what a line says, or that it says nothing that can be understood."""
+    try:
+        yield make()
+    except (Malformed, KeyError, TypeError, AttributeError) as error:
+        why = str(error) if isinstance(error, Malformed) else "a field is missing or of another kind"
+        yield BadRow(line, text[:200], why)

@@ -1,0 +1,71 @@
+"""What has been read of a file, each statement once, on disk until all of it is there.
+
+The rule that must not be broken: opt-outs come out before consents, whatever the order of the file. The stage has no
+name on disk as soon as it is open, so that nothing of it outlives the import.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pysqlite3 import dbapi2 as sqlite
+
+from gateway.consent import EventType
+from gateway.imports.rows import Row
+
+_CONSENTS = (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED)
+
+
+class Stage:
+    """Rows by what they say of whom; of two that say the same, the newer."""
+
+    def __init__(self, connection: sqlite.Connection) -> None:
+        self._connection = connection
+
+    def add(self, rows: Iterable[tuple[str, Row]]) -> None:
+        """Take rows, each with the key of its subject."""
+        self._connection.executemany(
+            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET at = excluded.at, line = excluded.line WHERE excluded.at > at",
+            (
+                (one.type in _CONSENTS, key, one.type, one.line, one.subject, _text(one.at), one.algorithm)
+                for key, one in rows
+                if one.type
+            ),
+        )
+
+    def __len__(self) -> int:
+        return int(self._connection.execute("SELECT count(*) FROM rows").fetchone()[0])
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row, opt-outs first."""
+        for kind, line, subject, at, algorithm in self._connection.execute(
+            "SELECT type, line, subject, at, algorithm FROM rows ORDER BY is_consent, key, type"
+        ):
+            yield Row(line, subject, EventType(kind), datetime.fromisoformat(at) if at else None, algorithm)
+
+
+def _text(at: datetime | None) -> str:
+    return at.isoformat() if at else ""
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Stage]:
+    """Open an empty stage, which goes when it is closed or the process ends."""
+    descriptor, name = tempfile.mkstemp(prefix=".import-", dir=folder)
+    os.close(descriptor)
+    with closing(sqlite.connect(name, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute(
+            "CREATE TABLE rows (is_consent INTEGER, key TEXT, type TEXT, line INTEGER, subject TEXT, at TEXT,"
+            " algorithm TEXT, PRIMARY KEY (is_consent, key, type)) WITHOUT ROWID"
+        )
+        os.unlink(name)
+        connection.execute("BEGIN")
+        yield Stage(connection)

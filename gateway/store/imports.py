@@ -1,0 +1,200 @@
+"""Imports: many events at once, in transactions so short that no click waits, and their way back.
+
+The rule that must not be broken: what an import brought is known by its number for ever, so that undoing it leaves each
+person exactly what would stand had it never been. What a row means is decided before it comes here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from gateway.address import Address
+from gateway.consent import EventType, NewEvent, Standing, fold
+from gateway.ledger import timestamp
+from gateway.model import KeyRing, Scope
+from gateway.store import Now
+from gateway.store.people import append_event, event_of, person_of, recall
+from gateway.store.writer import Connection, Writer, connect, reading
+
+TRANSACTION_SECONDS = 0.03
+"""How long an import works inside one transaction: with its commit less than 50 ms, so that clicks never wait."""
+
+_LOOK_EVERY = 32
+_PORTION = 500
+APPLYING, COMPLETE, UNDOING, UNDONE = "applying", "complete", "undoing", "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An import as the store remembers it. `leans_on` are those whose entries stood already and were not repeated."""
+
+    number: int
+    file: str
+    format: str
+    by: str
+    state: str
+    counts: Mapping[str, int]
+    leans_on: Sequence[int]
+    at: str
+
+
+class SqliteImports:
+    """The verbs of imports on `assent.db`."""
+
+    def __init__(self, path: Path, ring: KeyRing, now: Now) -> None:
+        self._path = path
+        self._writer = Writer(path)
+        self._ring = ring.newest_first()
+        self._now = now
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    async def begin(self, file: str, by: str) -> int:
+        """Give an import its number."""
+
+        def add(connection: Connection) -> int:
+            row = (file, "", by, APPLYING, "{}", "[]", timestamp(self._now()))
+            return int(
+                connection.execute(f"INSERT INTO imports ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
+            )
+
+        return await self._writer.do(add)
+
+    async def apply(self, number: int, events: Sequence[NewEvent]) -> list[Standing]:
+        """Record the first of these events, as many as one short transaction takes, each of a known import.
+
+        Return what stood for each of these people before; the caller brings the others again.
+        """
+
+        def record(connection: Connection) -> list[Standing]:
+            until, now, before, first = monotonic() + TRANSACTION_SECONDS, self._now(), [], _last(connection) + 1
+            for n, event in enumerate(events):
+                if n % _LOOK_EVERY == 0 and n and monotonic() > until:
+                    break
+                person, standing = person_of(connection, self._ring, event.person, now)
+                before.append(standing)
+                append_event(connection, self._ring, replace(event, person=person), now)
+            _add_chunk(connection, number, first)
+            return before
+
+        return await self._writer.do(record)
+
+    async def add_digests(self, number: int, digests: Sequence[bytes], scope: Scope, topic: str) -> None:
+        """Keep digests that match whoever becomes known later; some hundreds at a time."""
+        rows = [(one, scope, topic, number) for one in digests]
+        await self._writer.do(
+            lambda connection: connection.executemany("INSERT OR IGNORE INTO digest_entries VALUES (?, ?, ?, ?)", rows)
+        )
+
+    async def match_digests(self, after: bytes) -> bytes | None:
+        """Give known people the "no" that digests hold for them, in the order of their ids; return how far it came."""
+
+        def match(connection: Connection) -> bytes | None:
+            last = None
+            for person, text in connection.execute(
+                "SELECT address_id, address FROM people WHERE address_id > ? ORDER BY address_id LIMIT ?",
+                (after, _PORTION),
+            ).fetchall():
+                last = person
+                if text:
+                    recall(connection, self._ring, Address.parse(text), person, self._now())
+            return last
+
+        return await self._writer.do(match)
+
+    async def finish(self, number: int, form: str, counts: Mapping[str, int], leans_on: Sequence[int]) -> None:
+        """Write down that all of an import has been applied, and what came of it."""
+        row = (form, COMPLETE, json.dumps(dict(counts)), json.dumps(sorted(leans_on)), number)
+        await self._writer.do(
+            lambda connection: connection.execute(
+                "UPDATE imports SET format = ?, state = ?, counts = ?, leans_on = ? WHERE number = ?", row
+            )
+        )
+
+    def all(self) -> list[Import]:
+        """Return every import, the oldest first."""
+        with reading(self._path):
+            connection = connect(self._path, read_only=True)
+            try:
+                rows = connection.execute(f"SELECT number, {_COLUMNS} FROM imports ORDER BY number").fetchall()
+            finally:
+                connection.close()
+        return [_import_of(row) for row in rows]
+
+    async def undo(self, number: int, by: str) -> int | None:
+        """Take back another portion of an import; return how many people that concerned, None once all is undone."""
+
+        def take_back(connection: Connection) -> int | None:
+            people = _people_of(connection, number)
+            for person in people:
+                self._take_back(connection, number, person, by)
+            _forget_digests(connection, number)
+            done = not people and not _has_digests(connection, number)
+            connection.execute("UPDATE imports SET state = ? WHERE number = ?", (UNDONE if done else UNDOING, number))
+            return None if done else len(people)
+
+        return await self._writer.do(take_back)
+
+    def _take_back(self, connection: Connection, number: int, person: bytes, by: str) -> None:
+        facts = {"channel": "operator", "operator": by, "import": number}
+        event = NewEvent(EventType.IMPORT_UNDONE, person, self._now(), facts=facts)
+        append_event(connection, self._ring, event, self._now())
+        rows = connection.execute(f"{_HISTORY} WHERE e.address_id = ? ORDER BY e.seq", (person,)).fetchall()
+        standing = json.dumps(fold(map(event_of, rows)).to_json())
+        connection.execute("UPDATE people SET standing = ? WHERE address_id = ?", (standing, person))
+
+
+_COLUMNS = "file, format, by, state, counts, leans_on, at"
+_HISTORY = "SELECT e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, NULL FROM events e"
+
+
+def _import_of(row: Sequence[Any]) -> Import:
+    number, file, form, by, state, counts, leans_on, at = row
+    return Import(number, file, form, by, state, json.loads(counts), json.loads(leans_on), at)
+
+
+def _last(connection: Connection) -> int:
+    return int(connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0])
+
+
+def _add_chunk(connection: Connection, number: int, first: int) -> None:
+    last = _last(connection)
+    if last >= first:
+        connection.execute("INSERT INTO import_chunks VALUES (?, ?, ?)", (number, first, last))
+
+
+def _people_of(connection: Connection, number: int) -> list[bytes]:
+    """Return who has something of an import that has not been taken back; some hundreds at most."""
+    row = connection.execute(
+        "SELECT first, last FROM import_chunks WHERE import = ? ORDER BY first LIMIT 1", (number,)
+    ).fetchone()
+    if row is None:
+        return []
+    last = min(row[1], row[0] + _PORTION - 1)
+    people = connection.execute(
+        "SELECT DISTINCT address_id FROM events WHERE seq BETWEEN ? AND ? AND json_extract(facts, '$.import') = ?",
+        (row[0], last, number),
+    ).fetchall()
+    connection.execute("DELETE FROM import_chunks WHERE import = ? AND first = ?", (number, row[0]))
+    if last < row[1]:
+        connection.execute("INSERT INTO import_chunks VALUES (?, ?, ?)", (number, last + 1, row[1]))
+    return [one for (one,) in people]
+
+
+def _forget_digests(connection: Connection, number: int) -> None:
+    connection.execute(
+        "DELETE FROM digest_entries WHERE import = ?1 AND digest IN"
+        " (SELECT digest FROM digest_entries WHERE import = ?1 LIMIT 2000)",
+        (number,),
+    )
+
+
+def _has_digests(connection: Connection, number: int) -> bool:
+    row = connection.execute("SELECT 1 FROM digest_entries WHERE import = ? LIMIT 1", (number,)).fetchone()
+    return row is not None

@@ -1,0 +1,249 @@
+"""Other systems' files, taken in by the command line and judged by what may be sent over SMTP afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway_under_test import TOPIC, Gateway, newsletter
+from tests.sink import Sink
+
+PARTNERS = "partner-offers"
+HEADER = "Email Address,First Name,OPTIN_TIME,OPTIN_IP,CONFIRM_TIME,CONFIRM_IP,{}LAST_CHANGED"
+VENDORS = {
+    "ses": "{0},BOUNCE\n{1},COMPLAINT\n",
+    "sendgrid": 'status,reason,email,created\n5.1.1,"550 no, such\nuser",{0},1443651125\n5.0.0,gone,{1},1443651125\n',
+    "mailgun": 'address,tag,created_at\n{0},*,"Thu, 13 Oct 2011 18:02:00 UTC"\n'
+    '{1},news,"Thu, 13 Oct 2011 18:02:00 UTC"\n',
+    "postmark": '{{"Suppressions":[{{"EmailAddress":"{0}","SuppressionReason":"HardBounce","Origin":"Recipient",'
+    '"CreatedAt":"2019-12-17T08:58:33-05:00"}},{{"EmailAddress":"{1}","SuppressionReason":"SpamComplaint",'
+    '"Origin":"Recipient","CreatedAt":"2019-12-17T08:58:33-05:00"}}]}}',
+    "sparkpost": "recipient,type,description\n{0},non_transactional,Spam Complaint\n{1},transactional,Bounce Rule\n",
+    "brevo": '{{"contacts":[{{"email":"{0}","senderEmail":"a@example.com","reason":{{"code":"hardBounce"}},'
+    '"blockedAt":"2020-02-01T10:00:00Z"}},{{"email":"{1}","reason":{{"code":"unsubscribedViaMA"}},'
+    '"blockedAt":"2020-02-01T10:00:00Z"}}],"count":2}}',
+    "resend": '{{"data":[{{"id":"1","email":"{0}","origin":"bounce","created_at":"2024-01-01T00:00:00Z"}},'
+    '{{"id":"2","email":"{1}","origin":"manual","created_at":"2024-01-01T00:00:00Z"}}],"has_more":false}}',
+    "listmonk": 'email,name,attributes,status\n{0},Ann,"{{}}",blocklisted\n{1},Ben,"{{}}",blocklisted\n',
+    "plain": "\ufeff{0}\r\n\r\n {1} \r\n",
+}
+
+
+@pytest.fixture(scope="module")
+def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = Gateway(tmp_path_factory.mktemp("imports") / "house", shared_sink.url)
+    topics = f"""
+        [topics.{TOPIC}]
+        name = "Product announcements"
+        [topics.special-offers]
+        name = "Special offers"
+        [topics.{PARTNERS}]
+        name = "Offers from our partners"
+        partner = true
+        [streams.partners]
+        class = "promotional"
+        topics = ["{PARTNERS}"]
+        from = ["*@partners.example.com"]
+        """
+    running.prepare_files()
+    running.write_config(topics=topics)
+    running.prepare_store()
+    running.add_login("partners", "partners")
+    (running.folder / "notice.txt").write_text("Yes, send me news.")
+    notice = ("--text", "notice.txt", "--url", "https://example.com/join", "--control", "unticked")
+    running.run("notices", "add", "join", "--topic", TOPIC, *notice, "--from", "2015-01-01")
+    running.start()
+    yield running
+    running.close()
+
+
+def written(house: Gateway, name: str, text: str) -> str:
+    path = house.folder / name
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def suppress(house: Gateway, text: str, *options: str, name: str = "list.txt") -> Any:
+    return house.json("suppressions", "import", written(house, name, text), "--scope", "all-marketing", *options)
+
+
+def refusal(house: Gateway, address: str, login: str = "news", sender: str = "letters@news.example.com") -> str:
+    """Return the slug with which a newsletter to somebody is refused, "" where it is accepted."""
+    replies = house.submit(newsletter(address, sender=sender), [address], login=login, sender=sender)
+    code, text = replies.get(address, replies.get("", (0, "")))
+    return "" if code == 250 else text.split()[1].rstrip(":")
+
+
+@pytest.mark.req("SUP-07")
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_whoever_stands_in_a_vendors_file_gets_nothing_more(house: Gateway, vendor: str) -> None:
+    people = [f"{vendor}{n}@example.org" for n in range(3)]
+    house.opt_in(*people)
+    told = suppress(house, VENDORS[vendor].format(*people))
+    assert (told["format"], told["counts"]["suppressed"]) == (vendor, 2)
+    assert all(refusal(house, one) in ("bounced", "complained", "unsubscribed") for one in people[:2])
+    assert refusal(house, people[2]) == ""
+
+
+@pytest.mark.req("SUP-11")
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_a_list_of_digests_names_those_who_are_known_and_those_who_come_later(house: Gateway, algorithm: str) -> None:
+    known, later, other = (f"{algorithm}-{one}@example.org" for one in ("known", "later", "other"))
+    house.opt_in(known)
+    digests = [hashlib.new(algorithm, one.encode()).hexdigest() for one in (known, later)]
+    told = suppress(house, "\ufeff" + "\r\n".join([digests[0].upper(), digests[1]]))
+    assert (told["format"], told["counts"]["kept as a digest"]) == (algorithm, 2)
+    house.opt_in(later, other)
+    assert [refusal(house, one) for one in (known, later, other)] == ["unsubscribed", "unsubscribed", ""]
+
+
+@pytest.mark.req("SUP-11")
+def test_a_list_that_mixes_formats_is_told_line_by_line(house: Gateway) -> None:
+    lines = [hashlib.md5(b"user@example.com").hexdigest(), "B58996c504c5638798eb6b511e6f49af", "a@example.org", "12ab"]
+    assert lines[0] == "b58996c504c5638798eb6b511e6f49af"
+    told = suppress(house, "\n".join(lines), name="mixed.txt")
+    assert told["counts"]["rows that cannot be used"] == 3
+    errors = Path(told["errors"]).read_text().splitlines()
+    assert [one.split(",")[0] for one in errors] == ["line", "2", "3", "4"]
+
+
+@pytest.mark.req("SUP-12")
+@pytest.mark.parametrize("spelling", ["rené@bücher.example", "rené@xn--bcher-kva.example"])
+def test_either_spelling_of_an_internationalised_domain_matches(house: Gateway, spelling: str) -> None:
+    person = "rené@bücher.example"
+    house.opt_in(person)
+    number = suppress(house, hashlib.sha256(spelling.encode()).hexdigest())["import"]
+    assert house.json("suppressions", "check", person)[0]["reason"] == "unsubscribed"
+    house.run("suppressions", "undo", str(number))
+    assert house.run("suppressions", "check", person, check=False).returncode == 1
+
+
+@pytest.mark.req("CON-13")
+def test_the_same_file_is_proof_only_under_a_notice_that_somebody_attests(house: Gateway) -> None:
+    rows = [
+        "single@example.org,A,2020-01-01 10:00:00,192.0.2.1,,,2020-01-01 10:00:00",
+        "double@example.org,B,2020-01-01 10:00:00,192.0.2.1,2020-01-01 10:05:00,192.0.2.1,2020-01-01 10:05:00",
+        "alone@example.org,C,,,2020-01-01 10:05:00,192.0.2.1,2020-01-01 10:05:00",
+        "early@example.org,D,2014-01-01 10:00:00,192.0.2.1,,,2020-01-01 10:05:00",
+    ]
+    file = written(house, "subscribed.csv", "\n".join([HEADER.format(""), *rows]) + "\n")
+    people = [one.split(",")[0] for one in rows]
+    told = house.json("consent", "import", file, "--topic", TOPIC)
+    assert told["counts"] == {"rows": 4, "unproven": 4}
+    assert {refusal(house, one) for one in people} == {"unproven"}
+    proof = ("--notice", "join", "--attested-by", "Ann Example")
+    told = house.json("consent", "import", file, "--topic", TOPIC, *proof)
+    assert told["counts"] == {"rows": 4, "express": 1, "confirmed": 1, "unproven": 2}
+    assert [refusal(house, one) for one in people] == ["", "", "unproven", "unproven"]
+    history = house.json("consent", "show", "single@example.org")
+    assert history[-1]["facts"]["attested_by"] == "Ann Example"
+    house.run("suppressions", "undo", str(told["import"]))
+    assert {refusal(house, one) for one in people} == {"unproven"}
+
+
+@pytest.mark.req("CON-14")
+@pytest.mark.req("SUP-06")
+def test_no_import_ends_a_no_whatever_times_it_claims(house: Gateway) -> None:
+    person, gone, dead = "said-no@example.org", "left@example.org", "dead@example.org"
+    house.opt_in(person)
+    house.run("suppressions", "add", person, "--scope", "all-marketing", "--reason", "objected")
+    optin = "2026-11-20 10:00:00,192.0.2.1,2026-11-20 11:00:00,192.0.2.1"
+    tables = {
+        "subscribed_members.csv": [
+            HEADER.format(""),
+            *(f"{one},A,{optin},2026-11-20 11:00:00" for one in (person, gone)),
+        ],
+        "unsubscribed_members.csv": [HEADER.format("UNSUB_TIME,"), f"{gone},A,{optin},2026-11-19 10:00:00,x"],
+        "cleaned_members.csv": [HEADER.format("CLEAN_TIME,"), f"{dead},A,{optin},2026-11-20 12:00:00,x"],
+    }
+    path = house.folder / "audience.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, lines in tables.items():
+            archive.writestr(name, "\n".join(lines))
+    command = ("consent", "import", str(path), "--topic", TOPIC, "--notice", "join", "--attested-by", "Ann")
+    told = house.json(*command)
+    assert told["counts"] == {"rows": 4, "suppressed": 2, "opt-in recorded, but a suppression stands": 2}
+    assert [refusal(house, one) for one in (person, gone, dead)] == ["objected", "unsubscribed", "bounced"]
+
+
+@pytest.mark.req("LAW-US-06")
+def test_who_stands_in_a_partners_list_gets_none_of_its_offers_and_all_of_ours(house: Gateway) -> None:
+    people = ["partner1@example.org", "partner2@example.org"]
+    house.opt_in(*people)
+    house.opt_in(*people, topic=PARTNERS)
+    house.run("suppressions", "import", written(house, "partner.txt", people[0]), "--scope", "partner")
+    found = [refusal(house, one, "partners", "us@partners.example.com") for one in people]
+    assert found == ["unsubscribed", ""]
+    assert [refusal(house, one) for one in people] == ["", ""]
+
+
+def test_a_preview_counts_what_the_import_will_do_and_changes_nothing(house: Gateway) -> None:
+    people = ["preview1@example.org", "preview2@example.org", "preview3@example.org"]
+    house.opt_in(*people[:2])
+    house.run("suppressions", "add", people[1], "--scope", "all-marketing", "--reason", "unsubscribed")
+    text = "\n".join([*people, people[0], "nobody"])
+    expected = suppress(house, text, "--dry-run")
+    assert expected["counts"] == {"rows": 5, "rows that cannot be used": 1, "suppressed": 2, "already suppressed": 1}
+    assert refusal(house, people[0]) == ""
+    assert suppress(house, text)["counts"] == expected["counts"]
+
+
+def test_a_preview_names_whose_confirmed_opt_in_an_older_opt_out_overrides(house: Gateway) -> None:
+    house.run("consent", "record", "back@example.org", "--topic", TOPIC, "--basis", "confirmed")
+    text = 'address,tag,created_at\nback@example.org,*,"Thu, 13 Oct 2011 18:02:00 UTC"\n'
+    told = suppress(house, text, "--dry-run", name="old.csv")
+    assert told["confirmed_later"] == ["back@example.org"]
+    suppress(house, text, name="old.csv")
+    assert refusal(house, "back@example.org") == "unsubscribed"
+
+
+def test_undoing_leaves_what_a_person_said_themselves_in_between(house: Gateway) -> None:
+    people = ["undo1@example.org", "undo2@example.org"]
+    house.opt_in(*people)
+    first = suppress(house, "\n".join(people))["import"]
+    house.run("suppressions", "add", people[1], "--scope", "all-marketing", "--reason", "unsubscribed")
+    second = suppress(house, people[0])
+    assert second["counts"]["already suppressed"] == 1
+    refused = house.run("suppressions", "undo", str(first), check=False)
+    assert (refused.returncode, f"import {second['import']}" in refused.stdout) == (1, True)
+    for number in (second["import"], first):
+        house.run("suppressions", "undo", str(number))
+    assert [refusal(house, one) for one in people] == ["", "unsubscribed"]
+    assert house.run("suppressions", "undo", str(first), check=False).returncode == 1
+    assert house.json("ledger", "verify")["problems"] == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"id,colour\n1,red\n",
+        b'{"users": []}',
+        b'{"emailAddress": "a@example.org", "reas',
+        b"a@example.org\n\xff\xfe\xfa\n",
+        b"PK\x03\x04 not really an archive",
+        b"x" * 10_000_000,
+    ],
+)
+def test_a_file_of_another_kind_gets_one_sentence_and_leaves_nothing(house: Gateway, content: bytes) -> None:
+    before = house.json("suppressions", "imports")
+    path = house.folder / "wrong.bin"
+    path.write_bytes(content)
+    done = house.run("--json", "suppressions", "import", str(path), "--scope", "all-marketing", check=False)
+    assert done.returncode == 1
+    assert "wrong.bin" in json.loads(done.stdout)["error"]
+    assert done.stderr == ""
+    assert house.json("suppressions", "imports") == before
+    assert not list(house.folder.glob("wrong.bin.*"))
+
+
+def test_a_file_of_another_vendor_than_was_said_is_refused(house: Gateway) -> None:
+    file = written(house, "mailgun.csv", VENDORS["mailgun"].format("a@example.org", "b@example.org"))
+    done = house.run("suppressions", "import", file, "--scope", "all-marketing", "--format", "ses", check=False)
+    assert (done.returncode, "not in the format ses" in done.stdout) == (1, True)
