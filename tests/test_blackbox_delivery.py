@@ -93,9 +93,9 @@ def test_waits_grow_as_configured_and_promotion_may_give_up_sooner(make_gateway:
         [smarthosts.default]
         urls = ["{sink.url}"]
         retry = ["1s", "2s", "4s"]
-        give_up_after = "12s"
+        give_up_after = "9s"
     """
-    streams = STREAMS.replace("[streams.billing]", 'give_up_after = "4s"\n    [streams.billing]')
+    streams = STREAMS.replace("[streams.billing]", 'give_up_after = "3s"\n    [streams.billing]')
     gateway = make_gateway({"smarthosts": smarthosts, "streams": streams})
     gateway.opt_in("news@example.org")
     gateway.start()
@@ -106,7 +106,7 @@ def test_waits_grow_as_configured_and_promotion_may_give_up_sooner(make_gateway:
     tell(gateway, {"news@example.org": ""}, message=news, login="news", sender=LETTERS)
     about_news, about_bill = sink.wait_for(2, 60)
     assert (about_news.recipients, about_bill.recipients) == ((LETTERS,), ("billing@example.com",))
-    assert about_news.at - began >= 4 and about_bill.at - began >= 12
+    assert about_news.at - began >= 3 and about_bill.at - began >= 9
     for taken, recipient in ((about_news, "news@example.org"), (about_bill, "bill@example.org")):
         fields = read_report(taken.content).of(recipient)
         assert (fields["Action"], fields["Status"]) == ("failed", "4.4.7")
