@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,3 +248,30 @@ def test_a_file_of_another_vendor_than_was_said_is_refused(house: Gateway) -> No
     file = written(house, "mailgun.csv", VENDORS["mailgun"].format("a@example.org", "b@example.org"))
     done = house.run("suppressions", "import", file, "--scope", "all-marketing", "--format", "ses", check=False)
     assert (done.returncode, "not in the format ses" in done.stdout) == (1, True)
+
+
+def test_suppressions_are_listed_from_a_day_on(house: Gateway) -> None:
+    text = (
+        "address,created_at\nlong-ago@example.org,2011-10-13T18:02:00Z\nlately@example.org,2026-01-02T01:00:00+02:00\n"
+    )
+    suppress(house, text, name="complaints.csv")
+    found = {one["address"] for one in house.json("suppressions", "list", "--since", "2026-01-01")}
+    assert "lately@example.org" in found
+    assert "long-ago@example.org" not in found
+    assert "lately@example.org" not in {
+        one["address"] for one in house.json("suppressions", "list", "--since", "2026-01-02")
+    }
+
+
+@pytest.mark.req("SUP-10")
+def test_an_old_no_is_found_after_two_new_address_keys(house: Gateway) -> None:
+    people = ["rotated@example.org", "stays@example.org"]
+    house.opt_in(*people)
+    house.run("suppressions", "add", people[0], "--scope", "all-marketing", "--reason", "objected")
+    ring = house.folder / "var" / "keys" / "addresses.keys"
+    for kid in (2, 3):
+        assert house.stop() == 0
+        with ring.open("a") as keys:
+            keys.write(f"{kid} {secrets.token_hex(32)}\n")
+        house.start()
+        assert [refusal(house, one) for one in people] == ["objected", ""]

@@ -5,13 +5,14 @@ The rule that must not be broken: an entry is never deleted; lifting one is an e
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, known_topic, operator
+from gateway.cli.people import ADDRESS, DATE, known_topic, operator, utc
 from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.model import Reason, Scope
 from gateway.store import Store
@@ -37,16 +38,19 @@ def suppressions() -> None:
 @suppressions.command("list")
 @click.option("--scope", type=SCOPE, default=None)
 @click.option("--reason", type=REASON, default=None)
+@click.option("--since", type=DATE, default=None, help="Only those said at or after this time, UTC.")
 @click.option("--search", default="", help="A part of the address.")
 @pass_desk
-def suppressions_list(desk: Desk, scope: str | None, reason: str | None, search: str) -> None:
+def suppressions_list(desk: Desk, scope: str | None, reason: str | None, since: datetime | None, search: str) -> None:
     """List the suppressions; an erased address is shown as such."""
+    oldest = utc(since).isoformat(timespec="seconds") if since else ""
     rows = [
         row
         for address, standing in desk.with_store(lambda store: store.people.suppressed())
         if search.lower() in (address.key if address else "")
         for row in _suppressions(address, standing)
         if row["scope"] == (scope or row["scope"]) and row["reason"] == (reason or row["reason"])
+        if row["at"] >= oldest
     ]
     desk.list(rows, ["address", "scope", "topic", "reason", "at", "event"], "no suppressions")
 
@@ -111,7 +115,7 @@ def _suppressions(address: Address | None, standing: Standing) -> list[dict[str,
             "scope": one.scope,
             "topic": one.topic,
             "reason": one.reason,
-            "at": one.at.isoformat(timespec="seconds"),
+            "at": one.at.astimezone(UTC).isoformat(timespec="seconds"),
             "event": one.event,
         }
         for one in standing.suppressions
