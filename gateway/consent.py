@@ -186,6 +186,11 @@ class Standing:
     def is_dead_address(self) -> bool:
         return any(one.scope is Scope.ADDRESS for one in self.suppressions)
 
+    @property
+    def must_be_forgotten(self) -> bool:
+        """True where nothing may be kept that names the person: erased, or a minor, and no authority holds it."""
+        return not self.is_held and any(one.reason in _FORGETTING and not one.released for one in self.suppressions)
+
     def after(self, event: Event) -> Standing:
         """Return the standing once this event has happened too."""
         step = _STEPS.get(event.type)
@@ -271,6 +276,8 @@ _SUPPRESSING: dict[EventType, tuple[Scope, Reason]] = {
     EventType.ERASURE: (Scope.ALL_MARKETING, Reason.ERASED),
     EventType.MINOR_FLAG: (Scope.ALL_MARKETING, Reason.MINOR),
 }
+
+_FORGETTING = (Reason.ERASED, Reason.MINOR)
 
 
 def _extent(event: NewEvent | Event) -> tuple[Scope, str, Reason]:

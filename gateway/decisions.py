@@ -7,6 +7,7 @@ person's id, or a keyed digest of an address that is nobody's yet, and a Message
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,7 +81,7 @@ def attempt_line(
 ) -> bytes:
     """Return the line of one attempt to relay a copy; `door` is the decision that let the message in."""
     told = {"id": line_id, "kind": "attempt", "at": at.isoformat(), "who": who, "door": door}
-    tried = {"outcome": outcome, "reply": reply, "attempt": attempt, "dkim": selectors}
+    tried = {"outcome": outcome, "reply": nameless(reply), "attempt": attempt, "dkim": selectors}
     line = {**told, **_about(subject), **_told(verdict), **tried}
     return _line(line if people_read else line | PEOPLE_AWAY)
 
@@ -89,6 +90,14 @@ def drop_line(line_id: str, door: str, at: datetime, who: str, subject: Subject,
     """Return the line of a copy that an operator gave up; `door` is the decision that let the message in."""
     told = {"id": line_id, "kind": "drop", "at": at.isoformat(), "who": who, "door": door, **_about(subject)}
     return _line({**told, "action": Action.REFUSE.value, "sentence": why, "by": by, "outcome": Outcome.FAILED})
+
+
+def nameless(reply: str) -> str:
+    """Return a smarthost's reply without the addresses that some repeat: a sealed line can never be erased."""
+    return _ADDRESS.sub("(address)", reply) if "@" in reply else reply
+
+
+_ADDRESS = re.compile(r"[^\s<>,;:()]+@[^\s<>,;:()]+")
 
 
 def message_id_digest(message_id: str) -> str:

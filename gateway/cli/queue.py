@@ -126,7 +126,7 @@ def queue_drop(desk: Desk, messages: tuple[int, ...], stream: str, why: str) -> 
     which = selection(messages, stream)
     if not why.isprintable():
         raise click.UsageError("--why is one line of text")
-    dropped, under_way = desk.with_store(lambda store: _drop(desk, store, which, why))
+    dropped, under_way = desk.with_store(lambda store: drop(desk, store, which, why))
     if not dropped and not under_way:
         desk.no("nothing of that waits", dropped=0)
     desk.say(f"{dropped} recipients are dropped", dropped=dropped, under_way=under_way)
@@ -135,7 +135,7 @@ def queue_drop(desk: Desk, messages: tuple[int, ...], stream: str, why: str) -> 
         sys.exit(os.EX_TEMPFAIL)
 
 
-async def _drop(desk: Desk, store: Store, which: Selection, why: str) -> tuple[int, int]:
+async def drop(desk: Desk, store: Store, which: Selection, why: str) -> tuple[int, int]:
     """Hold, wait until no worker has any of it, settle; return how many were dropped, and how many could not be."""
     await store.queue.hold(which)
     await store.spool.take_over()

@@ -159,11 +159,12 @@ class QueuedRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What an operator means: some messages, or all of a stream, or everything."""
+    """What an operator means: some messages, or some copies (message, n), or all of a stream, or everything."""
 
     messages: tuple[int, ...] = ()
     stream: str = ""
     only_held: bool = False
+    copies: tuple[tuple[int, int], ...] = ()
 
 
 class People(Protocol):
@@ -174,6 +175,9 @@ class People(Protocol):
 
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
         """Append events to the ledger, all or none; what would say nothing new returns its earlier line (UNS-24)."""
+
+    async def erase(self, erasure: NewEvent) -> Event | None:
+        """Record an erasure: what names the person goes from the ledger at once. None while a legal hold stands."""
 
     async def opt_out(self, events: Sequence[NewEvent]) -> None:
         """Keep a "no": in the ledger, or within seconds in this machine's journal, which the ledger gets later.
@@ -311,6 +315,9 @@ class Queue(Protocol):
 
     async def waiting(self, which: Selection, limit: int = ...) -> list[QueuedRecipient]:
         """Return who waits, the oldest message first."""
+
+    async def copies_to(self, address: Address) -> tuple[tuple[int, int], ...]:
+        """Return the copies (message, n) that wait for one mailbox, however it was spelled."""
 
     async def depth(self) -> tuple[int, datetime | None]:
         """Return how many recipients there are, and since when the oldest message has waited."""

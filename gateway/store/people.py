@@ -116,6 +116,13 @@ class SqlitePeople:
             lambda connection: [append_event(connection, self._ring, one, now) for one in events]
         )
 
+    async def erase(self, erasure: NewEvent) -> Event | None:
+        def unless_held(connection: Connection) -> Event | None:
+            _, standing = person_of(connection, self._ring, erasure.person, self._now())
+            return None if standing.is_held else append_event(connection, self._ring, erasure, self._now())
+
+        return await self._writer.do(unless_held)
+
     async def opt_out(self, events: Sequence[NewEvent]) -> None:
         """As the interface says. While the people store is known to be away, nobody is kept waiting for it."""
         try:
@@ -348,19 +355,30 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
     event = Event(
         (last or 0) + 1, new.type, address_id, new.at, now, new.topic, new.scope, dict(new.facts), dict(new.personal)
     )
+    after = standing.after(event)
     salt = os.urandom(16)
     committed = commitment(salt, new.personal)
     connection.execute(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*columns_of(event), committed, event_leaf(event, committed)),
     )
-    fields = canonical_json(new.personal).decode("utf-8")
-    connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))
-    connection.execute(
-        "UPDATE people SET standing = ? WHERE address_id = ?",
-        (json.dumps(standing.after(event).to_json()), address_id),
-    )
+    if after.must_be_forgotten:
+        connection.execute(_FORGET, (address_id,))
+    else:
+        fields = canonical_json(new.personal).decode("utf-8")
+        connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))
+    named = new.person.text if isinstance(new.person, Address) else None
+    connection.execute(_STAND, (json.dumps(after.to_json()), after.must_be_forgotten, named, address_id))
     return event
+
+
+_FORGET = "DELETE FROM event_personal WHERE seq IN (SELECT seq FROM events WHERE address_id = ?)"
+"""Takes what can be erased of a person's events; the commitments in the ledger stay, so that it still verifies."""
+
+_STAND = (
+    "UPDATE people SET standing = ?, address = CASE WHEN ? THEN NULL ELSE coalesce(address, ?) END WHERE address_id = ?"
+)
+"""Whoever is forgotten has no address but its keyed digest; who opts in anew, and confirms it, has one again."""
 
 
 def person_of(

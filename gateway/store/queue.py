@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from gateway.address import Address
 from gateway.model import Outcome, SpooledMessage, SpooledRecipient
 from gateway.store import Now, QueuedRecipient, Selection
 from gateway.store.rows import HELD, addressee_of, epoch, message_of
@@ -43,6 +44,10 @@ class SqliteQueue:
             )
             found += [_queued_of(row) for row in rows]
         return found
+
+    async def copies_to(self, address: Address) -> tuple[tuple[int, int], ...]:
+        rows = self._read(f"SELECT message_id, n, address FROM recipients WHERE {_WAITS}", ())
+        return tuple((message_id, n) for message_id, n, text in rows if Address.parse(text).key == address.key)
 
     async def depth(self) -> tuple[int, datetime | None]:
         ((count,),) = self._read("SELECT count(*) FROM recipients", ())
@@ -103,6 +108,8 @@ class SqliteQueue:
 
 def _scopes(which: Selection) -> list[tuple[str, Any]]:
     """Return what is meant as conditions with one parameter each."""
+    if which.copies:
+        return [(f"n = {n:d} AND message_id = ?", message_id) for message_id, n in which.copies]
     if which.messages:
         return [("message_id = ?", one) for one in which.messages]
     return [("stream = ?", which.stream) if which.stream else ("n >= ?", 0)]

@@ -6,6 +6,7 @@ Opening does not create: `prepare` does, once, in one process, before the worker
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from gateway.store.schema import DECISIONS, PEOPLE, SPOOL
 from gateway.store.segments import Sealer, find_lines, verify
 from gateway.store.spool import SqliteSpool, remove_orphans
 from gateway.store.standby import Snapshot, Standby
+from gateway.store.traces import empty_log, find_traces
 from gateway.store.writer import connect, reading
 
 
@@ -105,6 +107,13 @@ class DataFolder:
         lines = [line for packed in waiting for line in packed.split(b"\n")]
         unsealed = [line for line in lines if json.loads(line).get(column) == value]
         return list(dict.fromkeys(find_lines(self.decisions, column, value) + unsealed))
+
+    def traces_of(self, addresses: Collection[str]) -> list[Path]:
+        """Empty the write-ahead logs, then return every file that holds one of the addresses in any usual spelling."""
+        for path in (self.people, self.spool, *self.decisions.glob("*.db")):
+            empty_log(path)
+        files = [path for path in self.root.rglob("*") if path.is_file()]
+        return find_traces({self.people, *files}, addresses)
 
     def open(self, owner: str, report: ReportMaker, now: Now) -> Store:
         """Open the store for one worker, whose lease is called `owner` and something unique."""

@@ -1,0 +1,143 @@
+"""Everything that is known of one person, for that person: as facts, and as a page.
+
+The one rule: whatever we keep of the person is in it, and nothing of anybody else. It is written for whoever asks, so
+it also says where it came from, who processes it, where, and for how long (GDPR 15, 20).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from gateway.address import Address
+from gateway.config import Config
+from gateway.consent import Event, Standing
+from gateway.ids import spool_text
+from gateway.store import QueuedRecipient, Selection, Store
+from gateway.store.sqlite import DataFolder
+
+RETENTION = {
+    "messages": "until the last recipient of the message is settled",
+    "decisions and deliveries": "for as long as the log is kept; without your address",
+    "evidence": "while it is used and for the period in which claims can be made, or until it is erased",
+    "suppressions": 'for ever, so that a "no" is kept; after an erasure as a keyed digest only',
+}
+
+
+async def gather(config: Config, folder: DataFolder, store: Store, address: Address, now: datetime) -> dict[str, Any]:
+    """Return everything that is known of a person, as JSON can tell it."""
+    (facts,) = await store.people.facts([address])
+    events = await store.people.history(facts.address_id) if facts.address_id else []
+    stored = await store.people.address_of(facts.address_id) if facts.address_id else None
+    names = dict.fromkeys((facts.who, store.people.unread(address).who))
+    lines = [json.loads(line) for name in names for line in folder.decision_lines("who", name)]
+    copies = await store.queue.copies_to(address)
+    queued = [one for copy in copies for one in await store.queue.waiting(Selection(copies=(copy,)))]
+    notices = {event.facts.get("notice") for event in events}
+    return {
+        "address": address.text,
+        "made_at": now.isoformat(timespec="seconds"),
+        "controller": _controller(config),
+        "person": {"id": facts.who, "address_on_record": stored.text if stored else None},
+        "evidence": [_event(one) for one in events],
+        **_standing(facts.standing),
+        "sources": sorted({str(one.facts["channel"]) for one in events if "channel" in one.facts}),
+        "notices": [
+            {"name": one.name, "topic": one.topic, "text": one.text, "url": one.url}
+            for one in await store.people.notices()
+            if one.name in notices
+        ],
+        "decisions": [one for one in lines if one["kind"] != "attempt"],
+        "deliveries": [one for one in lines if one["kind"] == "attempt"],
+        "queued": [_queued(one) for one in queued],
+        "processors": [
+            {"name": one.processor or name, "role": f"smarthost {name}: relays the mail"}
+            for name, one in config.smarthosts.items()
+        ],
+        "region": config.company.region,
+        "retention": RETENTION,
+    }
+
+
+def page(told: Mapping[str, Any]) -> str:
+    """Return the same facts as an HTML page that needs nothing else."""
+    sections = "".join(f"<h2>{escape(_title(name))}</h2>{_html(value)}" for name, value in told.items())
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>What is known of you</title>'
+        "<style>body{font:1rem/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "table{border-collapse:collapse}th,td{border:1px solid;padding:.2rem .5rem;text-align:left}</style></head>"
+        f"<body><h1>What is known of you</h1>{sections}</body></html>"
+    )
+
+
+def _controller(config: Config) -> dict[str, str]:
+    company = config.company
+    return {
+        "name": company.name,
+        "postal_address": company.postal_address,
+        "contact": company.contact,
+        "privacy_policy": company.privacy_policy,
+    }
+
+
+def _standing(standing: Standing) -> dict[str, Any]:
+    return {
+        "permissions": [
+            {"event": one.event, "basis": one.basis, "topic": one.topic, "at": one.at.isoformat(timespec="seconds")}
+            for one in standing.permissions
+        ],
+        "suppressions": [
+            {
+                "event": one.event,
+                "scope": one.scope,
+                "topic": one.topic,
+                "reason": one.reason,
+                "at": one.at.isoformat(timespec="seconds"),
+            }
+            for one in standing.suppressions
+        ],
+        "countries": [{"country": one.country, "source": one.source} for one in standing.places],
+        "products": list(standing.products),
+        "policy_versions_agreed_to_again": list(standing.reconsents),
+        "legal_hold": standing.is_held,
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "event": event.seq,
+        "type": event.type,
+        "topic": event.topic,
+        "scope": event.scope,
+        "at": event.at.isoformat(timespec="seconds"),
+        "recorded_at": event.recorded_at.isoformat(timespec="seconds"),
+        "facts": dict(event.facts),
+        "personal": dict(event.personal) if event.personal is not None else None,
+    }
+
+
+def _queued(one: QueuedRecipient) -> dict[str, Any]:
+    return {
+        "message": spool_text(one.message.id),
+        "stream": one.message.stream,
+        "received_at": one.message.received_at.isoformat(timespec="seconds"),
+        "octets": one.size,
+    }
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _html(value: Any) -> str:
+    if isinstance(value, Mapping):
+        rows = "".join(
+            f"<tr><th>{escape(_title(str(key)))}</th><td>{_html(one)}</td></tr>" for key, one in value.items()
+        )
+        return f"<table>{rows}</table>" if rows else "–"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"<ul>{''.join(f'<li>{_html(one)}</li>' for one in value)}</ul>" if value else "<p>nothing</p>"
+    return escape("–" if value in (None, "") else str(value))
