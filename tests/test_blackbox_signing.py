@@ -72,7 +72,8 @@ def workshop(workshop_on_disk: Gateway) -> Iterator[Gateway]:
     """A gateway that is prepared and not started, whose configuration a test may change."""
     before = workshop_on_disk.config.read_text()
     yield workshop_on_disk
-    workshop_on_disk.close()
+    if workshop_on_disk.process is not None:
+        workshop_on_disk.stop()  # killed, it could relay its last copy to the next test once more
     workshop_on_disk.config.write_text(before)
 
 
