@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -85,7 +85,7 @@ class Delivery:
         self._metrics = metrics
         self._now = now
         self._schedules = {
-            name: replace(lanes[stream.smarthost].schedule, give_up_after=stream.give_up_after)
+            name: lanes[stream.smarthost].schedule.ending(stream.give_up_after)
             for name, stream in streams.items()
             if stream.give_up_after
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple
@@ -323,6 +323,10 @@ class RetrySchedule:
     steps: tuple[timedelta, ...]
     give_up_after: timedelta
     warn_after: timedelta = timedelta(hours=4)
+
+    def ending(self, give_up_after: timedelta) -> RetrySchedule:
+        """Return the same schedule for what gives up sooner."""
+        return replace(self, give_up_after=min(give_up_after, self.give_up_after))
 
     def due(self, attempts: int, received_at: datetime, now: datetime) -> datetime | None:
         """Return when to try again after `attempts` failed ones, for the last time at the end; None to give up."""

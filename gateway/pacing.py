@@ -31,9 +31,16 @@ class Paces:
     def heard(self, domain: str, reply: Reply, now: float) -> None:
         """Learn from what a copy was answered."""
         if _asks_to_slow_down(reply):
-            self._paces.setdefault(domain, _Pace(now)).refused(now)
+            if domain not in self._paces:
+                self._begin(domain, now)
+            self._paces[domain].refused(now)
         elif reply.is_positive and (pace := self._paces.get(domain)) and pace.taken(now):
             del self._paces[domain]
+
+    def _begin(self, domain: str, now: float) -> None:
+        """Remember a wish, and forget those that nobody has come back to for a long time."""
+        self._paces = {name: pace for name, pace in self._paces.items() if not pace.is_forgotten(now)}
+        self._paces[domain] = _Pace(now)
 
 
 class _Pace:
@@ -61,6 +68,9 @@ class _Pace:
         if self._is_on_trial:
             self._set(self._interval / 2, now)
         return self._interval < FIRST_REST
+
+    def is_forgotten(self, now: float) -> bool:
+        return now > max(self._next, self._line_ends) + LONGEST_REST
 
     def _set(self, interval: float, now: float) -> None:
         self._is_on_trial = False

@@ -92,3 +92,12 @@ def test_whoever_waits_is_told_later_and_later_times_but_none_beyond_the_limit()
     assert told == sorted(told)
     assert len(set(told)) > 100
     assert told[-1] == LONGEST_REST
+
+
+def test_what_nobody_came_back_to_is_forgotten() -> None:
+    paces, now = slowed()
+    assert paces.wait("busy.example", now) > 0
+    paces.heard("other.example", SLOWER, now + LONGEST_REST)
+    assert "busy.example" in paces._paces
+    paces.heard("third.example", SLOWER, now + 3 * LONGEST_REST)
+    assert set(paces._paces) == {"third.example"}

@@ -33,6 +33,11 @@ def test_the_last_attempt_is_made_at_the_end_of_a_copys_life_and_none_after_it()
     assert made[-2] > 5 * DAY - HOUR
 
 
+def test_a_shorter_life_ends_sooner_and_a_longer_one_no_later() -> None:
+    assert attempts(USUAL.ending(2 * HOUR))[-1] == 2 * HOUR
+    assert USUAL.ending(9 * DAY) == USUAL
+
+
 def test_a_long_attempt_that_ends_too_late_is_the_last() -> None:
     assert USUAL.due(1, START, START + 5 * DAY) is None
     assert USUAL.due(1, START, START + 6 * DAY) is None
