@@ -38,26 +38,25 @@ def measure(folder: Path, options: Options) -> Part:
     rates: list[list[float]] = [[], []]
     for number in range(1, options.rounds + 1):
         for size, gateway, found in zip(sizes, gateways, rates, strict=True):
-            found.append(_rate(_part_of_the_people(workload, size, number), gateway, options))
+            first, then = (_share_of_the_people(workload, size, 2 * number + turn) for turn in (0, 1))
+            found.append(_rate(first, then, gateway, options))
             say(f"round {number} of {options.rounds}: {size:,} people: {found[-1]:,.0f}/s")
     return _part(sizes, rates, options)
 
 
-def _part_of_the_people(workload: Workload, size: int, number: int) -> Workload:
-    """Let smtp-source, which counts from 1, count people by a step that leads through all of them."""
+def _share_of_the_people(workload: Workload, size: int, number: int) -> Workload:
+    """Let smtp-source, which counts from 1, count by a step that leads through all people; each share has others."""
     places = len(str(size // FEW)) - 1
-    return (
-        replace(workload, reader_pattern=f"{number % 10**places:0{places}}{workload.reader_pattern}")
-        if places
-        else workload
-    )
+    if not places:
+        return workload
+    return replace(workload, reader_pattern=f"{number % 10**places:0{places}}{workload.reader_pattern}")
 
 
-def _rate(workload: Workload, gateway: Assent, options: Options) -> float:
-    with CountingSink(workload.sink_port) as sink, running(gateway):
-        warm = measure_rate(workload, gateway.port, sink, sessions=SESSIONS, messages=WARM_UP)
+def _rate(first: Workload, then: Workload, gateway: Assent, options: Options) -> float:
+    with CountingSink(first.sink_port) as sink, running(gateway):
+        warm = measure_rate(first, gateway.port, sink, sessions=SESSIONS, messages=WARM_UP)
         messages = min(FEW - 1, options.messages or worth_a_pass(warm))
-        return measure_rate(workload, gateway.port, sink, sessions=SESSIONS, messages=messages)
+        return measure_rate(then, gateway.port, sink, sessions=SESSIONS, messages=messages)
 
 
 def _part(sizes: tuple[int, int], rates: list[list[float]], options: Options) -> Part:
