@@ -275,3 +275,14 @@ def test_an_old_no_is_found_after_two_new_address_keys(house: Gateway) -> None:
             keys.write(f"{kid} {secrets.token_hex(32)}\n")
         house.start()
         assert [refusal(house, one) for one in people] == ["objected", ""]
+
+
+def test_undoing_a_list_leaves_what_a_list_of_digests_says_too(house: Gateway) -> None:
+    person = "both-lists@example.org"
+    house.opt_in(person)
+    plain = suppress(house, person)["import"]
+    digests = suppress(house, hashlib.md5(person.encode()).hexdigest())["import"]
+    house.run("suppressions", "undo", str(plain))
+    assert refusal(house, person) == "unsubscribed"
+    house.run("suppressions", "undo", str(digests))
+    assert refusal(house, person) == ""

@@ -33,7 +33,7 @@ from gateway.imports.rows import BadRow, Found, Row, WrongFile
 from gateway.imports.stage import Stage, stage
 from gateway.model import Scope
 from gateway.store import Notice, Store
-from gateway.store.imports import UNDONE, Import, SqliteImports
+from gateway.store.imports import APPLYING, UNDONE, Import, SqliteImports
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ def suppressions_undo(desk: Desk, number: int) -> None:
     known = {one.number: one for one in _with_imports(desk, _all)}
     if number not in known or known[number].state == UNDONE:
         desk.no(f"there is no import {number} to undo; see assent suppressions imports", undone=0)
-    above = [one.number for one in known.values() if number in one.leans_on and one.state != UNDONE]
+    above = [one.number for one in known.values() if one.state != UNDONE and _may_lean(one, number)]
     if above:
         names = ", ".join(map(str, above))
         desk.no(f"import {names} said some of the same and did not repeat it; undo that first", undone=0, first=above)
@@ -131,6 +131,11 @@ def suppressions_undo(desk: Desk, number: int) -> None:
 
     people = _with_imports(desk, undo)
     desk.say(f"import {number} is undone: {people} people", undone=number, people=people)
+
+
+def _may_lean(other: Import, number: int) -> bool:
+    """True where an import did not repeat what this one said, or stopped before it could tell."""
+    return number in other.leans_on or (other.state == APPLYING and other.number > number)
 
 
 def _notice(desk: Desk, name: str, topic: str) -> Notice:

@@ -131,13 +131,13 @@ class SqliteImports:
         """Take back another portion of an import; return how many people that concerned, None once all is undone."""
 
         def take_back(connection: Connection) -> int | None:
-            people = _people_of(connection, number)
-            for person in people:
+            forgotten = _forget_digests(connection, number)
+            people = [] if forgotten else _people_of(connection, number)
+            for person in people or ():
                 self._take_back(connection, number, person, by)
-            _forget_digests(connection, number)
-            done = not people and not _has_digests(connection, number)
-            connection.execute("UPDATE imports SET state = ? WHERE number = ?", (UNDONE if done else UNDOING, number))
-            return None if done else len(people)
+            state = UNDONE if people is None else UNDOING
+            connection.execute("UPDATE imports SET state = ? WHERE number = ?", (state, number))
+            return None if people is None else len(people)
 
         return await self._writer.do(take_back)
 
@@ -148,6 +148,9 @@ class SqliteImports:
         rows = connection.execute(f"{_HISTORY} WHERE e.address_id = ? ORDER BY e.seq", (person,)).fetchall()
         standing = json.dumps(fold(map(event_of, rows)).to_json())
         connection.execute("UPDATE people SET standing = ? WHERE address_id = ?", (standing, person))
+        (text,) = connection.execute("SELECT address FROM people WHERE address_id = ?", (person,)).fetchone()
+        if text:  # a list of digests may say the same, which was not repeated
+            recall(connection, self._ring, Address.parse(text), person, self._now())
 
 
 _COLUMNS = "file, format, by, state, counts, leans_on, at"
@@ -169,13 +172,13 @@ def _add_chunk(connection: Connection, number: int, first: int) -> None:
         connection.execute("INSERT INTO import_chunks VALUES (?, ?, ?)", (number, first, last))
 
 
-def _people_of(connection: Connection, number: int) -> list[bytes]:
-    """Return who has something of an import that has not been taken back; some hundreds at most."""
+def _people_of(connection: Connection, number: int) -> list[bytes] | None:
+    """Return some hundreds of those who have something of an import that has not been taken back; None at its end."""
     row = connection.execute(
         "SELECT first, last FROM import_chunks WHERE import = ? ORDER BY first LIMIT 1", (number,)
     ).fetchone()
     if row is None:
-        return []
+        return None
     last = min(row[1], row[0] + _PORTION - 1)
     people = connection.execute(
         "SELECT DISTINCT address_id FROM events WHERE seq BETWEEN ? AND ? AND json_extract(facts, '$.import') = ?",
@@ -187,14 +190,12 @@ def _people_of(connection: Connection, number: int) -> list[bytes]:
     return [one for (one,) in people]
 
 
-def _forget_digests(connection: Connection, number: int) -> None:
-    connection.execute(
-        "DELETE FROM digest_entries WHERE import = ?1 AND digest IN"
-        " (SELECT digest FROM digest_entries WHERE import = ?1 LIMIT 2000)",
-        (number,),
+def _forget_digests(connection: Connection, number: int) -> int:
+    """Forget some of the digests of an import; return how many that were."""
+    return int(
+        connection.execute(
+            "DELETE FROM digest_entries WHERE import = ?1 AND digest IN"
+            " (SELECT digest FROM digest_entries WHERE import = ?1 LIMIT 2000)",
+            (number,),
+        ).rowcount
     )
-
-
-def _has_digests(connection: Connection, number: int) -> bool:
-    row = connection.execute("SELECT 1 FROM digest_entries WHERE import = ? LIMIT 1", (number,)).fetchone()
-    return row is not None
