@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,8 @@ mount --bind small var
 shift
 exec "$@"
 """
+_ATTEMPTS = 5
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 
 
@@ -55,10 +57,16 @@ class SmallDisk:
         self._filler = Path(f"/proc/{gateway.process.pid}/root{gateway.folder}/var/filler")
 
     def fill(self, leave: int = 0) -> None:
-        """Take all room, less so many octets."""
-        disk = os.statvfs(self._filler.parent)
+        """Take all room, less so many octets; the program may be taking the last of it at the same time."""
         with self._filler.open("ab") as file:
-            os.posix_fallocate(file.fileno(), file.tell(), max(1, disk.f_bavail * disk.f_frsize - leave))
+            for _ in range(_ATTEMPTS):
+                room = self._room() - leave
+                with suppress(OSError):
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), max(1, room))
+
+    def _room(self) -> int:
+        disk = os.statvfs(self._filler.parent)
+        return disk.f_bavail * disk.f_frsize
 
     def free(self) -> None:
         self._filler.unlink()
