@@ -862,13 +862,13 @@ async def test_the_first_address_is_used_again_as_soon_as_it_is_back(sink: Sink)
 @pytest.mark.req("OUT-19")
 @on_both_loops
 async def test_a_rate_is_kept_and_counts_recipients(sink: Sink) -> None:
-    async with pool_to(sink.url, rate=50.0) as pool:
+    async with pool_to(sink.url, rate=10.0) as pool:
         async with pool.connection(recipients=4) as connection:
             await connection.relay(copy_to())
         await asyncio.gather(*(send(pool) for _ in range(6)))
     times = [message.at for message in sink.messages]
-    assert times[1] - times[0] >= 0.06
-    assert times[-1] - times[1] >= 0.08
+    assert times[1] - times[0] >= 0.2
+    assert times[-1] - times[1] >= 0.3
 
 
 @pytest.mark.req("OUT-19")
@@ -900,7 +900,7 @@ async def test_who_gives_way_at_the_rate_goes_behind_those_who_do_not() -> None:
     turnstile, gone = Turnstile(), list[str]()
 
     async def go(name: str, gives_way: bool) -> None:
-        await turnstile.go_through(0.05, gives_way=gives_way)
+        await turnstile.go_through(0.25, gives_way=gives_way)
         gone.append(name)
 
     await go("promotion", True)
