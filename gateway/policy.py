@@ -132,7 +132,7 @@ def _grounds(
     for one in valid:
         if one.basis in jurisdiction.bases and _is_about(one, topic):
             return (one,)
-    return _soft_opt_in(topic, valid) if Basis.SOFT_OPT_IN in jurisdiction.bases else ()
+    return _soft_opt_in(topic, valid, law) if Basis.SOFT_OPT_IN in jurisdiction.bases else ()
 
 
 def _is_about(permission: Permission, topic: Topic) -> bool:
@@ -142,9 +142,10 @@ def _is_about(permission: Permission, topic: Topic) -> bool:
     return permission.basis is not Basis.OFFER and not topic.partner
 
 
-def _soft_opt_in(topic: Topic, valid: list[Permission]) -> tuple[Permission, ...]:
+def _soft_opt_in(topic: Topic, valid: list[Permission], law: Law) -> tuple[Permission, ...]:
     """A sale of the family that the topic is about, at which an opt-out was offered (ePrivacy Directive 13(2))."""
-    sale = next((one for one in valid if one.basis is Basis.SALE and one.family in topic.families), None)
+    sales = (Basis.SALE, Basis.FREE_SALE) if law.free_accounts else (Basis.SALE,)
+    sale = next((one for one in valid if one.basis in sales and one.family in topic.families), None)
     offer = next((one for one in valid if one.basis is Basis.OFFER), None)
     return (sale, offer) if sale and offer and not topic.partner else ()
 

@@ -92,7 +92,6 @@ def test_whoever_stands_in_a_vendors_file_gets_nothing_more(house: Gateway, vend
     assert refusal(house, people[2]) == ""
 
 
-@pytest.mark.req("SUP-11")
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
 def test_a_list_of_digests_names_those_who_are_known_and_those_who_come_later(house: Gateway, algorithm: str) -> None:
     known, later, other = (f"{algorithm}-{one}@example.org" for one in ("known", "later", "other"))
@@ -104,7 +103,6 @@ def test_a_list_of_digests_names_those_who_are_known_and_those_who_come_later(ho
     assert [refusal(house, one) for one in (known, later, other)] == ["unsubscribed", "unsubscribed", ""]
 
 
-@pytest.mark.req("SUP-11")
 def test_a_list_that_mixes_formats_is_told_line_by_line(house: Gateway) -> None:
     lines = [hashlib.md5(b"user@example.com").hexdigest(), "B58996c504c5638798eb6b511e6f49af", "a@example.org", "12ab"]
     assert lines[0] == "b58996c504c5638798eb6b511e6f49af"

@@ -96,7 +96,7 @@ def test_a_smarthost_without_a_named_processor_is_warned_of(house: Gateway, sink
     assert "processor" in checked.stdout + checked.stderr
 
 
-@pytest.mark.req("CON-07", "DSR-04", "POL-22", "SUP-08", "SUP-09")
+@pytest.mark.req("CON-07", "DSR-04", "SUP-08", "SUP-09")
 def test_an_erasure_leaves_no_trace_but_the_keyed_no(house: Gateway, sink: Sink, someone: Someone) -> None:
     reader = f"erased-{someone()}"
     house.opt_in(reader)
@@ -115,6 +115,27 @@ def test_an_erasure_leaves_no_trace_but_the_keyed_no(house: Gateway, sink: Sink,
         ("EXPRESS_OPT_IN", None),
         ("ERASURE", None),
     ]
+
+
+@pytest.mark.req("DSR-04", "SUP-09")
+def test_an_erasure_takes_the_digest_of_an_imported_list_with_it(house: Gateway, someone: Someone) -> None:
+    reader = f"digested-{someone()}"
+    digest = hashlib.md5(reader.encode())
+    listed = house.folder / "digests.txt"
+    listed.write_text(f"{digest.hexdigest()}\n")
+    house.run("suppressions", "import", str(listed), "--scope", "all-marketing")
+    listed.unlink()
+    assert files_holding(house, digest.digest())
+    house.opt_in(reader)
+    house.run("person", "erase", reader)
+    assert files_holding(house, digest.digest()) == files_holding(house, digest.hexdigest().encode()) == []
+    (kept,) = [one for one in house.json("suppressions", "check", reader) if one["reason"] == "erased"]
+    assert kept["scope"] == "all-marketing"
+
+
+def files_holding(house: Gateway, octets: bytes) -> list[str]:
+    files = [path for path in (house.folder / "var").rglob("*") if path.is_file()]
+    return [path.name for path in files if octets in path.read_bytes()]
 
 
 @pytest.mark.req("DSR-04")

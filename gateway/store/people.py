@@ -363,13 +363,21 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
         (*columns_of(event), committed, event_leaf(event, committed)),
     )
     if after.must_be_forgotten:
-        connection.execute(_FORGET, (address_id,))
+        _forget(connection, address_id)
     else:
         fields = canonical_json(new.personal).decode("utf-8")
         connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))
     named = new.person.text if isinstance(new.person, Address) else None
     connection.execute(_STAND, (json.dumps(after.to_json()), after.must_be_forgotten, named, address_id))
     return event
+
+
+def _forget(connection: Connection, address_id: bytes) -> None:
+    """Take what can be erased of a person, the digests of imported lists too, which anybody can make of an address."""
+    (text,) = connection.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
+    digests = Address.parse(text).list_digests if text else ()
+    connection.executemany("DELETE FROM digest_entries WHERE digest = ?", [(one,) for one in digests])
+    connection.execute(_FORGET, (address_id,))
 
 
 _FORGET = "DELETE FROM event_personal WHERE seq IN (SELECT seq FROM events WHERE address_id = ?)"
@@ -408,8 +416,9 @@ def recall(
     for digest in address.list_digests:
         rows = connection.execute("SELECT scope, topic, import FROM digest_entries WHERE digest = ?", (digest,))
         for scope, topic, number in rows.fetchall():
-            facts = {"channel": "import", "import": number, "digest": digest.hex()}
-            event = NewEvent(EventType.UNSUBSCRIBE, person, now, topic, Scope(scope), facts, {"address": address.text})
+            facts = {"channel": "import", "import": number}
+            personal = {"address": address.text, "digest": digest.hex()}
+            event = NewEvent(EventType.UNSUBSCRIBE, person, now, topic, Scope(scope), facts, personal)
             seq = append_event(connection, ring, event, now).seq
             connection.execute("INSERT OR IGNORE INTO import_chunks VALUES (?, ?, ?)", (number, seq, seq))
     (standing,) = connection.execute("SELECT standing FROM people WHERE address_id = ?", (person,)).fetchone()
