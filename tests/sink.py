@@ -28,7 +28,7 @@ import ssl
 import struct
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
@@ -76,6 +76,8 @@ class Received:
     login: str
     helo: str
     connection: int
+    is_answered: bool = True
+    """False where the sender cannot know that it was taken: the connection ended before the answer to its dot."""
 
 
 @dataclass
@@ -480,14 +482,16 @@ class _Session:
         usual = f"554 5.6.0 {'; '.join(faults)}" if faults else "250 2.0.0 taken"
         self.reset()
         answers: list[str] = []
+        is_answered = False
         try:
             for about in message.recipients if self.sink.lmtp else [content.decode("latin-1")]:
                 answers.append(await self.answer("DOT", about, usual))
+            is_answered = True
         except (_Over, asyncio.CancelledError) as end:
             answers.append(str(end) or "250 never said")
             raise
         finally:
-            self.sink.keep(message, any(answer.startswith("2") for answer in answers))
+            self.sink.keep(replace(message, is_answered=is_answered), any(answer.startswith("2") for answer in answers))
 
     def received(self, content: bytes, raw: bytes) -> Received:
         assert self.mail is not None
