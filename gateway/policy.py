@@ -49,7 +49,7 @@ def strictest(
     purposes: Iterable[Purpose], standing: Standing, law: Law, now: datetime, is_test: bool = False
 ) -> Verdict:
     """Decide where a message leaves its purpose open: one purpose that would refuse it refuses it (CLS-01)."""
-    verdict = refusal(Reason.UNKNOWN_TOPIC)
+    verdict = NO_TOPIC
     for purpose in purposes:
         found = decide(purpose, standing, law, now, is_test)
         if not found.may_send:
@@ -67,7 +67,7 @@ def refused_by_all(
     purposes: Iterable[Purpose], standing: Standing, law: Law, now: datetime, is_test: bool = False
 ) -> Verdict | None:
     """Return a refusal if whatever the message turns out to be, this recipient would not get it; else None."""
-    verdict = refusal(Reason.UNKNOWN_TOPIC)
+    verdict = NO_TOPIC
     for purpose in purposes:
         verdict = decide(purpose, standing, law, now, is_test)
         if verdict.may_send:
@@ -86,6 +86,7 @@ def refusal(reason: Reason, evidence: tuple[int, ...] = (), rules: str = RULES) 
 _BY_FACTS = frozenset({MessageClass.PROMOTIONAL, MessageClass.PRODUCT, MessageClass.CONFIRMATION})
 
 SEND = Verdict(Action.SEND, rules=RULES)
+NO_TOPIC = refusal(Reason.UNKNOWN_TOPIC)
 TEST = Verdict(Action.SEND, rules=RULES, is_test=True)
 PAUSED = Verdict(Action.DEFER, Reason.PAUSED, "the stream takes no mail until an operator releases it", rules=RULES)
 
@@ -93,7 +94,7 @@ PAUSED = Verdict(Action.DEFER, Reason.PAUSED, "the stream takes no mail until an
 def _promotional(purpose: Purpose, standing: Standing, law: Law, now: datetime, is_test: bool) -> Verdict:
     topic = purpose.topic
     if topic is None:
-        return refusal(Reason.UNKNOWN_TOPIC)
+        return NO_TOPIC
     suppression = _no(standing, topic.slug, topic.partner, law)
     if suppression:
         return _suppressed(suppression)
