@@ -104,7 +104,7 @@ def open_files(gateway: Gateway) -> int:
 
 @pytest.mark.req("SMTP-23")
 def test_every_recipient_that_was_accepted_is_relayed_reported_or_audited(tmp_path: Path, sink: Sink) -> None:
-    gateway = impatient(tmp_path / "house", sink, 'give_up_after = "12s"')
+    gateway = impatient(tmp_path / "house", sink, 'give_up_after = "10s"')
     gateway.opt_in(*[one for fate in FATES if fate != "stranger" for one in people(fate)])
     gateway.start()
     try:

@@ -77,8 +77,8 @@ def test_nobody_hears_of_a_message_for_those_who_want_no_report(house: Gateway, 
 
 @pytest.mark.req("OUT-10")
 def test_a_delay_is_reported_once_to_whoever_asked(house: Gateway, sink: Sink) -> None:
-    sink.on("RCPT", "451 4.2.2 full", containing="full@", times=4)
-    sink.on("RCPT", "451 4.2.2 full", containing="quiet@", times=4)
+    sink.on("RCPT", "451 4.2.2 full", containing="full@", times=3)
+    sink.on("RCPT", "451 4.2.2 full", containing="quiet@", times=3)
     tell(house, {"full@example.org": "NOTIFY=DELAY", "quiet@example.org": "", "there@example.org": "NOTIFY=DELAY"})
     report = the_report(house, sink)
     assert "delayed" in report.header["Subject"]
@@ -145,9 +145,9 @@ def test_nobody_who_did_not_log_in_is_ever_sent_a_report(house: Gateway, sink: S
 def test_all_who_failed_stand_in_one_report_though_they_failed_at_different_times(house: Gateway, sink: Sink) -> None:
     people = readers()[10:14]
     sink.on("RCPT", "550 5.1.1 unknown", containing=people[0])
-    sink.on("RCPT", "451 4.2.1 later", containing=people[1], times=2)
+    sink.on("RCPT", "451 4.2.1 later", containing=people[1], times=1)
     sink.on("RCPT", "550 5.1.1 unknown after all", containing=people[1])
-    sink.on("RCPT", "451 4.2.1 later", containing=people[2], times=3)
+    sink.on("RCPT", "451 4.2.1 later", containing=people[2], times=2)
     tell(
         house,
         dict.fromkeys(people, ""),
