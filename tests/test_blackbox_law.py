@@ -12,7 +12,7 @@ from itertools import product
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Gateway, newsletter, transact
+from tests.gateway_under_test import TOPIC, Gateway, eventually, newsletter, transact
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -292,13 +292,20 @@ def test_an_objection_always_succeeds(countries: Gateway, someone: Someone) -> N
     assert outcome(countries, "newsletter", person) == "objected"
 
 
+def next_second() -> str:
+    """Wait until it has come; the command line knows no fractions."""
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    eventually(lambda: datetime.now(UTC) > moment)
+    return moment.isoformat().removesuffix("+00:00")
+
+
 @pytest.mark.req("LAW-XX-03")
 def test_a_decision_is_explained_by_what_was_known_then(countries: Gateway, someone: Someone) -> None:
     person = someone()
     record(countries, person, "express", "--country", "US")
     events = countries.json("consent", "show", person)
     opted_in = next(one for one in events if one["type"] == "EXPRESS_OPT_IN")
-    then = datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+    then = next_second()
     countries.run("suppressions", "add", person, "--scope", "topic", "--topic", TOPIC, "--reason", "unsubscribed")
     before = countries.json("explain", person, "--topic", TOPIC, "--at", then)
     assert (before["action"], before["evidence"]) == ("send", [opted_in["seq"]])
