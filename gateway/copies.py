@@ -25,6 +25,7 @@ from gateway.tokens import ALL_MARKETING, Unsubscribe, UnsubscribeTokens
 CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")
 """What promotion is answered, at the door and on the way, where we hold no key for its author's domain (UNS-35)."""
 
+_SMTPUTF8 = "SMTPUTF8"
 ANY_TOPIC = "marketing"
 """The list of a promotional message that left its topic open."""
 
@@ -102,16 +103,21 @@ class CopyMaker:
             own_domains=frozenset(self._signers),
             promotion=self._promotion(message),
             alphabet=alphabet,
-            is_utf8="SMTPUTF8" in message.options,
+            is_utf8=_SMTPUTF8 in message.options,
         )
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
 
-    async def written_in(self, alphabet: Alphabet, draft: MessageDraft) -> MessageDraft | Unstampable:
+    async def written_in(
+        self, alphabet: Alphabet, draft: MessageDraft, lock: asyncio.Lock
+    ) -> MessageDraft | Unstampable:
         """Return the draft of the same copies for a next hop that takes only this alphabet; made once a message."""
+        if alphabet is Alphabet.EIGHT_BIT and _SMTPUTF8 not in draft.message.options:
+            return draft  # whose header asks for nothing that the next hop lacks
         known = draft.in_fewer_letters
-        if alphabet not in known:
-            known[alphabet] = await self.draft(draft.message, alphabet=alphabet)
+        async with lock:
+            if alphabet not in known:
+                known[alphabet] = await self.draft(draft.message, alphabet=alphabet)
         return known[alphabet]
 
     async def promotional_copy(self, draft: MessageDraft, n: int, address_id: bytes, now: datetime) -> Copy:

@@ -319,8 +319,7 @@ class Delivery:
         """Make the parcel's copy in what the smarthost takes; a reply of our own where it cannot be made."""
         draft = parcel.shared.draft or await self._draft(parcel)
         if alphabet is not Alphabet.UTF8 and isinstance(draft, MessageDraft):
-            async with parcel.shared.lock:
-                draft = await self._copies.written_in(alphabet, draft)
+            draft = await self._copies.written_in(alphabet, draft, parcel.shared.lock)
         if isinstance(draft, Unstampable):
             return draft.reply
         if parcel.message.message_class is not MessageClass.PROMOTIONAL:

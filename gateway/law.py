@@ -102,6 +102,10 @@ class Law:
         """Return every set of rules that must be content with mail to a person who may be in these places."""
         return _jurisdictions(self, places)
 
+    def names(self, places: tuple[Place, ...]) -> str:
+        """Return the names and versions of those rules, as a verdict tells them (LAW-XX-03)."""
+        return _names(self, places)
+
     def reconsents_due(self, country: str, now: datetime) -> Iterable[PolicyVersion]:
         """Return the policy versions in force that ask people of a country for consent anew."""
         return (one for one in self.policies if country in one.reconsent and one.effective <= now)
@@ -146,3 +150,8 @@ class Law:
 @lru_cache(maxsize=4096)
 def _jurisdictions(law: Law, places: tuple[Place, ...]) -> tuple[Jurisdiction, ...]:
     return law._worked_out(places)
+
+
+@lru_cache(maxsize=4096)
+def _names(law: Law, places: tuple[Place, ...]) -> str:
+    return " ".join(dict.fromkeys(str(one.regime) for one in law.jurisdictions(places)))

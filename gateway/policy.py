@@ -100,20 +100,22 @@ def _promotional(purpose: Purpose, standing: Standing, law: Law, now: datetime, 
         return _suppressed(suppression)
     jurisdictions = law.jurisdictions(standing.places)
     usable = [one for one in standing.permissions if one.controller == purpose.controller]
-    evidence: dict[int, None] = {}
+    evidence = list[int]()
     for jurisdiction in jurisdictions:
         grounds = _grounds(topic, usable, standing, jurisdiction, law, now)
         if not grounds:
             reason = _why_not(topic, usable, jurisdiction)
-            return TEST if is_test else refusal(reason, rules=_rules([jurisdiction]))
-        evidence.update(dict.fromkeys(one.event for one in grounds))
-    return Verdict(Action.SEND, evidence=tuple(evidence), rules=_rules(jurisdictions))
+            return TEST if is_test else refusal(reason, rules=f"{RULES} {jurisdiction.regime}")
+        evidence += [one.event for one in grounds]
+    return Verdict(Action.SEND, evidence=tuple(dict.fromkeys(evidence)), rules=f"{RULES} {law.names(standing.places)}")
 
 
 def _no(standing: Standing, topic: str, partner: bool, law: Law) -> Suppression | None:
     """Return what stops promotional mail; a "no" from another address of the person where the law says so."""
-    found = [one for one in standing.suppressions if one.covers(topic, partner=partner)]
-    return next((one for one in found if not one.linked or _follows(one, standing, law)), None)
+    for one in standing.suppressions:
+        if one.covers(topic, partner=partner) and (not one.linked or _follows(one, standing, law)):
+            return one
+    return None
 
 
 def _follows(suppression: Suppression, standing: Standing, law: Law) -> bool:
@@ -195,7 +197,3 @@ def _confirmation(standing: Standing, law: Law) -> Verdict:
 
 def _suppressed(suppression: Suppression) -> Verdict:
     return refusal(suppression.reason, (suppression.event,))
-
-
-def _rules(jurisdictions: Iterable[Jurisdiction]) -> str:
-    return " ".join([RULES, *dict.fromkeys(str(one.regime) for one in jurisdictions)])
