@@ -43,7 +43,7 @@ async def test_refusals_leave_only_with_their_campaigns_summary(rig: Rig) -> Non
         await spool.refusals.add(UNNAMED, [TO_BOB], [rig.line()])
         assert sorted(spool.refusals.campaigns()) == [(UNNAMED, rig.clock.now()), (SPRING, rig.clock.now())]
         await spool.refusals.summarise(SPRING, make)
-        assert (make.told, await spool.depth()) == ([[TO_ALICE, TO_BOB]], (1, rig.clock.now()))
+        assert (make.told, await spool.queue.depth()) == ([[TO_ALICE, TO_BOB]], (1, rig.clock.now()))
         assert [one for one, _ in spool.refusals.campaigns()] == [UNNAMED]
         await spool.refusals.summarise(SPRING, make)
         assert len(make.told) == 1, "what has been told is not told again"
