@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,16 @@ TOPIC = "product-announcements"
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free and not the same: all are taken before one is given back."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def eventually(true: Any, seconds: float = 20.0) -> Any:
@@ -52,8 +59,7 @@ class Gateway:
         self.folder = folder
         self.smarthost = smarthost
         self.workers = workers
-        self.submission, self.submission_tls = free_port(), free_port()
-        self.feedback, self.site, self.console = free_port(), free_port(), free_port()
+        self.submission, self.submission_tls, self.feedback, self.site, self.console = free_ports(5)
         self.config = folder / "config.toml"
         self.log = folder / "serve.log"
         self.passwords: dict[str, str] = {}

@@ -256,7 +256,7 @@ def test_a_decision_without_the_store_says_so_and_is_completed_once(
         eventually(lambda: promotion(house, reader).startswith(WAITING))
         assert answer(house, message, reader, login="shop").startswith("250")
         assert received_by(sink, reader)
-    told = eventually(lambda: completed(house, message_id_of(message), reader), 30)
+    told = eventually(lambda: completed(house, message_id_of(message), reader), 90)
     assert sorted(line["kind"] for line in told) == ["attempt", "door", "person"]
     by_kind = {line["kind"]: line for line in told}
     assert [by_kind[kind]["people"] for kind in ("attempt", "door")] == ["away", "away"]
