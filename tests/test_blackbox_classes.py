@@ -284,3 +284,22 @@ def test_who_writes_an_address_in_another_way_has_opted_in_to_that_way_only(gate
     )
     assert _codes(gateway, [same, *others]) == [250, 550, 550, 550]
     assert [message.recipients for message in sink.wait_for(1)] == [(same,)]
+
+
+# whose address it is
+
+
+@pytest.mark.req("I18N-05", "I18N-04")
+def test_consent_is_for_the_address_that_gave_it_and_not_for_one_that_looks_like_it(offices: Gateway) -> None:
+    offices.opt_in("reader@straße.example", "ﬁ@example.org", "jose\u0301@example.org")
+
+    def reply(recipient: str) -> int:
+        with offices.smtp("marketing") as client:
+            client.command_encoding = "utf-8"
+            client.mail("letters@news.example.com", ["SMTPUTF8"])
+            return client.rcpt(recipient)[0]
+
+    assert reply("reader@xn--strae-oqa.example") == 250
+    assert reply("reader@strasse.example") == 550
+    assert reply("fi@example.org") == 550
+    assert reply("jos\u00e9@example.org") == 250
