@@ -111,7 +111,7 @@ def _purposes(stream: Stream, message_class: MessageClass, topics: Mapping[str, 
         return (Purpose(message_class, product=stream.product),)
     if message_class is not MessageClass.PROMOTIONAL:
         return (Purpose(message_class),)
-    of_topics = (Purpose(message_class, topics[slug], controller=stream.controller) for slug in stream.topics)
+    of_topics = (stream.promotes(topics[slug]) for slug in stream.topics)
     return tuple(of_topics) or (Purpose(message_class),)
 
 

@@ -118,7 +118,7 @@ def _about(subject: Subject) -> dict[str, Any]:
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:
-    mark = {"test": True} if verdict.is_test else {}
+    mark = {verdict.leave.value: True} if verdict.leave else {}
     return {
         **mark,
         "action": verdict.action.value,

@@ -283,7 +283,7 @@ class Delivery:
         """Decide for one addressee; a test goes only to whom the login may still send tests."""
         now = self._now()
         verdict = strictest(purposes, known.standing, self._law, now)
-        if verdict.reason not in LACKS_CONSENT:
+        if verdict.may_send or verdict.reason not in LACKS_CONSENT:
             return verdict
         record = self._store.people.orders().logins.get(message.login)
         is_test = record is not None and record.login.tests(addressee.recipient.address)
@@ -306,10 +306,8 @@ class Delivery:
         if message.message_class is not MessageClass.PROMOTIONAL:
             return [Purpose(message.message_class, product=message.product)]
         stream = self._streams.get(message.stream)
-        controller = stream.controller if stream else ""
-        return [
-            Purpose(message.message_class, self._topics.get(slug), controller=controller) for slug in message.topics
-        ]
+        topics = [self._topics.get(slug) for slug in message.topics]
+        return [stream.promotes(topic) if stream else Purpose(message.message_class, topic) for topic in topics]
 
     async def _still_stands(self, parcel: Parcel, rulings: Sequence[Ruling]) -> bool:
         """Ask the policy again: while a large copy was made, its decision may have grown old (OUT-02)."""

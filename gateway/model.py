@@ -10,7 +10,7 @@ import calendar
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -137,11 +137,18 @@ class Reply:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 
 
+class Leave(StrEnum):
+    """What lets promotion go to somebody who has not opted in; a person's "no" holds against both."""
+
+    TEST = "test"
+    SHADOW = "shadow"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What we decided for one recipient: what to do, why, on which evidence, by which rules.
 
-    `is_test` says that only the login's list of test recipients allowed it.
+    A `leave` says that only that let it go; the reason and sentence of one in shadow mode are those of the refusal.
     """
 
     action: Action
@@ -149,7 +156,7 @@ class Verdict:
     sentence: str = ""
     evidence: tuple[int, ...] = ()
     rules: str = ""
-    is_test: bool = False
+    leave: Leave | None = None
 
     @property
     def may_send(self) -> bool:
@@ -198,12 +205,19 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """Why a message is sent: its class; for promotion its topic and whose it is ("" is the company); its product."""
+    """Why a message is sent: its class; for promotion its topic and whose it is ("" is the company); its product.
+
+    Up to the end of `shadow_until` (UTC) promotion goes to those as well who have not opted in (OPS-04).
+    """
 
     message_class: MessageClass
     topic: Topic | None = None
     product: str = ""
     controller: str = ""
+    shadow_until: date | None = None
+
+    def is_in_shadow(self, now: datetime) -> bool:
+        return self.shadow_until is not None and now.date() <= self.shadow_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +236,8 @@ class Stream:
     """A configured kind of mail: its class, its topics (slugs) and the From addresses it may use.
 
     `product` is what product mail is about, where the stream has only one (POL-04); `controller` whose mail it is, ""
-    for the company's own (POL-31).
+    for the company's own (POL-31). `is_shadow` says that it only records who has not opted in, up to the end of the
+    day `until` (OPS-04).
     """
 
     name: str
@@ -237,10 +252,17 @@ class Stream:
     summary_after: timedelta = timedelta(hours=1)
     product: str = ""
     controller: str = ""
+    is_shadow: bool = False
+    until: date | None = None
 
     @property
     def is_promotional(self) -> bool:
         return self.message_class is MessageClass.PROMOTIONAL
+
+    def promotes(self, topic: Topic | None) -> Purpose:
+        """Return why promotion of this stream on a topic is sent."""
+        until = self.until if self.is_shadow else None
+        return Purpose(MessageClass.PROMOTIONAL, topic, controller=self.controller, shadow_until=until)
 
 
 @dataclass(frozen=True, slots=True)

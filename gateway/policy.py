@@ -8,11 +8,12 @@ sender may claim (requirements §1.3).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from gateway.consent import Basis, Permission, Standing, Suppression
 from gateway.law import Jurisdiction, Law
-from gateway.model import Action, MessageClass, Purpose, Reason, Topic, Verdict
+from gateway.model import Action, Leave, MessageClass, Purpose, Reason, Topic, Verdict
 
 _SENTENCES = {
     Reason.NO_CONSENT: "the recipient has not opted in to this topic",
@@ -33,7 +34,10 @@ LACKS_CONSENT = (Reason.EXPIRED, Reason.UNPROVEN, Reason.NO_CONSENT)
 
 
 def decide(purpose: Purpose, standing: Standing, law: Law, now: datetime, is_test: bool = False) -> Verdict:
-    """Decide for one recipient by what stands for the address now; a test needs no opt-in (OUT-21)."""
+    """Decide for one recipient by what stands for the address now.
+
+    A test needs no opt-in (OUT-21); nor does a stream in shadow mode, whose verdict says what it would refuse (OPS-04).
+    """
     match purpose.message_class:
         case MessageClass.PROMOTIONAL:
             return _promotional(purpose, standing, law, now, is_test)
@@ -54,7 +58,7 @@ def strictest(
         found = decide(purpose, standing, law, now, is_test)
         if not found.may_send:
             return found
-        verdict = verdict if verdict.is_test else found
+        verdict = verdict if verdict.leave else found
     return verdict
 
 
@@ -87,7 +91,7 @@ _BY_FACTS = frozenset({MessageClass.PROMOTIONAL, MessageClass.PRODUCT, MessageCl
 
 SEND = Verdict(Action.SEND, rules=RULES)
 NO_TOPIC = refusal(Reason.UNKNOWN_TOPIC)
-TEST = Verdict(Action.SEND, rules=RULES, is_test=True)
+TEST = Verdict(Action.SEND, rules=RULES, leave=Leave.TEST)
 PAUSED = Verdict(Action.DEFER, Reason.PAUSED, "the stream takes no mail until an operator releases it", rules=RULES)
 
 
@@ -104,10 +108,16 @@ def _promotional(purpose: Purpose, standing: Standing, law: Law, now: datetime, 
     for jurisdiction in jurisdictions:
         grounds = _grounds(topic, usable, standing, jurisdiction, law, now)
         if not grounds:
-            reason = _why_not(topic, usable, jurisdiction)
-            return TEST if is_test else refusal(reason, rules=f"{RULES} {jurisdiction.regime}")
+            if is_test:
+                return TEST
+            refused = refusal(_why_not(topic, usable, jurisdiction), rules=f"{RULES} {jurisdiction.regime}")
+            return _in_shadow(refused) if purpose.is_in_shadow(now) else refused
         evidence += [one.event for one in grounds]
     return Verdict(Action.SEND, evidence=tuple(dict.fromkeys(evidence)), rules=f"{RULES} {law.names(standing.places)}")
+
+
+def _in_shadow(refused: Verdict) -> Verdict:
+    return replace(refused, action=Action.SEND, leave=Leave.SHADOW)
 
 
 def _no(standing: Standing, topic: str, partner: bool, law: Law) -> Suppression | None:

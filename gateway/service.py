@@ -37,6 +37,7 @@ from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
 from gateway.metrics import Board
 from gateway.model import Smarthost
+from gateway.shadow import ShadowAlarms, gauge_text, shadow_ends
 from gateway.smarthost import Pool, Turnstile
 from gateway.store import Store
 from gateway.store.segments import Sealer
@@ -317,11 +318,16 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         sealer = data_folder(config).sealer(now)
         watch = Watch(store, ids, clock, data_folder(config), config.submission.max_message_size)
         summaries = Summaries(config.hostname, config.company, config.streams, store, ids, now)
-        looks = (watch.look_at_people, watch.look_at_machine)
+        ends = shadow_ends(config.streams)
+        alarms = ShadowAlarms(ends, data_folder(config).shadowed, now)
+        looks = (watch.look_at_people, watch.look_at_machine, alarms.look)
         closers = []
         if "console" in plant.parts and config.console:
             runner = await start_site(
-                console.create_app(lambda: _metrics(plant, store), lambda: _is_ready(store)), plant.sockets.console
+                console.create_app(
+                    lambda: _metrics(plant, store) + gauge_text(ends, now().date()), lambda: _is_ready(store)
+                ),
+                plant.sockets.console,
             )
             closers.append(runner.cleanup)
         async with asyncio.TaskGroup() as duties:

@@ -50,6 +50,7 @@ HOUSE: dict[str, set[str]] = {
     "metrics": NOUNS,
     "store": NOUNS | {"consent", "tokens", "ledger", "decisions", "ids"},
     "brake": NOUNS,
+    "shadow": NOUNS,
     "summary": NOUNS,
     "copies": CORE | {"ids"},
     "campaigns": SHELL - {"config"},
@@ -63,7 +64,7 @@ HOUSE: dict[str, set[str]] = {
     "installation": SHELL,
     "watch": SHELL - {"config"} | {"installation"},
     "imports": NOUNS | {"consent"},
-    "cli": SHELL | {"installation", "imports", "service"},
+    "cli": SHELL | {"installation", "imports", "service", "shadow"},
     "__init__": set(),
     "__main__": {"cli"},
 }

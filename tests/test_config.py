@@ -838,8 +838,6 @@ def test_a_door_to_the_world_without_tls_is_a_warning(house: House) -> None:
 ASKED_FOR = {
     "site.subscribe": "true",
     "site.rights": "true",
-    "streams.mode": '"shadow"',
-    "streams.until": "2026-12-31",
     "streams.tracking": '"strip"',
     "retention.messages": '"7d"',
     "retention.decisions": '"1095d"',

@@ -12,7 +12,7 @@ from gateway import policy
 from gateway.config.regimes import OURS, regimes_in
 from gateway.consent import NOTHING_KNOWN, Basis, Permission, Standing, Suppression
 from gateway.law import Law
-from gateway.model import Action, MessageClass, Purpose, Reason, Scope, Topic, Verdict
+from gateway.model import Action, Leave, MessageClass, Purpose, Reason, Scope, Topic, Verdict
 from gateway.policy import RULES, SEND, TEST, refusal
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -144,8 +144,8 @@ def test_every_refusal_has_a_sentence_of_one_line_and_names_its_rules() -> None:
 @pytest.mark.req("OUT-21")
 def test_a_test_needs_no_opt_in_and_no_more_than_that() -> None:
     assert decide(promotional(NEWS), NOTHING_KNOWN, is_test=True) == TEST
-    assert TEST.may_send and TEST.is_test
-    assert not decide(promotional(NEWS), OPTED_IN, is_test=True).is_test, "who has opted in gets the real thing"
+    assert TEST.may_send and TEST.leave is Leave.TEST
+    assert not decide(promotional(NEWS), OPTED_IN, is_test=True).leave, "who has opted in gets the real thing"
     for reason in (Reason.UNSUBSCRIBED, Reason.OBJECTED, Reason.COMPLAINED, Reason.ERASED, Reason.MINOR):
         standing = with_no(Scope.ALL_MARKETING, reason)
         assert decide(promotional(NEWS), standing, is_test=True).reason is reason

@@ -12,7 +12,20 @@ from pathlib import Path
 
 import click
 
-from gateway.cli import customers, demo, imports, logins, mail, people, person, queue, serving, setup, suppressions
+from gateway.cli import (
+    customers,
+    demo,
+    imports,
+    logins,
+    mail,
+    people,
+    person,
+    queue,
+    serving,
+    setup,
+    simulate,
+    suppressions,
+)
 from gateway.cli.output import Desk
 from gateway.errors import ConfigError, Malformed, StoreUnavailable
 
@@ -30,7 +43,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
     context.obj = Desk(path.absolute(), as_json)
 
 
-for commands in (serving, setup, demo, logins, people, person, suppressions, imports, customers, mail, queue):
+for commands in (serving, setup, demo, logins, people, person, suppressions, imports, customers, mail, simulate, queue):
     for command in commands.COMMANDS:
         assent.add_command(command)
 

@@ -196,10 +196,11 @@ def _read(file: Path, form: str, terms: Terms, staged: Stage, tally: Tally) -> P
                 f" {bad[0].line}: {bad[0].why}"
             )
     tally.counts["rows that cannot be used"] += len(bad)
-    return _write_beside(file, bad) if bad else None
+    return write_beside(file, bad) if bad else None
 
 
-def _write_beside(file: Path, bad: Sequence[BadRow]) -> Path:
+def write_beside(file: Path, bad: Sequence[BadRow]) -> Path:
+    """Tell the lines of a file that cannot be used in another one beside it."""
     beside = file.with_name(f"{file.name}.errors.csv")
     with beside.open("w", encoding="utf-8", errors="replace", newline="") as told:
         lines = csv.writer(told)

@@ -13,6 +13,7 @@ from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
 from gateway.installation import prepare
+from gateway.shadow import shadow_ends
 from gateway.store import Store
 
 OLD_MAIL = timedelta(hours=1)
@@ -73,6 +74,7 @@ async def _status(desk: Desk, store: Store) -> dict[str, Any]:
         "suppressed_people": await _suppressed(store),
         "logins": len([one for one in await store.people.logins() if not one.disabled]),
         "paused_streams": _paused(store),
+        "shadow_ends": _shadow_ends(desk),
         "troubles": [one.sentence for one in store.condition.troubles()],
         "suggestion": "assent queue list" if age > OLD_MAIL else None,
     }
@@ -80,6 +82,13 @@ async def _status(desk: Desk, store: Store) -> dict[str, Any]:
 
 def _paused(store: Store) -> list[str]:
     return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
+
+
+def _shadow_ends(desk: Desk) -> list[str]:
+    """Say of each stream in shadow mode when it will enforce, and how many people it will refuse then."""
+    folder, today = desk.folder(), desk.now().date()
+    ends = [one for one in shadow_ends(desk.config().streams) if one.days_left(today) >= 0]
+    return [f"{one.stream} after {one.until}: {folder.shadowed(one.stream)} people" for one in ends]
 
 
 async def _suppressed(store: Store) -> int | None:

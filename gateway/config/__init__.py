@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def load(path: Path, *, keys_may_be_missing: bool = False) -> Config:
     raw = _parsed(path, text)
     notes = Notes(path.name, Lines(text))
     config = assembled(path, Reader(path.parent, notes, keys_may_be_missing=keys_may_be_missing).read(raw))
-    check(config, notes)
+    check(config, notes, datetime.now(UTC).date())
     if notes.problems:
         raise ConfigError(notes.problems)
     return replace(config, warnings=tuple(notes.warnings))

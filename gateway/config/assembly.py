@@ -114,4 +114,6 @@ def _stream(name: str, table: Table) -> Stream:
         summary_after=table["summary_after"],
         product=table["product"],
         controller=table["controller"],
+        is_shadow=table["mode"] == "shadow",
+        until=table["until"],
     )

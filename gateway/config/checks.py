@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Iterator
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from itertools import combinations
 
@@ -19,13 +20,14 @@ from gateway.config.values import Config, DkimDomain, ListenAddress, TlsFiles, i
 from gateway.model import Smarthost, Stream
 
 RSA_ADVISED_BITS = 2048
+LONGEST_SHADOW = timedelta(days=60)
 
 MAILTO_DOMAIN_LIMIT = PATH_LIMIT - 50
 """A token in a local-part has 49 characters (docs/decisions/0003), and the @ one."""
 
 
-def check(config: Config, notes: Notes) -> None:
-    """Note everything in a configuration that does not fit together."""
+def check(config: Config, notes: Notes, today: date) -> None:
+    """Note everything in a configuration that does not fit together, or not any more."""
     _check_promotion(config, notes)
     _check_law(config, notes)
     _check_listeners(config, notes)
@@ -35,6 +37,7 @@ def check(config: Config, notes: Notes) -> None:
         _check_smarthost(smarthost, config.workers, notes)
     for stream in config.streams.values():
         _check_stream(stream, config, notes)
+        _check_shadow(stream, notes, today)
     _check_shared_senders(config, notes)
     if "default" not in config.smarthosts:
         notes.problem(("smarthosts",), "[smarthosts.default] is missing; add it, with urls", spoils=False)
@@ -81,6 +84,25 @@ def _check_stream(stream: Stream, config: Config, notes: Notes) -> None:
     elif stream.topics:
         said = f"{dotted(place)}: topics mean nothing to mail of class {stream.message_class}"
         notes.warning((*place, "topics"), f"{said}; remove them")
+
+
+def _check_shadow(stream: Stream, notes: Notes, today: date) -> None:
+    """Shadow mode ends by itself, and soon: nobody forgets it (OPS-04)."""
+    place = ("streams", stream.name)
+    latest = today + LONGEST_SHADOW
+    if not stream.is_shadow or not stream.is_promotional:
+        if stream.until or stream.is_shadow:
+            said = f"{dotted(place)}: without shadow mode and promotion, until and mode mean nothing"
+            notes.warning((*place, "mode"), f"{said}; remove them")
+    elif stream.until is None:
+        said = f"{dotted(place)} is in shadow mode without an end"
+        notes.problem((*place, "mode"), f"{said}; write until = {latest}, or an earlier day")
+    elif stream.until > latest:
+        said = f"{dotted(place)}.until = {stream.until} is more than {LONGEST_SHADOW.days} days ahead"
+        notes.problem((*place, "until"), f"{said}; write {latest}, or an earlier day")
+    elif stream.until < today:
+        said = f"{dotted(place)}: shadow mode was over with {stream.until}, and the stream enforces"
+        notes.warning((*place, "until"), f"{said}; remove mode and until")
 
 
 def _check_names(stream: Stream, config: Config, notes: Notes) -> None:

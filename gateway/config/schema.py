@@ -355,8 +355,13 @@ STREAMS = Section(
             "1h",
             "After so long without another refusal a campaign is over, and its summary is sent.",
         ),
-        Key("mode", choice("enforce", "shadow"), "enforce", '`"shadow"` records what would be refused, and relays it.'),
-        Key("until", DAY, UNSET, "The last day of shadow mode."),
+        Key(
+            "mode",
+            choice("enforce", "shadow"),
+            "enforce",
+            '`"shadow"` relays to whoever has not said no, and records who has not opted in.',
+        ),
+        Key("until", DAY, UNSET, "The last day of shadow mode (UTC), at most 60 days ahead; then the stream enforces."),
         Key("tracking", choice("strip", "refuse", "allow"), "strip", "What happens to hidden images."),
         Key(
             "brake",
@@ -398,8 +403,6 @@ SECTIONS: Final = (
 NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
     "site.subscribe": NotYet((False,), "/subscribe answers 404"),
     "site.rights": NotYet((False,), "/r answers 404"),
-    "streams.mode": NotYet(("enforce",), "the stream enforces: what may not go is refused"),
-    "streams.until": NotYet((), "there is no shadow mode to end"),
     "streams.tracking": NotYet(("allow",), "hidden images are relayed as they are"),
     "retention.messages": NotYet(("0d",), "a message goes when its last recipient is settled"),
     "retention.decisions": NotYet((), "the decision log is kept for ever"),

@@ -234,6 +234,8 @@ class SubmissionHandler:
     async def _rule(self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock) -> Reply:
         """Decide for every recipient, keep the message if it may go to any, and hand it on."""
         rulings = [self._ruling(visit, choice, n, recipient) for n, recipient in enumerate(message.recipients)]
+        if choice.stream.is_shadow:
+            rulings = await self._introduced(rulings)
         await self._count(visit, choice.stream, message.campaign, rulings)
         subject = _subject(message, block)
         going = [ruling for ruling in rulings if ruling.verdict.may_send]
@@ -250,6 +252,15 @@ class SubmissionHandler:
         if draft is None:
             return self._refuse_all(rulings, subject)
         return await self._keep(message, rulings, subject, draft)
+
+    async def _introduced(self, rulings: Sequence[Ruling]) -> list[Ruling]:
+        """Make people of those who are nobody's yet and get a copy in shadow mode: links name people."""
+        strangers = [one.recipient.address for one in rulings if one.verdict.may_send and not one.facts.address_id]
+        known = iter(await self._store.people.introduce(strangers) if strangers else ())
+        return [
+            replace(one, facts=next(known)) if one.verdict.may_send and not one.facts.address_id else one
+            for one in rulings
+        ]
 
     async def _keep(
         self, message: SpooledMessage, rulings: Sequence[Ruling], subject: Subject, draft: MessageDraft

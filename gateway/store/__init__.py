@@ -173,6 +173,9 @@ class People(Protocol):
     async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
         """Return what stands for each address now, in order: one look-up each."""
 
+    async def introduce(self, addresses: Sequence[Address]) -> list[Facts]:
+        """Make people of addresses that are nobody's, so that links can name them; nothing is recorded about them."""
+
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
         """Append events to the ledger, all or none; what would say nothing new returns its earlier line (UNS-24)."""
 

@@ -110,6 +110,14 @@ class SqlitePeople:
             rows = connection.execute(f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq", (address_id,)).fetchall()
         return [event_of(row) for row in rows]
 
+    async def introduce(self, addresses: Sequence[Address]) -> list[Facts]:
+        def make_known(connection: Connection) -> None:
+            for one in addresses:
+                person_of(connection, self._ring, one, self._now())
+
+        await self._writer.do(make_known)
+        return await self.facts(addresses)
+
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
         now = self._now()
         return await self._writer.do(

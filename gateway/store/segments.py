@@ -203,6 +203,19 @@ def find_lines(folder: Path, column: str, value: str) -> list[bytes]:
     return found
 
 
+def find_shadowed(folder: Path, stream: str) -> set[str]:
+    """Return who got promotion of a stream that only shadow mode let go, as decision lines call them."""
+    found: set[str] = set()
+    for path in sorted(folder.glob("*.db")):
+        with closing(connect(path, read_only=True)) as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT who FROM decisions WHERE instr(line, ?) AND instr(line, ?)",
+                (b'"shadow":true', b'"stream":' + orjson.dumps(stream)),
+            )
+            found.update(who for (who,) in rows)
+    return found
+
+
 def last_head(connection: Connection, chain: str) -> SegmentHead | None:
     row = connection.execute(
         f"SELECT {_HEAD_COLUMNS} FROM segments WHERE chain = ? ORDER BY number DESC LIMIT 1", (chain,)

@@ -23,7 +23,7 @@ from gateway.store.leases import Leases, anyone_lives
 from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
 from gateway.store.schema import DECISIONS, PEOPLE, SPOOL
-from gateway.store.segments import Sealer, find_lines, verify
+from gateway.store.segments import Sealer, find_lines, find_shadowed, verify
 from gateway.store.spool import SqliteSpool, remove_orphans
 from gateway.store.standby import Snapshot, Standby
 from gateway.store.traces import empty_log, find_traces
@@ -102,11 +102,19 @@ class DataFolder:
 
     def decision_lines(self, column: str, value: str) -> list[bytes]:
         """Return decision lines by `id`, `who`, `message` or `message_id`, those included that are not sealed yet."""
+        unsealed = [line for line in self._unsealed() if json.loads(line).get(column) == value]
+        return list(dict.fromkeys(find_lines(self.decisions, column, value) + unsealed))
+
+    def shadowed(self, stream: str) -> int:
+        """Return how many people got promotion of a stream that only its shadow mode let go (OPS-04)."""
+        unsealed = [json.loads(line) for line in self._unsealed()]
+        lately = {one["who"] for one in unsealed if one.get("shadow") and one["stream"] == stream}
+        return len(find_shadowed(self.decisions, stream) | lately)
+
+    def _unsealed(self) -> list[bytes]:
         with reading(self.spool), closing(connect(self.spool, read_only=True)) as connection:
             waiting = [bytes(row[0]) for row in connection.execute("SELECT lines FROM outbox ORDER BY id")]
-        lines = [line for packed in waiting for line in packed.split(b"\n")]
-        unsealed = [line for line in lines if json.loads(line).get(column) == value]
-        return list(dict.fromkeys(find_lines(self.decisions, column, value) + unsealed))
+        return [line for packed in waiting for line in packed.split(b"\n")]
 
     def traces_of(self, addresses: Collection[str]) -> list[Path]:
         """Empty the write-ahead logs, then return every file that holds one of the addresses in any usual spelling."""

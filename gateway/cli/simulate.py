@@ -1,0 +1,187 @@
+"""Who of a list would get a stream's next message: the same facts and the same policy as at the door, and no mail."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import click
+from rich.progress import Progress
+
+from gateway.address import Address
+from gateway.cli.imports import FILE, FORMAT, write_beside
+from gateway.cli.output import Desk, pass_desk
+from gateway.consent import Standing
+from gateway.errors import Malformed
+from gateway.imports.formats import OPT_OUT
+from gateway.imports.readers import read
+from gateway.imports.rows import BadRow, Row, WrongFile
+from gateway.imports.stage import Stage, stage
+from gateway.law import Law
+from gateway.model import MessageClass, Purpose, Stream, Topic, Verdict
+from gateway.policy import refused_by_all, strictest
+from gateway.store import Now, Store
+
+_AT_ONCE = 1000
+_BAR_WIDTH = 40
+
+
+class _Lines(Protocol):
+    """What the lists of those who would and would not get it are written to."""
+
+    def writerow(self, row: Sequence[str], /) -> Any: ...
+
+
+@dataclass
+class Outcome:
+    """What has been found so far; `lists` are for those who would get it, and for the others."""
+
+    lists: tuple[_Lines, _Lines] | None
+    rows: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    allowed: int = 0
+    in_shadow: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, address: str, verdict: Verdict) -> None:
+        self.allowed += verdict.may_send
+        self.in_shadow += bool(verdict.leave)
+        if not verdict.may_send:
+            self.refused[str(verdict.reason)] += 1
+        if self.lists:
+            self.lists[not verdict.may_send].writerow([address, str(verdict.reason or "")])
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A message that is not sent, and the law under which it would be."""
+
+    purposes: Sequence[Purpose]
+    law: Law
+    now: Now
+
+    def verdict(self, standing: Standing) -> Verdict:
+        """Decide as the door does: at RCPT, then at DATA."""
+        now = self.now()
+        refused = refused_by_all(self.purposes, standing, self.law, now)
+        return refused or strictest(self.purposes, standing, self.law, now)
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--stream", required=True, help="The stream that the message would be of.")
+@click.option("--topic", default="", help="Its topic; without it, every topic of the stream must allow a recipient.")
+@click.option("--product", default="", help="What a product message would be about.")
+@click.option("--format", "form", type=FORMAT, default=None, help="Refuse the file if it is in another one.")
+@click.option("--write", default="", metavar="ALLOWED,REFUSED", help="Two files (CSV) for who would get it, who not.")
+@pass_desk
+def simulate(desk: Desk, file: Path, stream: str, topic: str, product: str, form: str | None, write: str) -> None:
+    """Count who of a list would get a stream's next message, and why the others would not; nothing is sent.
+
+    FILE is what the imports read: an address a line, or a vendor's own file. What that says of somebody's status does
+    not count here, only what the store knows.
+    """
+    config = desk.config()
+    if stream not in config.streams:
+        raise click.UsageError(f"no such stream: {stream}; there are {', '.join(config.streams)}")
+    trial = Trial(_purposes(config.streams[stream], config.topics, topic, product), config.law, desk.now)
+    with ExitStack() as files:
+        outcome = Outcome(_lists(write, files))
+        staged = files.enter_context(stage(desk.folder().root))
+        bar = files.enter_context(Progress(disable=not sys.stderr.isatty(), transient=True))
+        try:
+            _read(file, form or "", staged, outcome)
+        except WrongFile as error:
+            desk.no(f"{error}. Nobody was looked at.", error=str(error))
+        step = bar.add_task("deciding", total=len(staged))
+        desk.with_store(lambda store: _decide(store, trial, staged.rows(), outcome, partial(bar.advance, step)))
+    _tell(desk, stream, file, outcome)
+
+
+def _purposes(stream: Stream, topics: Mapping[str, Topic], topic: str, product: str) -> Sequence[Purpose]:
+    """Return what the message would be sent for, as `classify` finds it out at the door."""
+    if topic and topic not in stream.topics:
+        raise click.UsageError(
+            f"stream {stream.name} has no topic {topic}; it has {', '.join(stream.topics) or 'none'}"
+        )
+    if stream.is_promotional:
+        return [stream.promotes(topics[slug]) for slug in ([topic] if topic else stream.topics)]
+    if stream.message_class is MessageClass.PRODUCT and not (product or stream.product):
+        raise click.UsageError("say with --product what the message would be about")
+    return [Purpose(stream.message_class, product=product or stream.product)]
+
+
+def _lists(write: str, files: ExitStack) -> tuple[_Lines, _Lines] | None:
+    if not write:
+        return None
+    names = write.split(",")
+    if len(names) != 2 or not all(names):
+        raise click.UsageError("--write takes two names with a comma between them")
+    allowed, refused = (csv.writer(files.enter_context(_opened(Path(one)))) for one in names)
+    allowed.writerow(["address", "only in shadow mode for"])
+    refused.writerow(["address", "reason"])
+    return allowed, refused
+
+
+def _opened(path: Path) -> TextIO:
+    return path.open("w", encoding="utf-8", newline="")
+
+
+def _read(file: Path, form: str, staged: Stage, outcome: Outcome) -> None:
+    """Stage each address once; a digest names nobody who could be sent to."""
+    found = read(file, form)
+    while portion := [one for _, one in islice(found, _AT_ONCE)]:
+        outcome.rows += len(portion)
+        outcome.bad += [one for one in portion if isinstance(one, BadRow)]
+        staged.add(_named((one for one in portion if isinstance(one, Row)), outcome))
+
+
+def _named(rows: Iterator[Row], outcome: Outcome) -> Iterator[tuple[str, Row]]:
+    for row in rows:
+        try:
+            if row.algorithm:
+                raise Malformed("a digest is no address")
+            yield Address.parse(row.subject.strip()).key, replace(row, type=OPT_OUT, at=None)
+        except Malformed as error:
+            outcome.bad.append(BadRow(row.line, row.subject[:200], str(error)))
+
+
+async def _decide(
+    store: Store, trial: Trial, rows: Iterator[Row], outcome: Outcome, advance: Callable[[int], None]
+) -> None:
+    while portion := [Address.parse(one.subject.strip()) for one in islice(rows, _AT_ONCE)]:
+        for address, facts in zip(portion, await store.people.facts(portion), strict=True):
+            outcome.add(address.text, trial.verdict(facts.standing))
+        advance(len(portion))
+
+
+def _tell(desk: Desk, stream: str, file: Path, outcome: Outcome) -> None:
+    looked_at = outcome.allowed + outcome.refused.total()
+    facts: dict[str, Any] = {
+        "stream": stream,
+        "recipients": looked_at,
+        "would_get_it": outcome.allowed,
+        "only_in_shadow_mode": outcome.in_shadow,
+        "refused": dict(outcome.refused.most_common()),
+        "named_twice": outcome.rows - len(outcome.bad) - looked_at,
+        "not_usable": len(outcome.bad),
+        "errors": str(write_beside(file, outcome.bad)) if outcome.bad else None,
+    }
+    if desk.as_json:
+        desk.tell(facts)
+        return
+    bars = {"would get it": outcome.allowed, **dict(outcome.refused.most_common())}
+    for name, count in bars.items():
+        click.echo(f"{name:>14} {count:>10,} {'█' * round(_BAR_WIDTH * count / max(looked_at, 1))}")
+    desk.tell({name: value for name, value in facts.items() if name not in ("would_get_it", "refused") and value})
+
+
+COMMANDS = (simulate,)
