@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"errors", "address", "model"}
-PURE = NOUNS | {"headers", "tokens", "consent", "law", "dialogue", "ledger", "decisions", "dialects"}
+PURE = NOUNS | {"evidence", "headers", "tokens", "consent", "law", "dialogue", "ledger", "decisions", "dialects"}
 MAIL = {"mime", "mend", "downgrade", "footer", "classify", "stamp", "sign", "feedback", "report", "summary"}
 CORE = PURE | MAIL | {"policy", "brake", "pacing"}
 SHELL = CORE | {"ids", "passwords", "campaigns", "summaries", "copies", "store", "config", "metrics"}
@@ -31,6 +31,7 @@ HOUSE: dict[str, set[str]] = {
     "tokens": NOUNS,
     "consent": NOUNS,
     "law": NOUNS | {"consent"},
+    "evidence": NOUNS | {"consent"},
     "dialogue": NOUNS,
     "dialects": NOUNS,
     "ledger": NOUNS | {"consent"},
@@ -48,7 +49,7 @@ HOUSE: dict[str, set[str]] = {
     "pacing": NOUNS,
     "config": NOUNS | {"law"},
     "metrics": NOUNS,
-    "store": NOUNS | {"consent", "tokens", "ledger", "decisions", "ids"},
+    "store": NOUNS | {"consent", "evidence", "tokens", "ledger", "decisions", "ids"},
     "brake": NOUNS,
     "shadow": NOUNS,
     "summary": NOUNS,

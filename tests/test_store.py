@@ -21,10 +21,11 @@ from pysqlite3 import dbapi2 as sqlite
 from gateway.address import Address
 from gateway.consent import EventType
 from gateway.errors import ConfigError, StoreUnavailable
+from gateway.evidence import Notice
 from gateway.ids import spool_text
 from gateway.lanes import MEMORY_BUDGET as BUDGET
 from gateway.model import Login, MessageClass, Outcome, Priority
-from gateway.store import LoginRecord, Notice, Selection, Waiting, open_path
+from gateway.store import LoginRecord, Selection, Waiting, open_path
 from gateway.store import spool as spool_module
 from gateway.store import writer as writer_module
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring

@@ -26,13 +26,14 @@ from gateway.cli.people import consent, known_topic, operator
 from gateway.cli.suppressions import SCOPE, covered, suppressions
 from gateway.consent import NewEvent
 from gateway.errors import Malformed
+from gateway.evidence import Notice
 from gateway.imports.formats import CONFIRMED, NAMES, OPT_IN
 from gateway.imports.plan import Effect, Terms, effect, leans_on
 from gateway.imports.readers import read
 from gateway.imports.rows import BadRow, Found, Row, WrongFile
 from gateway.imports.stage import Stage, stage
 from gateway.model import Scope
-from gateway.store import Notice, Store
+from gateway.store import Store
 from gateway.store.imports import APPLYING, UNDONE, Import, SqliteImports
 
 T = TypeVar("T")

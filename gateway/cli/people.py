@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,11 @@ import click
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
 from gateway.config.names import COUNTRY
-from gateway.consent import Event, EventType, NewEvent, Source
+from gateway.consent import Event
 from gateway.errors import Malformed
+from gateway.evidence import BASES, Claim, Notice, events_of, problems_of
 from gateway.model import Topic
-from gateway.store import Notice, Store
-
-BASES: dict[str, tuple[EventType, ...]] = {
-    "express": (EventType.EXPRESS_OPT_IN,),
-    "confirmed": (EventType.OPT_IN_CONFIRMED,),
-    "sale": (EventType.SALE,),
-    "inquiry": (EventType.INQUIRY,),
-    "soft-opt-in": (EventType.SALE, EventType.SOFT_OPTOUT_OFFERED),
-    "policy-accepted": (EventType.POLICY_ACCEPTED,),
-}
-"""What is recorded for each basis: what happened, which is never turned into anything else (requirements §1.4).
-
-A soft opt-in is a sale at which an opt-out was offered. That somebody accepted a policy is kept as that.
-"""
-
-CONSENTS = {"express", "confirmed"}
-"""The bases that are consent to one topic; the others come of dealings with the company as a whole."""
+from gateway.store import Store
 
 
 class AddressType(click.ParamType[Address]):
@@ -167,57 +151,35 @@ def consent_record(
     country: str | None,
 ) -> None:
     """Record the opt-ins of one or more people, or the dealings that may stand in for them, all or none."""
-    wanted = known_topic(desk, topic)
-    given = utc(at) if at else desk.now()
-    if given > desk.now():
-        raise click.UsageError("the opt-in lies in the future")
-    facts = {"channel": "operator", "operator": operator(), "notice": notice, "basis": basis}
-    families = [family] if family else list(wanted.families) or [""]
-    events = [
-        event
-        for address in addresses
-        for event in (
-            *_dealings(BASES[basis], address, given, topic if basis in CONSENTS else "", facts, families, free),
-            *([_declared(address, given, country)] if country else []),
+    known_topic(desk, topic)
+    topics = desk.config().topics
+    facts = {"channel": "operator", "operator": operator(), "notice": notice}
+    claims = [
+        Claim(
+            *(address, utc(at) if at else desk.now(), (topic,), basis),
+            families=(family,) if family else (),
+            free=free,
+            country=country or "",
+            facts=facts,
         )
+        for address in addresses
     ]
-
-    async def record(store: Store) -> list[Event]:
-        if notice and all((one.name, one.topic) != (notice, topic) for one in await store.people.notices()):
-            return []
-        return await store.people.record(events)
-
-    recorded = desk.with_store(record)
-    if not recorded:
-        desk.no(f"there is no notice {notice} for {topic}", notice=notice, topic=topic)
+    _check_claim(desk, claims[0], notice)
+    events = [event for claim in claims for event in events_of(claim, topics)]
+    recorded = desk.with_store(lambda store: store.people.record(events))
     numbers = [event.seq for event in recorded]
     told = ", ".join(map(str, numbers)) if len(numbers) < 10 else f"{numbers[0]} to {numbers[-1]}"
     desk.say(f"recorded as event {told}", events=numbers, topic=topic, basis=basis)
 
 
-def _dealings(
-    types: Sequence[EventType],
-    address: Address,
-    at: datetime,
-    topic: str,
-    facts: Mapping[str, Any],
-    families: Sequence[str],
-    free: bool,
-) -> Iterator[NewEvent]:
-    """Yield what happened; a sale for each product family that was sold."""
-    personal = {"address": address.text}
-    for kind in types:
-        if kind is not EventType.SALE:
-            yield NewEvent(kind, address, at, topic, facts=facts, personal=personal)
-            continue
-        for family in families:
-            told = {**facts, "family": family, **({"free": True} if free else {})}
-            yield NewEvent(kind, address, at, topic, facts=told, personal=personal)
-
-
-def _declared(address: Address, at: datetime, country: str) -> NewEvent:
-    facts = {"country": country, "source": Source.DECLARED, "channel": "operator", "operator": operator()}
-    return NewEvent(EventType.PLACE_LEARNED, address, at, facts=facts, personal={"address": address.text})
+def _check_claim(desk: Desk, claim: Claim, notice: str) -> None:
+    """Refuse what cannot have happened; all claims of one command differ in the address only."""
+    found = [one for one in desk.with_store(lambda store: store.people.notices()) if one.name == notice]
+    if notice and (not found or found[0].topic not in claim.topics):
+        desk.no(f"there is no notice {notice} for {claim.topics[0]}", notice=notice, topic=claim.topics[0])
+    problems = problems_of(claim, desk.config().topics, found[0] if found else None, desk.now())
+    if problems:
+        raise click.UsageError("; ".join(sentence for _, sentence in problems))
 
 
 @consent.command("show")

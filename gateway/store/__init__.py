@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
+from gateway.evidence import Notice
 from gateway.model import (
     CampaignName,
     Fate,
@@ -126,20 +127,6 @@ class Orders:
     def is_paused(self, stream: str) -> bool:
         state = self.streams.get(stream)
         return state is not None and state.is_paused
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A registered notice: the wording, place and control under which people opt in, and its period."""
-
-    name: str
-    topic: str
-    text: str
-    url: str
-    control: str
-    valid_from: datetime
-    valid_until: datetime | None
-    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

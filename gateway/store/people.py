@@ -26,9 +26,10 @@ import orjson
 from gateway.address import Address
 from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing
 from gateway.errors import StoreUnavailable
+from gateway.evidence import Notice
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
 from gateway.model import KeyRing, Scope
-from gateway.store import Facts, LoginRecord, Notice, Now, Orders
+from gateway.store import Facts, LoginRecord, Now, Orders
 from gateway.store.condition import Trouble
 from gateway.store.orders import change_stream, put_login, read_login, read_logins, read_orders
 from gateway.store.reader import Reader
