@@ -23,6 +23,10 @@ class StoreUnavailable(Exception):
     """The store cannot answer or commit now: 451 at the door, a pause in delivery, exit 75."""
 
 
+class KeyReused(Exception):
+    """An idempotency key has come with another request before."""
+
+
 class StoreFull(StoreUnavailable):
     """The disk takes no more: 452 at the door, until there is room again."""
 

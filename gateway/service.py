@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -323,12 +324,12 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         looks = (watch.look_at_people, watch.look_at_machine, alarms.look)
         closers = []
         if "console" in plant.parts and config.console:
-            runner = await start_site(
-                console.create_app(
-                    lambda: _metrics(plant, store) + gauge_text(ends, now().date()), lambda: _is_ready(store)
-                ),
-                plant.sockets.console,
+            app = console.create_app(
+                lambda: _metrics(plant, store) + gauge_text(ends, now().date()),
+                lambda: _is_ready(store),
+                console.Api(config, store, partial(data_folder(config).decision_lines, "id"), now),
             )
+            runner = await start_site(app, plant.sockets.console)
             closers.append(runner.cleanup)
         async with asyncio.TaskGroup() as duties:
             for duty in (lambda: _seal(sealer), lambda: _summarise(summaries), *looks):

@@ -65,7 +65,7 @@ HOUSE: dict[str, set[str]] = {
     "installation": SHELL,
     "watch": SHELL - {"config"} | {"installation"},
     "imports": NOUNS | {"consent"},
-    "cli": SHELL | {"installation", "imports", "service", "shadow"},
+    "cli": SHELL | {"installation", "imports", "service", "shadow", "console"},
     "__init__": set(),
     "__main__": {"cli"},
 }

@@ -25,6 +25,7 @@ from gateway.cli import (
     setup,
     simulate,
     suppressions,
+    tokens,
 )
 from gateway.cli.output import Desk
 from gateway.errors import ConfigError, Malformed, StoreUnavailable
@@ -43,7 +44,12 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
     context.obj = Desk(path.absolute(), as_json)
 
 
-for commands in (serving, setup, demo, logins, people, person, suppressions, imports, customers, mail, simulate, queue):
+ROOMS = (
+    *(serving, setup, demo, logins, tokens, people, person, suppressions, imports),
+    *(customers, mail, simulate, queue),
+)
+
+for commands in ROOMS:
     for command in commands.COMMANDS:
         assent.add_command(command)
 

@@ -277,7 +277,7 @@ SITE = Section(
 
 CONSOLE = Section(
     "console",
-    "Where operators and programs look in: `/metrics`, `/healthz`, `/readyz`. Pages and the API come later.",
+    "Where operators and programs look in: `/metrics`, `/healthz`, `/readyz`, and the API under `/api/v1`.",
     (Key("listen", LISTEN, ["127.0.0.1:8081"], "Addresses to serve on; keep them inside."),),
     absent=Presence.OFF,
 )

@@ -107,6 +107,27 @@ class LoginRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiToken:
+    """A program that may use the API, and what for. The token itself is nowhere: only its SHA-256 digest is kept."""
+
+    name: str
+    digest: bytes = field(repr=False)
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request that is carried out once, however often it comes: who sent it, its key, and its digest."""
+
+    holder: str
+    key: str
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StreamState:
     """Whether a stream is paused since `at`, or was released then; `changes` counts how often it was either."""
 
@@ -166,6 +187,15 @@ class People(Protocol):
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
         """Append events to the ledger, all or none; what would say nothing new returns its earlier line (UNS-24)."""
 
+    async def record_once(self, once: Once, events: Sequence[NewEvent]) -> list[int]:
+        """Record events, and remember the key with them; return their numbers, those of the first time if it is known.
+
+        Raises `KeyReused` where the key came with another request before.
+        """
+
+    async def done(self, once: Once) -> list[int] | None:
+        """Return the events of a request that has been carried out, None for a new one; raises `KeyReused`."""
+
     async def erase(self, erasure: NewEvent) -> Event | None:
         """Record an erasure: what names the person goes from the ledger at once. None while a legal hold stands."""
 
@@ -193,6 +223,12 @@ class People(Protocol):
     async def suppressed(self) -> list[tuple[Address | None, Standing]]:
         """Return everyone who has a suppression, with None for an erased address."""
 
+    async def suppressed_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Address | None, Standing]]:
+        """Return the next people who have a suppression, in the order of their ids; b"" comes before the first."""
+
+    async def events_after(self, seq: int, limit: int) -> list[Event]:
+        """Return the next events of the ledger, in the order in which they were recorded."""
+
     async def number_topics(self, slugs: Sequence[str]) -> None:
         """Give each topic that has none a number in links; a number is never reused."""
 
@@ -201,6 +237,12 @@ class People(Protocol):
 
     def topic_number(self, slug: str) -> int:
         """Return the topic's number in links."""
+
+    async def api_tokens(self) -> list[ApiToken]:
+        """Return every API token, by name."""
+
+    async def put_api_token(self, token: ApiToken) -> None:
+        """Add an API token, or change the one of that name."""
 
     async def login(self, name: str) -> LoginRecord | None:
         """Return a login, disabled or not."""

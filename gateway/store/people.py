@@ -29,7 +29,8 @@ from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
 from gateway.model import KeyRing, Scope
-from gateway.store import Facts, LoginRecord, Now, Orders
+from gateway.store import ApiToken, Facts, LoginRecord, Now, Once, Orders
+from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
 from gateway.store.orders import change_stream, put_login, read_login, read_logins, read_orders
 from gateway.store.reader import Reader
@@ -51,6 +52,9 @@ _LOOK_UP = (
     f" UNION ALL SELECT 1, {_PERSON.format('address_keys', '?3')} AND ?3 <> ?2"
 )
 """One look-up a decision: whose address this is, and who else's it looks like."""
+
+_SUPPRESSED = "json_array_length(standing, '$.suppressions') > 0"
+"""As the index `people_suppressed` has it."""
 
 _REMEMBERED = 8192
 
@@ -125,6 +129,23 @@ class SqlitePeople:
             lambda connection: [append_event(connection, self._ring, one, now) for one in events]
         )
 
+    async def record_once(self, once: Once, events: Sequence[NewEvent]) -> list[int]:
+        now = self._now()
+
+        def unless_done(connection: Connection) -> list[int]:
+            done = find_done(connection, once)
+            if done is not None:
+                return done
+            numbers = [append_event(connection, self._ring, one, now).seq for one in events]
+            remember_done(connection, once, numbers, now)
+            return numbers
+
+        return await self._writer.do(unless_done)
+
+    async def done(self, once: Once) -> list[int] | None:
+        with self._reading() as connection:
+            return find_done(connection, once)
+
     async def erase(self, erasure: NewEvent) -> Event | None:
         def unless_held(connection: Connection) -> Event | None:
             _, standing = person_of(connection, self._ring, erasure.person, self._now())
@@ -151,10 +172,22 @@ class SqlitePeople:
     async def suppressed(self) -> list[tuple[Address | None, Standing]]:
         """Return everyone who has a suppression, with None for an erased address."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT address, standing FROM people WHERE json_array_length(standing, '$.suppressions') > 0"
-            ).fetchall()
+            rows = connection.execute(f"SELECT address, standing FROM people WHERE {_SUPPRESSED}").fetchall()
         return [(Address.parse(a) if a else None, Standing.from_json(json.loads(s))) for a, s in rows]
+
+    async def suppressed_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Address | None, Standing]]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"SELECT address_id, address, standing FROM people WHERE {_SUPPRESSED} AND address_id > ?"
+                " ORDER BY address_id LIMIT ?",
+                (address_id, limit),
+            ).fetchall()
+        return [(i, Address.parse(a) if a else None, Standing.from_json(json.loads(s))) for i, a, s in rows]
+
+    async def events_after(self, seq: int, limit: int) -> list[Event]:
+        with self._reading() as connection:
+            rows = connection.execute(f"{_EVENTS} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (seq, limit)).fetchall()
+        return [event_of(row) for row in rows]
 
     # topics
 
@@ -202,6 +235,13 @@ class SqlitePeople:
                 self._orders = read_orders(connection)
                 self._orders_read = self._read
         return self._orders
+
+    async def api_tokens(self) -> list[ApiToken]:
+        with self._reading() as connection:
+            return read_tokens(connection)
+
+    async def put_api_token(self, token: ApiToken) -> None:
+        await self._writer.do(lambda connection: put_token(connection, token))
 
     async def pause_stream(self, stream: str, why: str, by: str) -> bool:
         return await self._order(lambda connection: change_stream(connection, stream, True, why, by, self._now()))

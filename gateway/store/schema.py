@@ -119,6 +119,26 @@ PEOPLE = (
         PRIMARY KEY (digest, scope, topic, import)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE api_tokens (
+        name TEXT PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        scopes TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT,
+        revoked INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    CREATE TABLE idempotency_keys (
+        holder TEXT NOT NULL,
+        key TEXT NOT NULL,
+        request BLOB NOT NULL,
+        events TEXT NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (holder, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX idempotency_keys_by_time ON idempotency_keys (at);
+    CREATE INDEX people_suppressed ON people (address_id) WHERE json_array_length(standing, '$.suppressions') > 0;
+    """,
 )
 
 SPOOL = (

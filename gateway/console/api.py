@@ -1,0 +1,435 @@
+"""The API for programs: one table of routes, from which the application and openapi.json are both made.
+
+The rules that must not be broken: an answer of 201 is given after the store has committed; a "no" is taken even while
+the people store is away; and an address stands in bodies only, never in a URL or a log. Who may call is for `access`,
+what a request looks like for `documents`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from gateway.address import Address
+from gateway.config import Config
+from gateway.consent import Event, EventType, NewEvent, Standing
+from gateway.console import problems
+from gateway.console.access import holder_of
+from gateway.console.documents import (
+    MOST_ON_A_PAGE,
+    Checked,
+    CheckRequest,
+    ConsentRequest,
+    CustomerRequest,
+    Decision,
+    Document,
+    Entry,
+    EventPage,
+    LiftRequest,
+    LookupRequest,
+    Permitted,
+    Person,
+    Recorded,
+    Suppressed,
+    SuppressionPage,
+    Verdicts,
+    WithdrawalRequest,
+)
+from gateway.console.problems import Refused
+from gateway.errors import KeyReused, StoreUnavailable
+from gateway.evidence import CLOCKS_DIFFER, Claim, events_of, problems_of
+from gateway.ids import ulid_milliseconds
+from gateway.model import MessageClass, Purpose, Scope
+from gateway.policy import refused_by_all, strictest
+from gateway.store import ApiToken, Facts, Now, Once, Store
+
+PREFIX: Final = "/api/v1"
+BODY_LIMIT: Final = 1024 * 1024
+RETRY_AFTER: Final = {"Retry-After": "30"}
+_KEY_LIMIT = 255
+
+NOTED_WITHIN: Final = timedelta(seconds=2)
+"""A refusal is written down with the next commit; whoever asks sooner waits for it."""
+
+_SUPPRESSING: Final = {
+    "unsubscribed": EventType.UNSUBSCRIBE,
+    "objected": EventType.OBJECTION,
+    "complained": EventType.COMPLAINT,
+    "bounced": EventType.HARD_BOUNCE,
+    "minor": EventType.MINOR_FLAG,
+}
+
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that may be made: by whom, what it brings, and under which key it is carried out only once."""
+
+    request: web.Request
+    caller: ApiToken
+    document: Any
+    once: Once | None
+
+
+Work = Callable[[Call], Awaitable[BaseModel]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: what it needs (a scope), takes (None for a GET) and gives; `status` is that of success."""
+
+    method: str
+    path: str
+    scope: str
+    takes: type[Document] | None
+    gives: type[BaseModel]
+    status: int
+    work: Work
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        return (self.work.__doc__ or "").splitlines()[0]
+
+
+class Api:
+    """The operations, over one store."""
+
+    def __init__(
+        self, config: Config, store: Store, decision_lines: Callable[[str], Sequence[bytes]], now: Now
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._decision_lines = decision_lines
+        self._now = now
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return every operation."""
+        return (
+            Route("POST", "/consents", "record", ConsentRequest, Recorded, 201, self.record_consent),
+            Route("POST", "/withdrawals", "record", WithdrawalRequest, Recorded, 201, self.withdraw),
+            Route("POST", "/customers", "record", CustomerRequest, Recorded, 201, self.record_customer),
+            Route("POST", "/check", "read", CheckRequest, Verdicts, 200, self.check),
+            Route("POST", "/people/lookup", "read", LookupRequest, Person, 200, self.look_up),
+            Route(
+                "GET", "/suppressions", "read", None, SuppressionPage, 200, self.list_suppressions, ("cursor", "limit")
+            ),
+            Route("POST", "/suppressions", "record", WithdrawalRequest, Recorded, 201, self.suppress),
+            Route("POST", "/suppressions/remove", "lift", LiftRequest, Recorded, 201, self.lift),
+            Route("GET", "/decisions/{id}", "read", None, Decision, 200, self.explain),
+            Route("GET", "/events", "read", None, EventPage, 200, self.list_events, ("cursor", "limit")),
+        )
+
+    async def answer(self, request: web.Request, route: Route) -> BaseModel:
+        """Carry a request out, once; raises `Refused` for whoever may not, and for what cannot be done."""
+        caller = await self._caller(request, route)
+        if route.takes is None:
+            return await route.work(Call(request, caller, None, None))
+        body = await _body(request)
+        once = _once(request, caller, body)
+        done = await self._done(once) if once else None
+        if done is not None:
+            return Recorded(events=done)
+        return await route.work(Call(request, caller, _document(route.takes, body), once))
+
+    async def _caller(self, request: web.Request, route: Route) -> ApiToken:
+        caller = holder_of(request.headers.get("Authorization", ""), await self._store.people.api_tokens(), self._now())
+        if caller is None:
+            headers = {"WWW-Authenticate": 'Bearer realm="Assent"'}
+            raise Refused(401, "bring a valid token; an operator makes one with assent tokens add", headers=headers)
+        if route.scope not in caller.scopes:
+            headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{route.scope}"'}
+            raise Refused(403, f"the token has not the scope {route.scope}", headers=headers)
+        return caller
+
+    async def _done(self, once: Once) -> list[int] | None:
+        try:
+            return await self._store.people.done(once)
+        except KeyReused:
+            raise Refused(422, "the Idempotency-Key has come with another request before") from None
+
+    # what programs tell
+
+    async def record_consent(self, call: Call) -> Recorded:
+        """Record what a person said when asked for consent."""
+        said: ConsentRequest = call.document
+        notices = {one.name: one for one in await self._store.people.notices()}
+        notice = notices.get(said.notice)
+        if notice is None:
+            raise problems.of_fields([("notice", "no such notice is registered")])
+        claim = Claim(
+            *(Address.parse(said.address), said.at, tuple(said.topics) or (notice.topic,), said.basis),
+            refused=said.answer == "no",
+            control_state=said.control_state,
+            with_terms=said.with_terms,
+            controllers=tuple(said.controllers),
+            own_name=self._config.company.name,
+            families=(said.family,) if said.family else (),
+            free=said.free,
+            country=said.country,
+            facts={**_source(call), "notice": notice.name},
+            personal=_given(page=said.page, ip=said.ip, user_agent=said.user_agent),
+        )
+        if wrong := problems_of(claim, self._config.topics, notice, self._now()):
+            raise problems.of_fields(wrong)
+        return await self._record(call, events_of(claim, self._config.topics))
+
+    async def withdraw(self, call: Call) -> Recorded:
+        """Record a person's "no"; it counts from now on, for mail that is queued too."""
+        said: WithdrawalRequest = call.document
+        scope = self._extent(said.scope, said.topic)
+        if said.at and said.at > self._now() + CLOCKS_DIFFER:
+            raise problems.of_fields([("at", "the time lies in the future")])
+        personal = {"address": said.address, **_given(words=said.words)}
+        facts = {**_source(call), "channel": said.channel}
+        at = min(said.at or self._now(), self._now())
+        kind, person = _SUPPRESSING[said.reason], Address.parse(said.address)
+        event = NewEvent(kind, person, at, said.topic or "", scope, facts, personal)
+        try:
+            return await self._record(call, [event])
+        except StoreUnavailable:
+            await self._store.people.opt_out([event])
+            return Recorded(events=[])
+
+    async def suppress(self, call: Call) -> Recorded:
+        """Add a suppression; the same as a withdrawal."""
+        return await self.withdraw(call)
+
+    async def lift(self, call: Call) -> Recorded:
+        """Lift a suppression that should not stand; the ledger keeps both, and the reason."""
+        said: LiftRequest = call.document
+        scope = self._extent(said.scope, said.topic)
+        facts = await self._facts(said.address)
+        stands = any((one.scope, one.topic) == (scope, said.topic or "") for one in facts.standing.suppressions)
+        if not stands:
+            raise Refused(404, "there is no such suppression")
+        told = {**_source(call), "why": said.why}
+        kind = EventType.SUPPRESSION_LIFTED
+        return await self._record(call, [NewEvent(kind, facts.person, self._now(), said.topic or "", scope, told)])
+
+    async def record_customer(self, call: Call) -> Recorded:
+        """Record what a person owns, and what no more; mail about a product goes to its owners only."""
+        said: CustomerRequest = call.document
+        person, now = Address.parse(said.address), self._now()
+        events = [
+            NewEvent(kind, person, now, facts={**_source(call), "product": name.strip().lower()}, personal=_of(person))
+            for kind, names in ((EventType.PRODUCT_OWNED, said.products), (EventType.PRODUCT_ENDED, said.ended))
+            for name in names
+        ]
+        if not events:
+            raise problems.of_fields([("products", "name what is owned, or what has ended")])
+        return await self._record(call, events)
+
+    # what programs ask
+
+    async def check(self, call: Call) -> Verdicts:
+        """Say whom a message on a topic, or of a stream, would reach now, and why not the others."""
+        asked: CheckRequest = call.document
+        purposes, law, now = self._purposes(asked), self._config.law, self._now()
+        known = await self._store.people.facts([Address.parse(one) for one in asked.addresses])
+        found = []
+        for address, facts in zip(asked.addresses, known, strict=True):
+            verdict = refused_by_all(purposes, facts.standing, law, now)
+            verdict = verdict or strictest(purposes, facts.standing, law, now)
+            reason = str(verdict.reason) if verdict.reason else None
+            found.append(
+                Checked(
+                    address=address,
+                    action=verdict.action.value,
+                    reason=reason,
+                    sentence=verdict.sentence,
+                    rules=verdict.rules,
+                    evidence=list(verdict.evidence),
+                )
+            )
+        return Verdicts(verdicts=found)
+
+    async def look_up(self, call: Call) -> Person:
+        """Return everything that stands for a person, with the history that led to it."""
+        asked: LookupRequest = call.document
+        facts = await self._facts(asked.address)
+        history = await self._store.people.history(facts.address_id) if facts.address_id else []
+        standing = facts.standing
+        return Person(
+            address=asked.address,
+            person=facts.address_id.hex() if facts.address_id else None,
+            permissions=[
+                Permitted(
+                    event=one.event,
+                    basis=one.basis,
+                    topic=one.topic,
+                    at=one.at,
+                    family=one.family,
+                    controller=one.controller,
+                )
+                for one in standing.permissions
+            ],
+            suppressions=_suppressions(facts.who, asked.address, standing),
+            countries=sorted({one.country for one in standing.places}),
+            products=list(standing.products),
+            history=[_entry(one) for one in history],
+        )
+
+    async def list_suppressions(self, call: Call) -> SuppressionPage:
+        """List suppressions, a page of people at a time."""
+        cursor, limit = call.request.query.get("cursor", ""), _limit(call.request)
+        try:
+            after = bytes.fromhex(cursor)
+        except ValueError:
+            raise problems.of_fields([("cursor", "is not one of ours")]) from None
+        people = await self._store.people.suppressed_after(after, limit)
+        found = [
+            one
+            for person, address, standing in people
+            for one in _suppressions(person.hex(), address.text if address else None, standing)
+        ]
+        return SuppressionPage(suppressions=found, next=people[-1][0].hex() if len(people) == limit else None)
+
+    async def list_events(self, call: Call) -> EventPage:
+        """List the events of the ledger in the order in which they were recorded, a page at a time."""
+        cursor, limit = call.request.query.get("cursor", "0"), _limit(call.request)
+        if not cursor.isdecimal() or not cursor.isascii() or len(cursor) > 18:
+            raise problems.of_fields([("cursor", "is not one of ours")])
+        events = await self._store.people.events_after(int(cursor), limit)
+        return EventPage(events=[_entry(one) for one in events], next=str(events[-1].seq if events else int(cursor)))
+
+    async def explain(self, call: Call) -> Decision:
+        """Return the lines of a decision, whose id a refusal names."""
+        decision = call.request.match_info["id"]
+        try:
+            made = datetime.fromtimestamp(ulid_milliseconds(decision) / 1000, UTC)
+        except (ValueError, OverflowError):
+            raise Refused(404, "there is no such decision") from None
+        while not (lines := await asyncio.to_thread(self._decision_lines, decision)):
+            if not timedelta(0) <= self._now() - made <= NOTED_WITHIN:
+                raise Refused(404, "there is no such decision")
+            await asyncio.sleep(0.1)
+        return Decision(lines=[json.loads(one) for one in lines])
+
+    # common to several
+
+    async def _record(self, call: Call, events: Sequence[NewEvent]) -> Recorded:
+        if call.once is None:
+            return Recorded(events=[one.seq for one in await self._store.people.record(events)])
+        try:
+            return Recorded(events=await self._store.people.record_once(call.once, events))
+        except KeyReused:
+            raise Refused(422, "the Idempotency-Key has come with another request before") from None
+
+    async def _facts(self, address: str) -> Facts:
+        (facts,) = await self._store.people.facts([Address.parse(address)])
+        return facts
+
+    def _extent(self, scope: str, topic: str | None) -> Scope:
+        if (scope == Scope.TOPIC) != (topic is not None):
+            raise problems.of_fields([("topic", 'goes with the scope "topic", and only with it')])
+        if topic is not None and topic not in self._config.topics:
+            raise problems.of_fields([("topic", "there is no such topic")])
+        return Scope(scope)
+
+    def _purposes(self, asked: CheckRequest) -> Sequence[Purpose]:
+        """Return what the message would be sent for: promotion on a topic, or whatever its stream is for."""
+        topics, streams = self._config.topics, self._config.streams
+        if asked.stream is None and asked.topic is None:
+            raise problems.of_fields([("topic", "name a topic, or a stream")])
+        if asked.topic is not None and asked.topic not in topics:
+            raise problems.of_fields([("topic", "there is no such topic")])
+        if asked.stream is None:
+            return [Purpose(MessageClass.PROMOTIONAL, topics[asked.topic or ""])]
+        if asked.stream not in streams:
+            raise problems.of_fields([("stream", "there is no such stream")])
+        stream = streams[asked.stream]
+        if asked.topic is not None and asked.topic not in stream.topics:
+            raise problems.of_fields([("topic", "the stream has not this topic")])
+        if not stream.is_promotional:
+            return [Purpose(stream.message_class, product=stream.product)]
+        return [stream.promotes(topics[slug]) for slug in ([asked.topic] if asked.topic else stream.topics)]
+
+
+async def _body(request: web.Request) -> bytes:
+    if request.content_type != "application/json":
+        raise Refused(415, "the body must be application/json")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise Refused(415, "the body must not be compressed")
+    if (request.content_length or 0) > BODY_LIMIT:
+        raise Refused(413, f"the body may have {BODY_LIMIT} octets")
+    return await request.read()
+
+
+def _document(kind: type[D], body: bytes) -> D:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is not JSON in UTF-8") from None
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise problems.of_form(error) from None
+
+
+def _once(request: web.Request, caller: ApiToken, body: bytes) -> Once | None:
+    """Return what makes a request come only once: its key, and all that must be the same when it comes again."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= _KEY_LIMIT or not key.isprintable() or not key.isascii():
+        raise Refused(400, f"an Idempotency-Key has 1 to {_KEY_LIMIT} printable characters")
+    return Once(caller.name, key, hashlib.sha256(request.path.encode() + b"\n" + body).digest())
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", "100")
+    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:9]) <= MOST_ON_A_PAGE:
+        raise problems.of_fields([("limit", f"is not a number from 1 to {MOST_ON_A_PAGE}")])
+    return int(text)
+
+
+def _source(call: Call) -> dict[str, Any]:
+    return {"channel": "api", "token": call.caller.name}
+
+
+def _given(**fields: str) -> dict[str, str]:
+    return {name: value for name, value in fields.items() if value}
+
+
+def _of(person: Address) -> dict[str, str]:
+    return {"address": person.text}
+
+
+def _suppressions(person: str, address: str | None, standing: Standing) -> list[Suppressed]:
+    return [
+        Suppressed(
+            person=person,
+            address=address,
+            event=one.event,
+            scope=one.scope.value,
+            topic=one.topic,
+            reason=str(one.reason),
+            at=one.at,
+            released=list(one.released),
+        )
+        for one in standing.suppressions
+    ]
+
+
+def _entry(event: Event) -> Entry:
+    return Entry(
+        seq=event.seq,
+        type=event.type,
+        person=event.address_id.hex(),
+        at=event.at,
+        recorded_at=event.recorded_at,
+        topic=event.topic,
+        scope=event.scope.value if event.scope else None,
+        facts=dict(event.facts),
+        personal=None if event.personal is None else dict(event.personal),
+    )

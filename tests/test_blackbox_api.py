@@ -1,0 +1,302 @@
+"""The HTTP API from outside: what programs may tell and ask, with which token, and how it says no."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.gateway_under_test import TOPIC, Answer, Gateway, fetch, newsletter, transact
+from tests.sink import Sink
+
+Someone = Callable[[], str]
+NOTICE = "newsletter-box"
+
+
+class Program:
+    """A program with a token."""
+
+    def __init__(self, house: Gateway, token: str) -> None:
+        self.base = f"http://127.0.0.1:{house.console}/api/v1"
+        self.token = token
+
+    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        told = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **headers}
+        return fetch(self.base + path, method, body, told)
+
+    def post(self, path: str, document: Any, **headers: str) -> Answer:
+        return self.call("POST", path, json.dumps(document).encode(), **headers)
+
+    def get(self, path: str, **query: str) -> Any:
+        answer = self.call("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
+        assert answer.status == 200, answer.text
+        return json.loads(answer.text)
+
+
+@pytest.fixture(scope="module")
+def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = Gateway(tmp_path_factory.mktemp("api") / "house", shared_sink.url, workers=2).prepare()
+    (running.folder / "words.txt").write_text("Yes, send me news about your products.")
+    running.run(
+        *("notices", "add", NOTICE, "--topic", TOPIC, "--text", str(running.folder / "words.txt")),
+        *("--url", "https://example.com/join", "--control", "unticked", "--from", "2020-01-01"),
+    )
+    yield running.start()
+    running.close()
+
+
+def made(house: Gateway, name: str, scopes: str, *more: str) -> Program:
+    return Program(house, house.json("tokens", "add", name, "--scopes", scopes, *more)["token"])
+
+
+@pytest.fixture(scope="module")
+def program(house: Gateway) -> Program:
+    return made(house, "crm", "read,record,lift")
+
+
+def now(**shift: int) -> str:
+    return (datetime.now(UTC) + timedelta(**shift)).isoformat(timespec="seconds")
+
+
+def consent(address: str, **more: Any) -> dict[str, Any]:
+    return {"address": address, "notice": NOTICE, "at": now(hours=-1), **more}
+
+
+def outcome(house: Gateway, recipient: str) -> str:
+    with house.smtp("news") as client:
+        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], "letters@news.example.com").items()
+    return "sent" if code == 250 else text.split()[1].rstrip(":")
+
+
+def fields_of(answer: Answer) -> set[str]:
+    assert answer.status == 422, answer.text
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    return {one["field"] for one in json.loads(answer.text)["errors"]}
+
+
+@pytest.mark.req("CON-01", "CON-02")
+def test_a_consent_opens_the_door_and_a_withdrawal_shuts_it(house: Gateway, program: Program, someone: Someone) -> None:
+    reader = someone()
+    assert outcome(house, reader) == "no-consent"
+    answer = program.post("/consents", consent(reader, ip="192.0.2.7", user_agent="Browser/1"))
+    assert answer.status == 201
+    (event,) = json.loads(answer.text)["events"]
+    assert outcome(house, reader) == "sent"
+    (entry,) = house.json("consent", "show", reader)
+    assert (entry["seq"], entry["facts"]["notice"], entry["facts"]["token"]) == (event, NOTICE, "crm")
+    assert entry["personal"]["ip"] == "192.0.2.7"
+    assert program.post("/withdrawals", {"address": reader, "channel": "phone", "words": "Stop!"}).status == 201
+    assert outcome(house, reader) == "unsubscribed"
+
+
+@pytest.mark.req("CON-02")
+def test_each_missing_field_is_named(program: Program, someone: Someone) -> None:
+    assert fields_of(program.post("/consents", {})) == {"address", "notice", "at"}
+    assert fields_of(program.post("/consents", consent(someone(), favourite="blue"))) == {"favourite"}
+    assert fields_of(program.post("/consents", consent("no address"))) == {"address"}
+    assert fields_of(program.post("/consents", {**consent(someone()), "notice": "never registered"})) == {"notice"}
+    assert fields_of(program.post("/consents", consent(someone(), topics=["special-offers"]))) == {"topics"}
+    assert fields_of(program.post("/consents", {**consent(someone()), "at": "2026-11-22T10:00:00"})) == {"at"}
+
+
+@pytest.mark.req("CON-03", "CON-04", "CON-05", "CON-09", "LAW-CA-05")
+def test_what_is_no_consent_is_not_recorded_as_one(house: Gateway, program: Program, someone: Someone) -> None:
+    reader = someone()
+    for field, said in (
+        ("control_state", {"control_state": "ticked"}),
+        ("with_terms", {"with_terms": True}),
+        ("controllers", {"controllers": ["our partners"]}),
+        ("at", {"at": now(days=2)}),
+        ("at", {"at": "1970-01-01T00:00:00Z"}),
+        ("at", {"at": "2019-12-31T00:00:00Z"}),
+    ):
+        assert fields_of(program.post("/consents", consent(reader, **said))) == {field}
+    assert house.run("consent", "show", reader, check=False).returncode == 1, "nothing is known of them"
+    terms = consent(reader, basis="policy-accepted", with_terms=True)
+    assert program.post("/consents", terms).status == 201
+    assert [one["type"] for one in house.json("consent", "show", reader)] == ["POLICY_ACCEPTED"]
+    assert outcome(house, reader) == "no-consent"
+
+
+@pytest.mark.req("CON-12")
+def test_a_refusal_at_the_question_is_an_event_of_its_own(house: Gateway, program: Program, someone: Someone) -> None:
+    reader = someone()
+    assert program.post("/consents", consent(reader)).status == 201
+    assert program.post("/consents", consent(reader, answer="no")).status == 201
+    assert [one["type"] for one in house.json("consent", "show", reader)] == ["EXPRESS_OPT_IN", "CONSENT_REFUSED"]
+    assert outcome(house, reader) == "no-consent"
+
+
+def test_the_same_request_twice_has_one_effect(house: Gateway, program: Program, someone: Someone) -> None:
+    reader, told = someone(), {"Idempotency-Key": f"key of {someone()}"}
+    document = consent(reader)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: program.post("/consents", document, **told), range(8)))
+    assert {one.status for one in answers} == {201}
+    assert len({one.text for one in answers}) == 1
+    assert len(house.json("consent", "show", reader)) == 1
+    assert program.post("/consents", consent(someone()), **told).status == 422, "the key with another request"
+    assert len(house.json("consent", "show", reader)) == 1
+
+
+def test_who_may_do_what(house: Gateway, program: Program, someone: Someone) -> None:
+    reader = made(house, "dashboard", "read")
+    refused = reader.post("/withdrawals", {"address": someone()})
+    assert refused.status == 403 and "record" in refused.headers["WWW-Authenticate"]
+    for stranger in (Program(house, "assent_guessed"), Program(house, "")):
+        answer = stranger.call("GET", "/events")
+        assert answer.status == 401 and answer.headers["WWW-Authenticate"].startswith("Bearer")
+    gone = made(house, "gone", "read")
+    assert gone.get("/events")["events"]
+    house.run("tokens", "revoke", "gone")
+    assert gone.call("GET", "/events").status == 401
+    assert made(house, "old", "read", "--expires", "2026-01-01").call("GET", "/events").status == 401
+    listed = house.run("tokens", "list").stdout
+    assert "dashboard" in listed and program.token not in listed
+    stored = b"".join(one.read_bytes() for one in house.folder.rglob("*") if one.is_file())
+    assert program.token.encode() not in stored
+
+
+@pytest.mark.req("WEB-17", "WEB-18")
+def test_the_public_site_knows_no_api_and_readiness_shows_no_counts(house: Gateway, program: Program) -> None:
+    for path in ("/api/v1/events", "/api/v1/openapi.json", "/metrics", "/readyz"):
+        assert house.get(path, Authorization=f"Bearer {program.token}").status == 404
+    ready = fetch(f"http://127.0.0.1:{house.console}/readyz")
+    assert (ready.status, ready.text) == (200, "ready\n")
+
+
+def test_verdicts_are_those_of_the_door(house: Gateway, program: Program, someone: Someone) -> None:
+    yes, no, stranger = someone(), someone(), someone()
+    house.opt_in(yes, no)
+    house.run("suppressions", "add", no, "--scope", "all-marketing", "--reason", "objected")
+    for asked in ({"topic": TOPIC}, {"stream": "newsletter"}, {"stream": "newsletter", "topic": TOPIC}):
+        answer = program.post("/check", {**asked, "addresses": [yes, no, stranger]})
+        verdicts = json.loads(answer.text)["verdicts"]
+        assert [one["reason"] or one["action"] for one in verdicts] == ["send", "objected", "no-consent"]
+    assert (
+        json.loads(program.post("/check", {"stream": "billing", "addresses": [no]}).text)["verdicts"][0]["action"]
+        == "send"
+    )
+    assert fields_of(program.post("/check", {"topic": TOPIC, "addresses": [yes] * 1001})) == {"addresses"}
+    assert fields_of(program.post("/check", {"addresses": [yes]})) == {"topic"}
+
+
+def test_a_person_is_looked_up_by_post(program: Program, someone: Someone) -> None:
+    reader = someone()
+    program.post("/consents", consent(reader, country="DE"))
+    program.post("/customers", {"address": reader, "products": ["Editor", "Hosting"], "ended": ["hosting"]})
+    person = json.loads(program.post("/people/lookup", {"address": reader.upper()}).text)
+    assert person["countries"] == ["DE"] and person["products"] == ["editor"]
+    assert [one["basis"] for one in person["permissions"]] == ["express"]
+    assert [one["type"] for one in person["history"]][:2] == ["EXPRESS_OPT_IN", "PLACE_LEARNED"]
+    unknown = json.loads(program.post("/people/lookup", {"address": someone()}).text)
+    assert unknown["person"] is None and unknown["history"] == []
+
+
+@pytest.mark.req("SUP-12")
+def test_suppressions_come_page_by_page_and_are_lifted_with_a_reason(
+    house: Gateway, program: Program, someone: Someone
+) -> None:
+    people = [someone() for _ in range(7)]
+    for one in people:
+        assert program.post("/suppressions", {"address": one, "reason": "objected"}).status == 201
+    seen, cursor = list[str](), ""
+    while cursor is not None:
+        page = program.get("/suppressions", limit="3", **({"cursor": cursor} if cursor else {}))
+        seen += [one["address"] for one in page["suppressions"]]
+        cursor = page["next"]
+    assert set(people) <= set(seen) and len(seen) == len(set(seen))
+    lift = {"address": people[0], "scope": "all-marketing", "why": "a slip of the pen"}
+    key = {"Idempotency-Key": f"lift {someone()}"}
+    assert program.post("/suppressions/remove", lift, **key).status == 201
+    assert program.post("/suppressions/remove", lift, **key).status == 201, "the same request again"
+    assert program.post("/suppressions/remove", lift).status == 404, "nothing to lift"
+    assert fields_of(program.post("/suppressions/remove", {**lift, "why": "he@example.org asked"})) == {"why"}
+    assert house.run("suppressions", "check", people[0], check=False).returncode == 1
+
+
+def test_events_can_be_followed_from_where_one_was(program: Program, someone: Someone) -> None:
+    last = program.get("/events", limit="1000")
+    while len(last["events"]) == 1000:
+        last = program.get("/events", limit="1000", cursor=last["next"])
+    assert program.get("/events", cursor=last["next"]) == {"events": [], "next": last["next"]}
+    program.post("/consents", consent(someone()))
+    (entry,) = program.get("/events", cursor=last["next"])["events"]
+    assert entry["type"] == "EXPRESS_OPT_IN"
+
+
+def test_a_decision_is_explained(house: Gateway, program: Program, someone: Someone) -> None:
+    with house.smtp("news") as client:
+        client.mail("letters@news.example.com")
+        _, text = client.rcpt(someone())
+    decision = text.decode().split("(decision ")[1].split(",")[0]
+    from tests.gateway_under_test import eventually
+
+    answer = eventually(lambda: [one for one in [program.call("GET", f"/decisions/{decision}")] if one.status == 200])[
+        0
+    ]
+    assert json.loads(answer.text)["lines"][0]["reason"] == "no-consent"
+    assert program.call("GET", "/decisions/01ARZ3NDEKTSV4RRFFQ69G5FAV").status == 404
+    assert program.call("GET", "/decisions/nonsense").status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status"),
+    [
+        ("POST", "/consents", b"{", {}, 400),
+        ("POST", "/consents", b"\xff\xfe", {}, 400),
+        ("POST", "/consents", b"[" * 100_000, {}, 400),
+        ("POST", "/consents", b"[]", {}, 422),
+        ("POST", "/consents", b"{}", {"Content-Type": "text/plain"}, 415),
+        ("POST", "/consents", b"{}", {"Content-Encoding": "gzip"}, 415),
+        ("POST", "/consents", b" " * 2_000_000, {}, 413),
+        ("DELETE", "/consents", None, {}, 405),
+        ("GET", "/nothing", None, {}, 404),
+        ("GET", "/suppressions?cursor=zz", None, {}, 422),
+        ("GET", "/events?limit=0", None, {}, 422),
+        ("GET", "/events?cursor=%D9%A1", None, {}, 422),
+        ("POST", "/withdrawals", b'{"address": "a@example.org", "scope": "topic"}', {}, 422),
+        ("POST", "/withdrawals", b"{}", {"Idempotency-Key": "x" * 300}, 400),
+    ],
+)
+def test_every_failure_is_a_problem_document(
+    program: Program, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int
+) -> None:
+    answer = program.call(method, path, body, **headers)
+    assert answer.status == status
+    problem = json.loads(answer.text)
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    assert problem["status"] == status and problem["title"]
+
+
+def test_no_address_stands_in_the_log(house: Gateway, program: Program, someone: Someone) -> None:
+    reader = someone()
+    program.post("/consents", consent(reader))
+    program.post("/people/lookup", {"address": reader})
+    assert reader not in house.log.read_text()
+
+
+def test_the_program_answers_as_its_own_description_says(house: Gateway, program: Program) -> None:
+    """Schemathesis makes requests from openapi.json, right and wrong ones, and holds the answers against it."""
+    described = f"{program.base}/openapi.json"
+    assert json.loads(fetch(described).text)["openapi"] == "3.1.0"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", described, "--no-color", "--max-examples", "15"),
+            *("-H", f"Authorization: Bearer {program.token}", "--seed", "1", "--phases", "examples,coverage,fuzzing"),
+            *("--checks", "not_a_server_error,status_code_conformance,content_type_conformance"),
+            *("--checks", "response_schema_conformance,negative_data_rejection,ignored_auth,unsupported_method"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=house.folder,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
