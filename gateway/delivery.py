@@ -281,13 +281,14 @@ class Delivery:
         self, message: SpooledMessage, purposes: Sequence[Purpose], addressee: SpooledRecipient, known: Facts
     ) -> Verdict:
         """Decide for one addressee; a test goes only to whom the login may still send tests."""
-        now = self._now()
-        verdict = strictest(purposes, known.standing, self._law, now)
+        now, orders = self._now(), self._store.people.orders()
+        law = self._law.under(orders.policies)
+        verdict = strictest(purposes, known.standing, law, now)
         if verdict.may_send or verdict.reason not in LACKS_CONSENT:
             return verdict
-        record = self._store.people.orders().logins.get(message.login)
+        record = orders.logins.get(message.login)
         is_test = record is not None and record.login.tests(addressee.recipient.address)
-        return strictest(purposes, known.standing, self._law, now, is_test)
+        return strictest(purposes, known.standing, law, now, is_test)
 
     async def _facts(self, parcel: Parcel) -> list[Facts]:
         """Read what stands for each addressee; essential mail goes without, if need be (SMTP-22)."""

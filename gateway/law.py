@@ -8,7 +8,7 @@ and with examples that a test decides. Who may be sent what is left to `policy`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -72,7 +72,7 @@ class PolicyVersion:
 
     version: str
     effective: datetime
-    reconsent: frozenset[str] = frozenset()
+    reconsent: tuple[str, ...] = ()
 
 
 class Jurisdiction(NamedTuple):
@@ -97,6 +97,10 @@ class Law:
     policy_accepted_in: frozenset[str] = frozenset()
     free_accounts: bool = False
     policies: tuple[PolicyVersion, ...] = ()
+
+    def under(self, policies: tuple[PolicyVersion, ...]) -> Law:
+        """Return the same law with the policy versions that have been published."""
+        return _under(self, policies) if policies else self
 
     def jurisdictions(self, places: tuple[Place, ...]) -> tuple[Jurisdiction, ...]:
         """Return every set of rules that must be content with mail to a person who may be in these places."""
@@ -145,6 +149,11 @@ class Law:
         """True where every rule of a country leaves it to the operator whether accepting the policy counts."""
         rules = [one for one in self.regimes if country in one.countries]
         return bool(rules) and all(one.policy_acceptance for one in rules)
+
+
+@lru_cache(maxsize=16)
+def _under(law: Law, policies: tuple[PolicyVersion, ...]) -> Law:
+    return replace(law, policies=policies)
 
 
 @lru_cache(maxsize=4096)

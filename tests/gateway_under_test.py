@@ -214,6 +214,13 @@ class Gateway:
     def opt_in(self, *addresses: str, topic: str = TOPIC) -> None:
         self.run("consent", "record", *addresses, "--topic", topic, "--basis", "express")
 
+    def publish_policy(
+        self, version: str, *more: str, effective: str = "2026-01-01", text: str = "We mail by consent."
+    ) -> None:
+        """Publish a version of the privacy policy."""
+        (self.folder / "policy.txt").write_text(text)
+        self.run("policy", "publish", version, "--text", "policy.txt", "--effective", effective, *more)
+
     # the process
 
     def start(self, *, wait: bool = True) -> Gateway:

@@ -20,6 +20,7 @@ from gateway.address import Address
 from gateway.consent import NOTHING_KNOWN, Event, NewEvent, Standing
 from gateway.errors import StoreUnavailable
 from gateway.model import Company, KeyRing, Topic
+from gateway.store import PublishedPolicy
 from gateway.tokens import ALL_MARKETING, PARTNER, Unsubscribe, UnsubscribeTokens
 from unsubscribe_site import SiteSettings, create_app, start
 
@@ -58,6 +59,7 @@ class MemoryStore:
     """What the site asks of the store. `away` makes it unavailable; `failure` is raised instead, once it is set."""
 
     ledger: list[Event] = field(default_factory=list)
+    published: list[PublishedPolicy] = field(default_factory=list)
     standing: dict[bytes, Standing] = field(default_factory=dict)
     away: bool = False
     failure: Exception | None = None
@@ -75,6 +77,9 @@ class MemoryStore:
     async def address_of(self, address_id: bytes) -> Address | None:
         self._answer()
         return ADDRESSES.get(address_id)
+
+    async def policies(self) -> list[PublishedPolicy]:
+        return self.published
 
     def topic_slug(self, number: int) -> str | None:
         return SLUGS.get(number)

@@ -49,7 +49,7 @@ HOUSE: dict[str, set[str]] = {
     "pacing": NOUNS,
     "config": NOUNS | {"law"},
     "metrics": NOUNS,
-    "store": NOUNS | {"consent", "evidence", "tokens", "ledger", "decisions", "ids"},
+    "store": NOUNS | {"consent", "evidence", "law", "tokens", "ledger", "decisions", "ids"},
     "brake": NOUNS,
     "shadow": NOUNS,
     "summary": NOUNS,

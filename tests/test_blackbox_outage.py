@@ -60,6 +60,7 @@ def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = Gateway(folder, shared_sink.url, sections={"streams": STREAMS}, workers=2).prepare()
     for stream in ("updates", "answers", "policy", "breach"):
         running.add_login(stream, stream)
+    running.publish_policy("2026-1")
     yield running.start()
     running.close()
 
@@ -236,7 +237,7 @@ def test_essential_mail_is_accepted_and_relayed_without_the_store_and_promotion_
         product = invoice(reader).replace(b"billing@", b"updates@")
         assert answer(house, product, reader, login="updates").startswith(WAITING)
         for login in ESSENTIAL:
-            message = invoice(reader).replace(b"billing@", f"{login}@".encode())
+            message = b"Assent-Policy-Version: 2026-1\r\n" + invoice(reader).replace(b"billing@", f"{login}@".encode())
             assert answer(house, message, reader, login="shop" if login == "billing" else login).startswith("250")
         expected = {f"From: Billing <{login}@example.com>\r\n".encode() for login in ESSENTIAL}
         eventually(lambda: expected <= {field_of(one.content, "From")[0] for one in received_by(sink, reader)})

@@ -168,10 +168,12 @@ def test_no_other_class_of_mail_carries_a_one_click(make_gateway: MakeGateway, s
     gateway = make_gateway({"streams": "\n".join([keep, billing, *streams])})
     gateway.add_login("all", ",".join(classes))
     gateway.opt_in("reader@example.org")
+    gateway.publish_policy("2026-1")
     gateway.start()
     for one in classes:
         sender = f"{one}@example.com"
         message = invoice("reader@example.org").replace(b"billing@example.com", sender.encode())
+        message = b"Assent-Policy-Version: 2026-1\r\n" + message
         assert gateway.submit(message, ["reader@example.org"], login="all", sender=sender)[""][0] == 250
     gateway.submit(newsletter(), ["reader@example.org"])
     marked = {

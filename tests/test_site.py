@@ -253,7 +253,7 @@ async def test_a_post_is_never_redirected(client: Browserless, path: str, header
 @pytest.mark.req("UNS-14")
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(
-    "path", ["", "/", "/u", "/u/", "/u/x", "/u//", "//u/x", "/u/x/y", "/healthz/", "/policy", "/p/x"]
+    "path", ["", "/", "/u", "/u/", "/u/x", "/u//", "//u/x", "/u/x/y", "/healthz/", "/policy/", "/p/x"]
 )
 async def test_no_path_at_all_is_redirected(client: Browserless, method: str, path: str) -> None:
     answer = await client.ask(method, client.site.url + path)
@@ -794,7 +794,7 @@ async def _answers(client: Browserless) -> AsyncIterator[tuple[int, Answer]]:
     yield 200, await client.post(body="scope=topic")
     for path in ("/healthz", "/.well-known/security.txt", "/static/site.css"):
         yield 200, await client.ask("GET", url + path)
-    for path in ("/", "/u/x", "/api/v1/events", "/static/../app.py", "/static/", "/favicon.ico", "/policy"):
+    for path in ("/", "/u/x", "/api/v1/events", "/static/../app.py", "/static/", "/favicon.ico", "/policy/"):
         yield 404, await client.ask("GET", url + path)
     yield 405, await client.ask("PUT", link)
     yield 413, await client.post(body=b"x" * 9000)

@@ -22,6 +22,7 @@ from gateway.address import Address
 from gateway.consent import EventType, NewEvent
 from gateway.errors import InvalidToken, StoreUnavailable
 from gateway.model import Company, Scope, Topic
+from gateway.store import PublishedPolicy
 from gateway.tokens import Unsubscribe, UnsubscribeTokens
 from unsubscribe_site.pages import STYLESHEET, Pages, Subject, mask
 from unsubscribe_site.server import HEADERS, ROUTE, report
@@ -45,6 +46,9 @@ class PeopleStore(Protocol):
 
     async def address_of(self, address_id: bytes, /) -> Address | None:
         """Return a person's address, None once it has been erased."""
+
+    async def policies(self) -> Sequence[PublishedPolicy]:
+        """Return the published versions of the privacy policy, the newest first."""
 
     def topic_slug(self, number: int, /) -> str | None:
         """Return the slug of a topic that has, or ever had, this number in links."""
@@ -76,6 +80,7 @@ def create_app(
     link.add_route("GET", site.show)
     link.add_route("HEAD", site.show)
     link.add_route("POST", site.opt_out)
+    app.router.add_get("/policy", site.policy, name="policy")
     app.router.add_get("/healthz", _healthz, name="healthz")
     app.router.add_get("/.well-known/security.txt", site.security_txt, name="security-txt")
     app.router.add_get("/static/site.css", _stylesheet, name="stylesheet")
@@ -135,6 +140,10 @@ class _Site:
         if wish.body is Body.ONE_CLICK:
             return web.Response(text="Unsubscribed.\n")
         return _html(self._pages.done(await self._subject(link, wish.scope)))
+
+    async def policy(self, request: web.Request) -> web.Response:
+        """List the versions of the privacy policy with their effective dates and texts (POL-33)."""
+        return _html(self._pages.policies(await self._store.policies(), self._now()))
 
     async def security_txt(self, request: web.Request) -> web.Response:
         """Say where to report a vulnerability (RFC 9116)."""

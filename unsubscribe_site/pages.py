@@ -7,8 +7,9 @@ Templates are compiled, and every page that has no variable part is rendered, on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.address import Address
 from gateway.model import Company, Scope
+from gateway.store import PublishedPolicy
 
 _HERE = Path(__file__).parent
 
@@ -70,6 +72,7 @@ class Pages:
         self._ask = environment.get_template("ask.html")
         self._done = environment.get_template("done.html")
         self._retry = environment.get_template("retry.html")
+        self._policies = environment.get_template("policies.html")
         self._problems = _rendered(environment)
 
     def ask(self, subject: Subject) -> str:
@@ -84,6 +87,11 @@ class Pages:
         """Return the page that says that the "no" is not recorded yet, with a button that says it again."""
         title, sentence = _NOT_RECORDED
         return self._retry.render(title=title, sentence=sentence, scope=scope)
+
+    def policies(self, published: Sequence[PublishedPolicy], now: datetime) -> str:
+        """Return the page that lists every version of the privacy policy, the newest first (POL-33)."""
+        in_force = next((one for one in published if one.version.effective <= now), None)
+        return self._policies.render(published=published, in_force=in_force)
 
     def problem(self, status: int) -> str:
         """Return the page for an HTTP error; statuses without words of their own share those of 400 or 500."""

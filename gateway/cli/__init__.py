@@ -20,6 +20,7 @@ from gateway.cli import (
     mail,
     people,
     person,
+    policies,
     queue,
     serving,
     setup,
@@ -45,7 +46,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 
 
 ROOMS = (
-    *(serving, setup, demo, logins, tokens, people, person, suppressions, imports),
+    *(serving, setup, demo, logins, tokens, people, person, suppressions, imports, policies),
     *(customers, mail, simulate, queue),
 )
 

@@ -19,7 +19,7 @@ from gateway.decisions import message_id_digest
 from gateway.ids import ulid_milliseconds
 from gateway.model import MessageClass, Purpose
 from gateway.policy import decide
-from gateway.store import Facts, Store
+from gateway.store import Facts, PublishedPolicy, Store
 
 NOTED_WITHIN = timedelta(seconds=2)
 """A refusal is written down with the next commit; whoever asks sooner waits for it."""
@@ -89,13 +89,15 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
     if wanted is None:
         raise click.UsageError(f"no such topic: {topic}; there are {', '.join(config.topics)}")
 
-    async def known_then(store: Store) -> Facts:
+    async def known_then(store: Store) -> tuple[Facts, list[PublishedPolicy]]:
         (facts,) = await store.people.facts([address])
         events = await store.people.history(facts.address_id) if facts.address_id else []
-        return replace(facts, standing=fold(one for one in events if one.recorded_at <= at))
+        then = replace(facts, standing=fold(one for one in events if one.recorded_at <= at))
+        return then, await store.people.policies()
 
-    facts = desk.with_store(known_then)
-    verdict = decide(Purpose(MessageClass.PROMOTIONAL, wanted), facts.standing, config.law, at)
+    facts, published = desk.with_store(known_then)
+    law = config.law.under(tuple(one.version for one in published if one.published_at <= at))
+    verdict = decide(Purpose(MessageClass.PROMOTIONAL, wanted), facts.standing, law, at)
     told = {
         "address": address.text,
         "topic": topic,

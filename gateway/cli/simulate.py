@@ -157,6 +157,7 @@ def _named(rows: Iterator[Row], outcome: Outcome) -> Iterator[tuple[str, Row]]:
 async def _decide(
     store: Store, trial: Trial, rows: Iterator[Row], outcome: Outcome, advance: Callable[[int], None]
 ) -> None:
+    trial = replace(trial, law=trial.law.under(store.people.orders().policies))
     while portion := [Address.parse(one.subject.strip()) for one in islice(rows, _AT_ONCE)]:
         for address, facts in zip(portion, await store.people.facts(portion), strict=True):
             outcome.add(address.text, trial.verdict(facts.standing))

@@ -234,7 +234,8 @@ class Api:
     async def check(self, call: Call) -> Verdicts:
         """Say whom a message on a topic, or of a stream, would reach now, and why not the others."""
         asked: CheckRequest = call.document
-        purposes, law, now = self._purposes(asked), self._config.law, self._now()
+        purposes, now = self._purposes(asked), self._now()
+        law = self._config.law.under(self._store.people.orders().policies)
         known = await self._store.people.facts([Address.parse(one) for one in asked.addresses])
         found = []
         for address, facts in zip(asked.addresses, known, strict=True):

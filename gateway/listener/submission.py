@@ -216,6 +216,9 @@ class SubmissionHandler:
                 return choice
             case Mismatch(reason, enhanced, sentence):
                 return self._objection(reason, enhanced, sentence)
+        if choice.message_class is MessageClass.POLICY_NOTICE and not self._is_published(block):
+            sentence = "a policy notice names a published version in Assent-Policy-Version"
+            return self._objection(Reason.CLASS_MISMATCH, "5.7.0", sentence)
         if needs_facts(choice.message_class) and self._cannot_decide(visit):
             return _WAITS
         if choice.message_class is MessageClass.PROMOTIONAL and not envelope.mail_from:
@@ -226,6 +229,12 @@ class SubmissionHandler:
         if self._store.people.orders().is_paused(choice.stream.name):
             return self._postponed(message, visit, block)
         return await self._rule(message, visit, choice, block)
+
+    def _is_published(self, block: headers.HeaderBlock) -> bool:
+        """True where a message names a version of the policy, whose effective date stands with it (POL-11)."""
+        named = block.first("assent-policy-version")
+        version = named.value.decode("utf-8", "replace").strip() if named else ""
+        return any(one.version == version for one in self._store.people.orders().policies)
 
     def _cannot_decide(self, visit: Visit) -> bool:
         """True while a "no" may be unknown, or the time may be wrong: then only essential mail moves (SMTP-22)."""
@@ -286,12 +295,15 @@ class SubmissionHandler:
         """Return why a recipient is refused whatever the message turns out to be; None while it may be accepted."""
         if visit.is_paused:
             return PAUSED
-        return refused_by_all(visit.purposes, standing, self._house.law, self._now(), is_test)
+        return refused_by_all(visit.purposes, standing, self._law(), self._now(), is_test)
+
+    def _law(self) -> Law:
+        return self._house.law.under(self._store.people.orders().policies)
 
     def _ruling(self, visit: Visit, choice: Choice, n: int, recipient: Recipient) -> Ruling:
         facts = visit.facts[recipient.address.text]
         is_test = visit.login.tests(recipient.address)
-        verdict = strictest(choice.purposes, facts.standing, self._house.law, self._now(), is_test)
+        verdict = strictest(choice.purposes, facts.standing, self._law(), self._now(), is_test)
         return Ruling(recipient, facts, verdict, self._ids.decision(), n)
 
     def _postponed(self, message: SpooledMessage, visit: Visit, block: headers.HeaderBlock) -> Reply:

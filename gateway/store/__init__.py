@@ -16,6 +16,7 @@ from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
 from gateway.errors import ConfigError
 from gateway.evidence import Notice
+from gateway.law import PolicyVersion
 from gateway.model import (
     CampaignName,
     Fate,
@@ -139,11 +140,22 @@ class StreamState:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedPolicy:
+    """A version of the privacy policy as it was published: what it asks for, its text, when and by whom."""
+
+    version: PolicyVersion
+    text: str
+    published_at: datetime
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Orders:
-    """What operators have ordered: every login by its name, and the streams that were ever paused by theirs."""
+    """What operators have ordered: every login by name, streams that were ever paused by theirs, policies."""
 
     logins: Mapping[str, LoginRecord]
     streams: Mapping[str, StreamState]
+    policies: tuple[PolicyVersion, ...] = ()
 
     def is_paused(self, stream: str) -> bool:
         state = self.streams.get(stream)
@@ -261,6 +273,12 @@ class People(Protocol):
 
     async def release_stream(self, stream: str, by: str) -> bool:
         """Let a paused stream take mail again; False where it is not paused."""
+
+    async def policies(self) -> list[PublishedPolicy]:
+        """Return every published version of the privacy policy, the newest first."""
+
+    async def publish_policy(self, policy: PublishedPolicy) -> bool:
+        """Publish a version, which never changes afterwards; False where it has been published already."""
 
     async def take_snapshot(self) -> None:
         """Keep what this machine must know of logins and topics while the people store is away."""

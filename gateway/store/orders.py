@@ -1,4 +1,4 @@
-"""What operators have ordered: who may submit, and which streams are paused.
+"""What operators have ordered: who may submit, which streams are paused, which policies are in force.
 
 The rule that must not be broken: each change of a stream's state has a number of its own, so that whatever was counted
 before a release is never counted again after it. Whose history it is, and what it amounts to, is `people`'s.
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from gateway.law import PolicyVersion
 from gateway.ledger import timestamp
 from gateway.model import Login
-from gateway.store import LoginRecord, Orders, StreamState
+from gateway.store import LoginRecord, Orders, PublishedPolicy, StreamState
 from gateway.store.writer import Connection
 
 _LOGINS = "SELECT name, secret, streams, contact, networks, disabled, tool_hosts, test_recipients FROM logins"
@@ -35,7 +36,37 @@ _CHANGE = (
 def read_orders(reader: Connection) -> Orders:
     """Read everything that operators have ordered, as it stands now."""
     states = {row[0]: _state_of(row[1:]) for row in reader.execute(_STATES)}
-    return Orders({one.login.name: one for one in read_logins(reader)}, states)
+    policies = tuple(one.version for one in read_policies(reader))
+    return Orders({one.login.name: one for one in read_logins(reader)}, states, policies)
+
+
+def read_policies(reader: Connection) -> list[PublishedPolicy]:
+    """Read the versions of the privacy policy, the newest first."""
+    rows = reader.execute(
+        "SELECT version, effective, reconsent, text, published_at, by FROM policies"
+        " ORDER BY effective DESC, version DESC"
+    )
+    return [
+        PublishedPolicy(
+            PolicyVersion(version, datetime.fromisoformat(effective), tuple(json.loads(reconsent))),
+            *(text, datetime.fromisoformat(published_at), by),
+        )
+        for version, effective, reconsent, text, published_at, by in rows
+    ]
+
+
+def put_policy(connection: Connection, policy: PublishedPolicy) -> bool:
+    """Add a version; False where there is one of that name, which never changes."""
+    version = policy.version
+    added = connection.execute(
+        "INSERT OR IGNORE INTO policies (version, effective, reconsent, text, published_at, by)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            *(version.version, timestamp(version.effective), json.dumps(version.reconsent)),
+            *(policy.text, timestamp(policy.published_at), policy.by),
+        ),
+    )
+    return bool(added.rowcount)
 
 
 def read_login(reader: Connection, name: str) -> LoginRecord | None:

@@ -29,10 +29,18 @@ from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
 from gateway.model import KeyRing, Scope
-from gateway.store import ApiToken, Facts, LoginRecord, Now, Once, Orders
+from gateway.store import ApiToken, Facts, LoginRecord, Now, Once, Orders, PublishedPolicy
 from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
-from gateway.store.orders import change_stream, put_login, read_login, read_logins, read_orders
+from gateway.store.orders import (
+    change_stream,
+    put_login,
+    put_policy,
+    read_login,
+    read_logins,
+    read_orders,
+    read_policies,
+)
 from gateway.store.reader import Reader
 from gateway.store.standby import Known, Standby
 from gateway.store.writer import Connection, Writer, reading
@@ -248,6 +256,13 @@ class SqlitePeople:
 
     async def release_stream(self, stream: str, by: str) -> bool:
         return await self._order(lambda connection: change_stream(connection, stream, False, "", by, self._now()))
+
+    async def policies(self) -> list[PublishedPolicy]:
+        with self._reading() as connection:
+            return read_policies(connection)
+
+    async def publish_policy(self, policy: PublishedPolicy) -> bool:
+        return await self._order(lambda connection: put_policy(connection, policy))
 
     async def put_login(self, record: LoginRecord) -> None:
         """Add a login or change the one of that name; its test recipients become known, so that links can name them."""

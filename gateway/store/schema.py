@@ -139,6 +139,16 @@ PEOPLE = (
     CREATE INDEX idempotency_keys_by_time ON idempotency_keys (at);
     CREATE INDEX people_suppressed ON people (address_id) WHERE json_array_length(standing, '$.suppressions') > 0;
     """,
+    """
+    CREATE TABLE policies (
+        version TEXT PRIMARY KEY,
+        effective TEXT NOT NULL,
+        reconsent TEXT NOT NULL,
+        text TEXT NOT NULL,
+        published_at TEXT NOT NULL,
+        by TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 SPOOL = (

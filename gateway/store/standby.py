@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import StoreUnavailable
+from gateway.law import PolicyVersion
 from gateway.model import Login
 from gateway.store import LoginRecord, Orders, StreamState, disk
 from gateway.store.condition import Condition
@@ -62,7 +63,8 @@ def _known(told: Mapping[str, Any]) -> Known:
     orders = told["orders"]
     logins = {name: _record(one) for name, one in orders["logins"].items()}
     streams = {name: _state(one) for name, one in orders["streams"].items()}
-    return Known(Orders(logins, streams), {int(number): slug for number, slug in told["topics"].items()})
+    policies = tuple(map(_policy, orders.get("policies", ())))
+    return Known(Orders(logins, streams, policies), {int(number): slug for number, slug in told["topics"].items()})
 
 
 def _record(told: Mapping[str, Any]) -> LoginRecord:
@@ -74,6 +76,10 @@ def _record(told: Mapping[str, Any]) -> LoginRecord:
 
 def _state(told: Mapping[str, Any]) -> StreamState:
     return StreamState(**{**told, "at": datetime.fromisoformat(told["at"])})
+
+
+def _policy(told: Mapping[str, Any]) -> PolicyVersion:
+    return PolicyVersion(told["version"], datetime.fromisoformat(told["effective"]), tuple(told["reconsent"]))
 
 
 def _private(path: str, flags: int) -> int:

@@ -1,0 +1,82 @@
+"""Commands about the versions of the privacy policy: publishing, and who has agreed to one anew (POL-12).
+
+The rule that must not be broken: a version that has been published never changes; a new wording is a new version.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from gateway.address import Address
+from gateway.cli.output import Desk, pass_desk
+from gateway.cli.people import ADDRESS, DATE, operator, utc
+from gateway.config.names import COUNTRIES
+from gateway.consent import EventType, NewEvent
+from gateway.law import PolicyVersion
+from gateway.store import PublishedPolicy
+
+
+@click.group()
+def policy() -> None:
+    """Versions of the privacy policy, which the site shows under /policy."""
+
+
+@policy.command("publish")
+@click.argument("version")
+@click.option("--text", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@click.option("--effective", type=DATE, required=True, help="From when it is in force, UTC.")
+@click.option("--reconsent", default="", help="Countries where consent from before it is over then, by commas.")
+@pass_desk
+def policy_publish(desk: Desk, version: str, text: Path, effective: datetime, reconsent: str) -> None:
+    """Publish a version. It never changes afterwards."""
+    if not version.isprintable() or version != version.strip() or not version:
+        raise click.UsageError(f"{version!r} cannot name a version: a message names it in a header")
+    try:
+        countries = COUNTRIES.read([one.strip() for one in reconsent.split(",") if one.strip()], Path())
+    except ValueError as error:
+        raise click.UsageError(f"--reconsent: {error}") from error
+    named = PolicyVersion(version, utc(effective), tuple(countries))
+    published = PublishedPolicy(named, text.read_text("utf-8"), desk.now(), operator())
+    if not desk.with_store(lambda store: store.people.publish_policy(published)):
+        desk.no(f"version {version} has been published already, and never changes", version=version)
+    desk.say(f"version {version} is published, effective {named.effective:%Y-%m-%d}", version=version)
+
+
+@policy.command("list")
+@pass_desk
+def policy_list(desk: Desk) -> None:
+    """List the published versions, the newest first."""
+    rows = [
+        {
+            "version": one.version.version,
+            "effective": one.version.effective.isoformat(timespec="seconds"),
+            "reconsent": one.version.reconsent,
+            "published_at": one.published_at.isoformat(timespec="seconds"),
+            "by": one.by,
+            "text": one.text,
+        }
+        for one in desk.with_store(lambda store: store.people.policies())
+    ]
+    desk.list(rows, ["version", "effective", "reconsent", "published_at", "by"], "nothing is published")
+
+
+@policy.command("agreed")
+@click.argument("version")
+@click.argument("addresses", type=ADDRESS, nargs=-1, required=True, metavar="ADDRESS...")
+@pass_desk
+def policy_agreed(desk: Desk, version: str, addresses: tuple[Address, ...]) -> None:
+    """Record that people have consented anew, under a version that asks for that."""
+    if all(one.version.version != version for one in desk.with_store(lambda store: store.people.policies())):
+        desk.no(f"there is no version {version}; see assent policy list", version=version)
+    facts = {"channel": "operator", "operator": operator(), "policy_version": version}
+    events = [
+        NewEvent(EventType.RECONSENT, one, desk.now(), facts=facts, personal={"address": one.text}) for one in addresses
+    ]
+    recorded = desk.with_store(lambda store: store.people.record(events))
+    desk.say(f"{len(recorded)} people have consented anew", version=version, events=[one.seq for one in recorded])
+
+
+COMMANDS = (policy,)
