@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from gateway.cli import (
+    backup,
     customers,
     demo,
     imports,
@@ -47,7 +48,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 
 ROOMS = (
     *(serving, setup, demo, logins, tokens, people, person, suppressions, imports, policies),
-    *(customers, mail, simulate, queue),
+    *(customers, mail, simulate, queue, backup),
 )
 
 for commands in ROOMS:

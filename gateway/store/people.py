@@ -330,6 +330,11 @@ class SqlitePeople:
             yield self._reader.connection()
 
 
+def events_since(connection: Connection, seq: int) -> Iterator[Sequence[Any]]:
+    """Yield the rows of the events after one, as `event_of` reads them."""
+    yield from connection.execute(f"{_EVENTS} WHERE e.seq > ? ORDER BY e.seq", (seq,))
+
+
 def event_of(row: Sequence[Any]) -> Event:
     """Return the event of a row of `SELECT seq, type, address_id, at, recorded_at, topic, scope, facts, fields`."""
     seq, kind, address_id, at, recorded_at, topic, scope, facts, fields = row

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.errors import StoreUnavailable
 from gateway.model import KeyRing
 from gateway.store import Now, ReportMaker, Store, disk
+from gateway.store.backup import Places
 from gateway.store.condition import Condition
 from gateway.store.imports import SqliteImports
 from gateway.store.journal import Journal
@@ -23,7 +24,7 @@ from gateway.store.leases import Leases, anyone_lives
 from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
 from gateway.store.schema import DECISIONS, PEOPLE, SPOOL
-from gateway.store.segments import Sealer, find_lines, find_shadowed, verify
+from gateway.store.segments import ANCHOR, Sealer, find_lines, find_shadowed, verify
 from gateway.store.spool import SqliteSpool, remove_orphans
 from gateway.store.standby import Snapshot, Standby
 from gateway.store.traces import empty_log, find_traces
@@ -122,6 +123,15 @@ class DataFolder:
             empty_log(path)
         files = [path for path in self.root.rglob("*") if path.is_file()]
         return find_traces({self.people, *files}, addresses)
+
+    @property
+    def places(self) -> Places:
+        return Places(self.root, self.people, self.spool, self.bodies, self.decisions, self.root / ANCHOR)
+
+    @property
+    def is_at_work(self) -> bool:
+        """True where some process has the store open now."""
+        return anyone_lives(self.leases)
 
     def open(self, owner: str, report: ReportMaker, now: Now) -> Store:
         """Open the store for one worker, whose lease is called `owner` and something unique."""

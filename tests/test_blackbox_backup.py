@@ -1,0 +1,151 @@
+"""Backups from outside: made while mail flows, brought back without forgetting anybody's "no" (POL-23, R15)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.gateway_under_test import Gateway, invoice, newsletter, token_of, transact
+from tests.sink import Sink
+
+Someone = Callable[[], str]
+
+
+def outcome(house: Gateway, recipient: str) -> str:
+    with house.smtp("news") as client:
+        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], "letters@news.example.com").items()
+    return "sent" if code == 250 else text.split()[1].rstrip(":")
+
+
+def backed_up(house: Gateway, name: str = "backup.tar.gz") -> Path:
+    file = house.folder / name
+    house.run("backup", str(file))
+    assert file.stat().st_mode & 0o077 == 0
+    return file
+
+
+@pytest.mark.req("POL-23", "SUP-06")
+def test_what_people_said_since_a_backup_is_not_forgotten(
+    make_gateway: MakeGateway, sink: Sink, someone: Someone
+) -> None:
+    house = make_gateway(workers=2).start()
+    stays, leaves, objects, forgotten, newcomer, new_reader = (someone() for _ in range(6))
+    house.opt_in(stays, leaves, objects, forgotten)
+    assert outcome(house, leaves) == "sent"
+    old_link = token_of(sink.wait_for(1)[0].content)
+    backup = backed_up(house)
+
+    house.opt_in(newcomer, new_reader)
+    assert outcome(house, newcomer) == outcome(house, new_reader) == "sent"
+    newest = {one.recipients[0]: token_of(one.content) for one in sink.wait_for(3)}
+    assert house.one_click(old_link).status == 200
+    house.run("suppressions", "add", objects, "--scope", "all-marketing", "--reason", "objected")
+    house.run("suppressions", "add", newcomer, "--scope", "all-marketing", "--reason", "complained")
+    house.run("person", "erase", forgotten)
+    house.stop()
+
+    told = house.json("restore", str(backup), "--replace")
+    assert told["later"] == 4 and told["paused"] == []
+    shutil.rmtree(told["aside"])
+    house.start()
+    said = [outcome(house, one) for one in (stays, leaves, objects, forgotten, newcomer, new_reader)]
+    assert said == ["sent", "unsubscribed", "objected", "erased", "complained", "no-consent"], "a yes since is lost"
+    assert house.one_click(newest[new_reader]).status == 200, "a link that left since still works"
+    assert outcome(house, new_reader) == "unsubscribed"
+    assert house.run("ledger", "verify").returncode == 0
+    house.stop()
+    data = [one for one in (house.folder / "var").rglob("*") if one.is_file()]
+    assert not [one for one in data if forgotten.encode() in one.read_bytes()]
+
+
+@pytest.mark.req("POL-23")
+def test_where_nothing_later_is_left_promotion_waits_for_the_operator(
+    make_gateway: MakeGateway, sink: Sink, someone: Someone
+) -> None:
+    house = make_gateway().start()
+    reader = someone()
+    house.opt_in(reader)
+    backup = backed_up(house)
+    house.stop()
+    for name in ("assent.db", "assent.db-wal", "assent.db-shm", "spool.db", "spool.db-wal", "spool.db-shm"):
+        (house.folder / "var" / name).unlink(missing_ok=True)
+    asked = house.run("restore", str(backup), check=False)
+    assert asked.returncode == 2 and "would be forgotten" in asked.stderr
+    house.run("restore", str(backup), "--nothing-later")
+    house.start()
+    with house.smtp("news") as client:
+        client.mail("letters@news.example.com")
+        code, text = client.rcpt(reader)
+    assert (code, text.decode().split()[1]) == (451, "paused:")
+    assert house.submit(invoice(reader), [reader], login="shop", sender="billing@example.com")[""][0] == 250
+    house.run("streams", "release", "newsletter")
+    assert outcome(house, reader) == "sent"
+
+
+@pytest.mark.req("POL-23")
+def test_mail_that_waited_in_a_backup_is_held(make_gateway: MakeGateway, sink: Sink, someone: Someone) -> None:
+    house = make_gateway().start()
+    large = invoice() + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 5000
+    readers = [someone() for _ in range(3)]
+    sink.on("MAIL", "451 4.3.0 later")
+    for reader in readers:
+        assert house.submit(large, [reader], login="shop", sender="billing@example.com")[""][0] == 250
+    backup = backed_up(house)
+    sink.normal()
+    assert len(sink.wait_for(3)) == 3
+    house.stop()
+    sink.clear()
+    assert house.json("restore", str(backup), "--replace")["held"] == 3
+    house.start()
+    assert {one["recipient"] for one in house.json("queue", "list")} == set(readers)
+    assert not sink.messages
+    house.run("queue", "release", "--stream", "billing")
+    assert {one.recipients[0] for one in sink.wait_for(3)} == set(readers)
+
+
+def test_a_backup_is_made_under_load_and_is_whole(make_gateway: MakeGateway, sink: Sink, someone: Someone) -> None:
+    house = make_gateway(workers=2).start()
+    readers = [someone() for _ in range(60)]
+    house.opt_in(*readers)
+    with house.smtp("news") as client:
+        for n, reader in enumerate(readers):
+            transact(client, newsletter(reader), [reader], "letters@news.example.com")
+            if n % 20 == 10:
+                backed_up(house, f"backup-{n}.tar.gz")
+    assert len(sink.wait_for(60)) == 60
+    house.stop()
+    for n in (10, 30, 50):
+        house.run("restore", f"backup-{n}.tar.gz", "--replace")
+        assert house.run("ledger", "verify").returncode == 0
+    assert house.run("backup", "backup-10.tar.gz", check=False).returncode == 1, "a backup is never overwritten"
+
+
+def test_what_is_no_whole_backup_changes_nothing(make_gateway: MakeGateway) -> None:
+    house = make_gateway()
+    backup = backed_up(house)
+    with tarfile.open(backup) as archive:
+        assert not [name for name in archive.getnames() if "key" in name], "no keys in a backup"
+        names = set(json.loads(archive.extractfile("manifest.json").read())["files"])  # type: ignore[union-attr]
+    assert {"assent.db", "spool.db"} <= names
+    before = (house.folder / "var" / "assent.db").stat().st_ino
+    octets = backup.read_bytes()
+    damaged = {
+        "cut.tar.gz": octets[: len(octets) // 2],
+        "empty.tar.gz": b"",
+        "text.tar.gz": b"no backup at all",
+        "flipped.tar.gz": octets[:-2000] + bytes([octets[-2000] ^ 1]) + octets[-1999:],
+    }
+    for name, content in damaged.items():
+        (house.folder / name).write_bytes(content)
+        done = house.run("restore", name, "--replace", check=False)
+        assert done.returncode == 1 and "Nothing was changed" in done.stdout, (name, done)
+    assert (house.folder / "var" / "assent.db").stat().st_ino == before
+    assert house.run("restore", backup.name, check=False).returncode == 1, "a store is there"
+    house.start()
+    assert house.run("restore", backup.name, "--replace", check=False).returncode == 2, "it is at work"
