@@ -92,6 +92,12 @@ def drop_line(line_id: str, door: str, at: datetime, who: str, subject: Subject,
     return _line({**told, "action": Action.REFUSE.value, "sentence": why, "by": by, "outcome": Outcome.FAILED})
 
 
+def export_line(line_id: str, at: datetime, purpose: str, form: str, count: int, by: str) -> bytes:
+    """Return the line of an export of suppressions: who took how many, and what for (15 USC 7704(a)(4)(A)(iv))."""
+    told = {"id": line_id, "kind": "export", "at": at.isoformat(), "who": "", "message": "", "message_id": ""}
+    return _line({**told, "purpose": purpose, "format": form, "count": count, "by": by})
+
+
 def nameless(reply: str) -> str:
     """Return a smarthost's reply without the addresses that some repeat: a sealed line can never be erased."""
     return _ADDRESS.sub("(address)", reply) if "@" in reply else reply

@@ -5,8 +5,14 @@ The rule that must not be broken: an entry is never deleted; lifting one is an e
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
@@ -14,6 +20,9 @@ from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ADDRESS, DATE, known_topic, operator, utc
 from gateway.consent import Event, EventType, NewEvent, Standing
+from gateway.decisions import export_line
+from gateway.ids import Ids
+from gateway.installation import OPERATOR_SLOT
 from gateway.model import Reason, Scope
 from gateway.store import Store
 
@@ -28,6 +37,17 @@ SUPPRESSING = {
 # By their values: of an enumeration click would take the members' names.
 SCOPE = click.Choice([one.value for one in Scope])
 REASON = click.Choice([one.value for one in Reason])
+
+
+FORMS: dict[str, Callable[[Address], str]] = {
+    "csv": lambda address: address.text,
+    "plain": lambda address: address.text,
+    "md5": lambda address: hashlib.md5(address.key.lower().encode(), usedforsecurity=False).hexdigest(),
+    "sha256": lambda address: hashlib.sha256(address.key.lower().encode()).hexdigest(),
+}
+"""How an address is written in each format of an export."""
+
+_AT_ONCE = 1000
 
 
 @click.group()
@@ -65,6 +85,62 @@ def suppressions_check(desk: Desk, address: Address) -> None:
     if not rows:
         desk.no(f"{address} is not suppressed", address=address.text, suppressions=[])
     desk.list(rows, ["address", "scope", "topic", "reason", "at", "event"], "")
+
+
+@suppressions.command("export")
+@click.option("--purpose", required=True, help="What the list is for; it is recorded, with who took it.")
+@click.option("--format", "form", type=click.Choice(list(FORMS)), default="csv", show_default=True)
+@click.option("--scope", type=SCOPE, default=None, help="Only what covers this much.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Instead of the terminal."
+)
+@pass_desk
+def suppressions_export(desk: Desk, purpose: str, form: str, scope: str | None, output: Path | None) -> None:
+    """Write the suppressions out: as a table, as a list of addresses, or as one of digests (SUP-11).
+
+    Whoever has been erased is known by a keyed digest alone, and is in none of them.
+    """
+    if not purpose.strip():
+        raise click.UsageError("--purpose says what the list is for")
+    number = Ids(OPERATOR_SLOT, desk.now).decision()
+
+    async def take(store: Store) -> list[list[str]]:
+        rows = [row async for row in _taken(store, form, scope)]
+        store.spool.note([export_line(number, desk.now(), purpose, form, len(rows), operator())])
+        return rows
+
+    rows = desk.with_store(take)
+    with _sheet(output) as file:
+        lines = csv.writer(file, lineterminator="\n")
+        if form == "csv":
+            lines.writerow(["address", "scope", "topic", "reason", "at"])
+        lines.writerows(rows)
+    click.echo(f"{len(rows)} lines, recorded as {number}", err=True)
+
+
+async def _taken(store: Store, form: str, scope: str | None) -> AsyncIterator[list[str]]:
+    """Yield each line once: a suppression for a table, an address or its digest for a list."""
+    after = b""
+    while people := await store.people.suppressed_after(after, _AT_ONCE):
+        after = people[-1][0]
+        for _, address, standing in people:
+            found = [one for one in standing.suppressions if one.scope == (scope or one.scope)]
+            if address is None or not found:
+                continue
+            if form != "csv":
+                yield [FORMS[form](address)]
+                continue
+            for one in found:
+                yield [address.text, one.scope, one.topic, str(one.reason), one.at.isoformat(timespec="seconds")]
+
+
+@contextmanager
+def _sheet(output: Path | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    with output.open("x", encoding="utf-8", newline="") as file:
+        yield file
 
 
 @suppressions.command("add")
