@@ -168,7 +168,8 @@ class Standing:
     """What one person's history amounts to. Derived: `fold` rebuilds it from the ledger at any time.
 
     `permissions` stand with the strongest basis first; `products` are those that the person owns; `reconsents` are the
-    policy versions that the person has agreed to again; while `is_held` nothing of the person is erased (POL-32).
+    policy versions that the person has agreed to again; while `is_held` nothing of the person is erased (POL-32);
+    `links` are the ids, in hexadecimal, of the person's other addresses, where objections follow (CON-16).
     """
 
     permissions: tuple[Permission, ...] = ()
@@ -177,6 +178,7 @@ class Standing:
     products: tuple[str, ...] = ()
     reconsents: tuple[str, ...] = ()
     is_held: bool = False
+    links: tuple[str, ...] = ()
 
     def suppression(self, topic: str, *, partner: bool) -> Suppression | None:
         """Return the first suppression that stops promotional mail on the topic."""
@@ -213,6 +215,7 @@ class Standing:
             "products": list(self.products),
             "reconsents": list(self.reconsents),
             "held": self.is_held,
+            "links": list(self.links),
         }
         return {
             "permissions": [
@@ -245,6 +248,7 @@ class Standing:
             products=tuple(raw.get("products", ())),
             reconsents=tuple(raw.get("reconsents", ())),
             is_held=raw.get("held", False),
+            links=tuple(raw.get("links", ())),
         )
 
 
@@ -276,6 +280,24 @@ _SUPPRESSING: dict[EventType, tuple[Scope, Reason]] = {
     EventType.ERASURE: (Scope.ALL_MARKETING, Reason.ERASED),
     EventType.MINOR_FLAG: (Scope.ALL_MARKETING, Reason.MINOR),
 }
+
+_FOLLOWING = frozenset({EventType.UNSUBSCRIBE, EventType.OBJECTION, EventType.COMPLAINT})
+"""What a person says, as opposed to what is true of one mailbox: it holds for the person's other addresses too."""
+
+
+def echoes(event: Event, standing: Standing) -> list[NewEvent]:
+    """Return a person's "no" as it is recorded for each of their other addresses (CON-16, SUP-05).
+
+    `standing` is what stands for the address of the event. An echo is passed on to addresses further away, as far as
+    there are any that have not heard it.
+    """
+    if event.type not in _FOLLOWING:
+        return []
+    said_at = event.facts.get("linked", event.address_id.hex())
+    facts = {**event.facts, "linked": said_at}
+    others = [bytes.fromhex(one) for one in standing.links if one != said_at]
+    return [NewEvent(event.type, one, event.at, event.topic, event.scope, facts) for one in others]
+
 
 _FORGETTING = (Reason.ERASED, Reason.MINOR)
 
@@ -410,6 +432,10 @@ def _reconsent(standing: Standing, event: Event) -> Standing:
     return replace(standing, reconsents=tuple(sorted({*standing.reconsents, version})))
 
 
+def _link(standing: Standing, event: Event) -> Standing:
+    return replace(standing, links=tuple(sorted({*standing.links, event.facts["other"]})))
+
+
 def _hold(standing: Standing, event: Event) -> Standing:
     return replace(standing, is_held=event.type is EventType.HOLD_PLACED)
 
@@ -431,6 +457,7 @@ _STEPS = {
     EventType.PRODUCT_OWNED: _own,
     EventType.PRODUCT_ENDED: _disown,
     EventType.RECONSENT: _reconsent,
+    EventType.ADDRESS_CHANGED: _link,
     EventType.HOLD_PLACED: _hold,
     EventType.HOLD_RELEASED: _hold,
 }

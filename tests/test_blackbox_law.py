@@ -314,3 +314,60 @@ def test_a_decision_is_explained_by_what_was_known_then(countries: Gateway, some
     assert before["rules"].endswith("US/2026-11")
     now = countries.run("--json", "explain", person, "--topic", TOPIC, check=False)
     assert now.returncode == 1 and '"unsubscribed"' in now.stdout
+
+
+# one person, several addresses
+
+
+@pytest.mark.req("CON-16")
+def test_consent_stays_with_its_address_and_an_objection_follows(promise: Gateway, someone: Someone) -> None:
+    old, new, third = someone(), someone(), someone()
+    record(promise, old, "express")
+    promise.run("person", "link", old, new)
+    promise.run("person", "link", new, third)
+    assert outcome(promise, "newsletter", old) == "sent"
+    assert outcome(promise, "newsletter", new) == "no-consent", "until it is confirmed itself"
+    record(promise, new, "confirmed")
+    assert outcome(promise, "newsletter", new) == "sent"
+    promise.run("suppressions", "add", old, "--scope", "all-marketing", "--reason", "objected")
+    record(promise, third, "express")
+    assert {outcome(promise, "newsletter", one) for one in (old, new, third)} == {"objected"}, "however far away"
+    assert promise.run("person", "link", old, new, check=False).returncode == 1, "on record already"
+    assert promise.json("person", "export", new)["related"] == sorted([old, third])
+
+
+@pytest.mark.req("CON-16")
+def test_what_was_objected_to_before_the_addresses_were_linked_holds_too(promise: Gateway, someone: Someone) -> None:
+    old, new = someone(), someone()
+    record(promise, old, "express")
+    record(promise, new, "express")
+    promise.run("suppressions", "add", old, "--scope", "all-marketing", "--reason", "objected")
+    assert outcome(promise, "newsletter", new) == "sent"
+    promise.run("person", "link", old, new)
+    assert outcome(promise, "newsletter", new) == "objected"
+    record(promise, new, "confirmed")
+    assert outcome(promise, "newsletter", new) == "sent", "a newer confirmed opt-in of that address"
+    assert outcome(promise, "newsletter", old) == "objected"
+
+
+@pytest.mark.req("SUP-05")
+def test_an_unsubscribe_follows_where_the_law_goes_by_person(countries: Gateway, someone: Someone) -> None:
+    for country, told in (("FR", "unsubscribed"), ("US", "sent")):
+        old, new = someone(), someone()
+        for one in (old, new):
+            record(countries, one, "confirmed", "--country", country)
+        countries.run("person", "link", old, new)
+        countries.run("suppressions", "add", old, "--scope", "all-marketing", "--reason", "unsubscribed")
+        assert outcome(countries, "newsletter", old) == "unsubscribed"
+        assert outcome(countries, "newsletter", new) == told, country
+
+
+@pytest.mark.req("CON-16")
+def test_erasing_one_address_leaves_the_others_objection(promise: Gateway, someone: Someone) -> None:
+    old, new = someone(), someone()
+    record(promise, new, "express")
+    promise.run("person", "link", old, new)
+    promise.run("suppressions", "add", old, "--scope", "all-marketing", "--reason", "objected")
+    promise.run("person", "erase", old)
+    assert outcome(promise, "newsletter", new) == "objected"
+    assert promise.json("person", "export", new)["related"] == []

@@ -42,6 +42,7 @@ async def gather(config: Config, folder: DataFolder, store: Store, address: Addr
         "made_at": now.isoformat(timespec="seconds"),
         "controller": _controller(config),
         "person": {"id": facts.who, "address_on_record": stored.text if stored else None},
+        "related": await related(store, facts.standing),
         "evidence": [_event(one) for one in events],
         **_standing(facts.standing),
         "sources": sorted({str(one.facts["channel"]) for one in events if "channel" in one.facts}),
@@ -60,6 +61,12 @@ async def gather(config: Config, folder: DataFolder, store: Store, address: Addr
         "region": config.company.region,
         "retention": RETENTION,
     }
+
+
+async def related(store: Store, standing: Standing) -> list[str]:
+    """Return the person's other addresses, but those that have been erased."""
+    found = [await store.people.address_of(bytes.fromhex(one)) for one in standing.links]
+    return sorted(one.text for one in found if one)
 
 
 def page(told: Mapping[str, Any]) -> str:

@@ -85,6 +85,21 @@ def _traces(desk: Desk, spelled: set[str]) -> list[Path]:
     return traces
 
 
+@person.command("link")
+@click.argument("old", type=ADDRESS)
+@click.argument("new", type=ADDRESS)
+@pass_desk
+def person_link(desk: Desk, old: Address, new: Address) -> None:
+    """Record that NEW is another address of whoever has OLD: their objections follow, their consents do not."""
+    if old.key == new.key:
+        raise click.UsageError("these are one address")
+    facts = {"channel": "operator", "operator": operator()}
+    recorded = desk.with_store(lambda store: store.people.link(old, new, facts))
+    if not recorded:
+        desk.no(f"{old} and {new} are known to be one person's", old=old.text, new=new.text, events=[])
+    desk.say(f"{old} and {new} are one person's", old=old.text, new=new.text, events=[one.seq for one in recorded])
+
+
 @person.command("hold")
 @click.argument("address", type=ADDRESS)
 @click.option("--why", required=True, help="The warrant or order, for the record.")

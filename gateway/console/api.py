@@ -260,6 +260,7 @@ class Api:
         facts = await self._facts(asked.address)
         history = await self._store.people.history(facts.address_id) if facts.address_id else []
         standing = facts.standing
+        others = [await self._store.people.address_of(bytes.fromhex(one)) for one in standing.links]
         return Person(
             address=asked.address,
             person=facts.address_id.hex() if facts.address_id else None,
@@ -277,6 +278,7 @@ class Api:
             suppressions=_suppressions(facts.who, asked.address, standing),
             countries=sorted({one.country for one in standing.places}),
             products=list(standing.products),
+            related=sorted(one.text for one in others if one),
             history=[_entry(one) for one in history],
         )
 

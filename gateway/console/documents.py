@@ -206,6 +206,7 @@ class Person(Document):
     suppressions: list[Suppressed]
     countries: list[str]
     products: list[str]
+    related: Annotated[list[str], Field(description="The person's other addresses: objections follow there.")]
     history: list[Entry]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.address import Address
 from gateway.consent import Event, NewEvent, Standing
@@ -207,6 +207,12 @@ class People(Protocol):
 
     async def done(self, once: Once) -> list[int] | None:
         """Return the events of a request that has been carried out, None for a new one; raises `KeyReused`."""
+
+    async def link(self, old: Address, new: Address, facts: Mapping[str, Any]) -> list[Event]:
+        """Record that two addresses are one person's; what was objected to at one holds at the other, from now on too.
+
+        Returns nothing where that is on record already.
+        """
 
     async def erase(self, erasure: NewEvent) -> Event | None:
         """Record an erasure: what names the person goes from the ledger at once. None while a legal hold stands."""

@@ -13,7 +13,7 @@ import hmac
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import orjson
 
 from gateway.address import Address
-from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing
+from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes
 from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 _COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
 _EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
+_OF_PERSON = f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq"
 _PERSON = "p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ?1 AND k.digest = {}"
 _NARROW = f"SELECT {_PERSON.format('address_keys', '?2')}"
 _LOOK_UP = (
@@ -120,7 +121,7 @@ class SqlitePeople:
 
     async def history(self, address_id: bytes) -> list[Event]:
         with self._reading() as connection:
-            rows = connection.execute(f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq", (address_id,)).fetchall()
+            rows = connection.execute(_OF_PERSON, (address_id,)).fetchall()
         return [event_of(row) for row in rows]
 
     async def introduce(self, addresses: Sequence[Address]) -> list[Facts]:
@@ -153,6 +154,10 @@ class SqlitePeople:
     async def done(self, once: Once) -> list[int] | None:
         with self._reading() as connection:
             return find_done(connection, once)
+
+    async def link(self, old: Address, new: Address, facts: Mapping[str, Any]) -> list[Event]:
+        now = self._now()
+        return await self._writer.do(lambda connection: link_people(connection, self._ring, old, new, facts, now))
 
     async def erase(self, erasure: NewEvent) -> Event | None:
         def unless_held(connection: Connection) -> Event | None:
@@ -438,7 +443,36 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
         connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))
     named = new.person.text if isinstance(new.person, Address) else None
     connection.execute(_STAND, (json.dumps(after.to_json()), after.must_be_forgotten, named, address_id))
+    for echo in echoes(event, after):
+        append_event(connection, ring, echo, now)
     return event
+
+
+def link_people(
+    connection: Connection,
+    ring: Sequence[tuple[int, bytes]],
+    old: Address,
+    new: Address,
+    facts: Mapping[str, Any],
+    now: datetime,
+) -> list[Event]:
+    """Link two addresses, each to the other; what stands against mail to one is said again for the other."""
+    pair = [person_of(connection, ring, one, now)[0] for one in (old, new)]
+    recorded = []
+    for here, there in (pair, pair[::-1]):
+        _, standing = person_of(connection, ring, here, now)
+        if there.hex() not in standing.links:
+            told = {**facts, "other": there.hex()}
+            event = NewEvent(EventType.ADDRESS_CHANGED, here, now, facts=told)
+            recorded.append(append_event(connection, ring, event, now))
+    if not recorded:
+        return []
+    for said in [event_of(row) for one in pair for row in connection.execute(_OF_PERSON, (one,)).fetchall()]:
+        _, standing = person_of(connection, ring, said.address_id, now)
+        if any(one.event == said.seq for one in standing.suppressions):
+            for echo in echoes(said, standing):
+                append_event(connection, ring, echo, now)
+    return recorded
 
 
 def _forget(connection: Connection, address_id: bytes) -> None:

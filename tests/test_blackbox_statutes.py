@@ -1,0 +1,140 @@
+"""What statutes say about opting out, from outside: how long a link lives, how fast and by what ways a "no" counts."""
+
+from __future__ import annotations
+
+import json
+import re
+import smtplib
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.faketime import shifted
+from tests.gateway_under_test import (
+    TOPIC,
+    Gateway,
+    eventually,
+    fetch,
+    field_of,
+    newsletter,
+    token_of,
+    transact,
+)
+from tests.sink import Sink
+
+Someone = Callable[[], str]
+_names = count(1)
+
+
+def outcome(house: Gateway, recipient: str) -> str:
+    with house.smtp("news") as client:
+        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], "letters@news.example.com").items()
+    return "sent" if code == 250 else text.split()[1].rstrip(":")
+
+
+def copy_for(house: Gateway, sink: Sink, reader: str) -> bytes:
+    """Return the newsletter as it reached a reader who has just opted in."""
+    house.opt_in(reader)
+    assert outcome(house, reader) == "sent"
+    return eventually(lambda: [one.content for one in sink.messages if reader in one.recipients])[0]
+
+
+@pytest.mark.req("UNS-25", "LAW-US-02", "LAW-CA-04", "LAW-AU-01")
+def test_a_link_works_for_years_after_the_last_mail_that_carried_it(
+    make_gateway: MakeGateway, sink: Sink, someone: Someone
+) -> None:
+    house = make_gateway().start()
+    readers = [someone() for _ in range(3)]
+    tokens = [token_of(copy_for(house, sink, one)) for one in readers]
+    house.stop()
+    for shift, reader, token in zip(("+61d", "+400d", "+1826d"), readers, tokens, strict=True):
+        house.environment = shifted(shift)
+        house.start()
+        assert house.get(f"/u/{token}").status == 200
+        assert house.one_click(token).status == 200
+        assert outcome(house, reader) == "unsubscribed"
+        house.stop()
+
+
+@pytest.mark.req("LAW-US-01", "LAW-AU-01", "UNS-29")
+def test_an_opt_out_counts_from_its_answer_on_and_brings_no_mail(
+    gateway: Gateway, sink: Sink, someone: Someone
+) -> None:
+    reader = someone()
+    token = token_of(copy_for(gateway, sink, reader))
+    sink.clear()
+    assert gateway.one_click(token).status == 200
+    assert outcome(gateway, reader) == "unsubscribed"
+    witness = someone()
+    copy_for(gateway, sink, witness)
+    assert not [one for one in sink.messages if reader in one.recipients], "nothing tells them that they have left"
+
+
+@pytest.mark.req("LAW-EU-02", "LAW-AU-02")
+def test_leaving_takes_one_step_and_asks_nothing(gateway: Gateway, sink: Sink, someone: Someone) -> None:
+    reader = someone()
+    token = token_of(copy_for(gateway, sink, reader))
+    page = gateway.get(f"/u/{token}")
+    assert "Set-Cookie" not in page.headers
+    assert not re.findall(r"<(?:input|select|textarea|script)\b", page.text), (
+        "no field to fill in, no login, no captcha"
+    )
+    button = re.findall(r'<button type="submit" name="scope" value="([a-z-]+)"', page.text)[0]
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert gateway.post(f"/u/{token}", f"scope={button}".encode(), **form).status == 200
+    assert outcome(gateway, reader) == "unsubscribed"
+
+
+@pytest.fixture(scope="module")
+def api_token(shared_gateway: Gateway) -> Iterator[str]:
+    yield shared_gateway.json("tokens", "add", f"statutes{next(_names)}", "--scopes", "record")["token"]
+
+
+def by_link(house: Gateway, copy: bytes, reader: str) -> None:
+    assert house.one_click(token_of(copy)).status == 200
+
+
+def by_mail(house: Gateway, copy: bytes, reader: str) -> None:
+    (target,) = re.findall(rb"<mailto:([^?>]+)", b"".join(field_of(copy, "List-Unsubscribe")))
+    with smtplib.SMTP("127.0.0.1", house.feedback, timeout=20) as client:
+        client.sendmail(reader, [target.decode()], b"From: <%b>\r\nSubject: unsubscribe\r\n\r\n" % reader.encode())
+
+
+def by_command(house: Gateway, copy: bytes, reader: str) -> None:
+    house.run("suppressions", "add", reader, "--scope", "all-marketing", "--reason", "objected")
+
+
+@pytest.mark.req("LAW-EU-01")
+@pytest.mark.parametrize("way", [by_link, by_mail, by_command])
+def test_an_objection_needs_no_reason_whatever_way_it_comes(
+    gateway: Gateway, sink: Sink, someone: Someone, way: Callable[[Gateway, bytes, str], None]
+) -> None:
+    reader = someone()
+    way(gateway, copy_for(gateway, sink, reader), reader)
+    assert outcome(gateway, reader) in ("unsubscribed", "objected")
+
+
+@pytest.mark.req("LAW-EU-01")
+def test_a_program_objects_for_a_person_without_a_reason(
+    gateway: Gateway, sink: Sink, someone: Someone, api_token: str
+) -> None:
+    reader = someone()
+    copy_for(gateway, sink, reader)
+    said = json.dumps({"address": reader}).encode()
+    headers = {"Authorization": f"Bearer {api_token}", "Content-Type": "application/json"}
+    assert fetch(f"http://127.0.0.1:{gateway.console}/api/v1/withdrawals", "POST", said, headers).status == 201
+    assert outcome(gateway, reader) == "unsubscribed"
+
+
+@pytest.mark.req("LAW-UK-02")
+def test_no_octet_for_a_refused_recipient_reaches_the_smarthost(gateway: Gateway, sink: Sink, someone: Someone) -> None:
+    reader, stranger, left = someone(), someone(), someone()
+    gateway.opt_in(reader, left)
+    gateway.run("suppressions", "add", left, "--scope", "topic", "--topic", TOPIC, "--reason", "unsubscribed")
+    replies = gateway.submit(newsletter(reader), [stranger, reader, left])
+    assert {who: code for who, (code, _) in replies.items()} == {stranger: 550, left: 550, "": 250}
+    sink.wait_for(1)
+    spoken = "\n".join(sink.commands)
+    assert reader in spoken and stranger not in spoken and left not in spoken
