@@ -33,7 +33,7 @@ from gateway.installation import OPERATOR_SLOT, Clock
 from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
 from gateway.model import Action, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient, Verdict
 from gateway.store import Store
-from gateway.store.people import columns_of, event_of
+from gateway.store.history import columns_of, event_of
 from gateway.store.sqlite import DataFolder
 from gateway.store.writer import Connection, connect
 

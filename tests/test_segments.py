@@ -18,9 +18,9 @@ from pysqlite3 import dbapi2 as sqlite
 from gateway.consent import EventType, NewEvent, fold
 from gateway.errors import StoreUnavailable
 from gateway.ledger import SegmentHead, event_leaf, seal
+from gateway.store.history import columns_of, event_of
 from gateway.store.keys import LEDGER_KEY, read_ledger_key
 from gateway.store.migrate import migrate
-from gateway.store.people import columns_of, event_of
 from gateway.store.schema import DECISIONS
 from gateway.store.segments import ANCHOR, DECISION_LOG, LEDGER, Sealer, append_to_anchor, read_anchor, signed_heads
 from gateway.store.writer import connect

@@ -25,9 +25,9 @@ from gateway.consent import NOTHING_KNOWN, EventType, NewEvent
 from gateway.ids import spool_text
 from gateway.ledger import timestamp
 from gateway.store import disk
+from gateway.store.history import append_event, event_of, events_since
 from gateway.store.migrate import migrate
 from gateway.store.orders import change_stream
-from gateway.store.people import append_event, event_of, events_since
 from gateway.store.rows import HELD
 from gateway.store.schema import PEOPLE, SPOOL
 from gateway.store.writer import Connection, connect, reading

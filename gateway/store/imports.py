@@ -18,7 +18,7 @@ from gateway.consent import EventType, NewEvent, Standing, fold
 from gateway.ledger import timestamp
 from gateway.model import KeyRing, Scope
 from gateway.store import Now
-from gateway.store.people import append_event, event_of, person_of, recall
+from gateway.store.history import append_event, event_of, person_of, recall
 from gateway.store.writer import Connection, Writer, connect, reading
 
 TRANSACTION_SECONDS = 0.03

@@ -1,37 +1,41 @@
-"""People, the ledger, logins and notices: `assent.db`.
+"""The verbs of the people store: who is known, what stands for them, what operators have ordered, notices, tokens.
 
-The rule that must not be broken: an event, its person's standing and the person's keys change in one
-transaction, so that what a decision reads is always what the ledger amounts to. Sealing and checking
-the ledger is `segments`' part.
+The rule that must not be broken: a look-up sees every commit, and a verb has returned only once its own is on disk.
+What an event changes is `history`'s part, sealing and checking the ledger that of `segments`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from gateway.address import Address
-from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes
+from gateway.consent import NOTHING_KNOWN, Event, NewEvent, Standing
 from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
-from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
-from gateway.model import KeyRing, Scope
+from gateway.ledger import timestamp
+from gateway.model import KeyRing
 from gateway.store import ApiToken, Facts, LoginRecord, Now, Once, Orders, PublishedPolicy
 from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
+from gateway.store.history import (
+    EVENTS,
+    OF_PERSON,
+    PERSON,
+    append_event,
+    event_of,
+    keyed_digest,
+    link_people,
+    person_of,
+    standing_of,
+)
 from gateway.store.orders import (
     change_stream,
     put_login,
@@ -50,15 +54,10 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
-_EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
-_OF_PERSON = f"{_EVENTS} WHERE e.address_id = ? ORDER BY e.seq"
-_PERSON = "p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ?1 AND k.digest = {}"
-_NARROW = f"SELECT {_PERSON.format('address_keys', '?2')}"
 _LOOK_UP = (
-    f"SELECT 0, {_PERSON.format('address_keys', '?2')}"
-    f" UNION ALL SELECT 1, {_PERSON.format('broad_keys', '?3')}"
-    f" UNION ALL SELECT 1, {_PERSON.format('address_keys', '?3')} AND ?3 <> ?2"
+    f"SELECT 0, {PERSON.format('address_keys', '?2')}"
+    f" UNION ALL SELECT 1, {PERSON.format('broad_keys', '?3')}"
+    f" UNION ALL SELECT 1, {PERSON.format('address_keys', '?3')} AND ?3 <> ?2"
 )
 """One look-up a decision: whose address this is, and who else's it looks like."""
 
@@ -112,7 +111,7 @@ class SqlitePeople:
 
     def unread(self, address: Address) -> Facts:
         kid, key = self._ring[0]
-        return Facts(_nobody(kid, _digest(key, address.key)), None, NOTHING_KNOWN, is_read=False)
+        return Facts(_nobody(kid, keyed_digest(key, address.key)), None, NOTHING_KNOWN, is_read=False)
 
     async def address_of(self, address_id: bytes) -> Address | None:
         with self._reading() as connection:
@@ -121,7 +120,7 @@ class SqlitePeople:
 
     async def history(self, address_id: bytes) -> list[Event]:
         with self._reading() as connection:
-            rows = connection.execute(_OF_PERSON, (address_id,)).fetchall()
+            rows = connection.execute(OF_PERSON, (address_id,)).fetchall()
         return [event_of(row) for row in rows]
 
     async def introduce(self, addresses: Sequence[Address]) -> list[Facts]:
@@ -199,7 +198,7 @@ class SqlitePeople:
 
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         with self._reading() as connection:
-            rows = connection.execute(f"{_EVENTS} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (seq, limit)).fetchall()
+            rows = connection.execute(f"{EVENTS} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (seq, limit)).fetchall()
         return [event_of(row) for row in rows]
 
     # topics
@@ -335,34 +334,6 @@ class SqlitePeople:
             yield self._reader.connection()
 
 
-def events_since(connection: Connection, seq: int) -> Iterator[Sequence[Any]]:
-    """Yield the rows of the events after one, as `event_of` reads them."""
-    yield from connection.execute(f"{_EVENTS} WHERE e.seq > ? ORDER BY e.seq", (seq,))
-
-
-def event_of(row: Sequence[Any]) -> Event:
-    """Return the event of a row of `SELECT seq, type, address_id, at, recorded_at, topic, scope, facts, fields`."""
-    seq, kind, address_id, at, recorded_at, topic, scope, facts, fields = row
-    return Event(
-        seq=seq,
-        type=EventType(kind),
-        address_id=address_id,
-        at=datetime.fromisoformat(at),
-        recorded_at=datetime.fromisoformat(recorded_at),
-        topic=topic,
-        scope=Scope(scope) if scope else None,
-        facts=json.loads(facts),
-        personal=json.loads(fields) if fields is not None else None,
-    )
-
-
-def columns_of(event: Event) -> tuple[Any, ...]:
-    """Return the first eight columns of an event's row, each in its one spelling."""
-    times = (timestamp(event.at), timestamp(event.recorded_at))
-    facts = canonical_json(event.facts).decode("utf-8")
-    return (event.seq, event.type, event.address_id, *times, event.topic, event.scope, facts)
-
-
 def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> Facts:
     """Look an address up under every key of the ring, the newest first, and those that look like it beside it."""
     person: tuple[bytes, str] | None = None
@@ -379,7 +350,7 @@ def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: A
     if person is None:
         facts = Facts(who=_nobody(ring[0][0], digest), address_id=None, standing=NOTHING_KNOWN)
     else:
-        facts = Facts(who=person[0].hex(), address_id=person[0], standing=_standing(person[1]))
+        facts = Facts(who=person[0].hex(), address_id=person[0], standing=standing_of(person[1]))
     return _with_look_alikes(facts, others) if others else facts
 
 
@@ -390,150 +361,14 @@ def _nobody(kid: int, digest: bytes) -> str:
 
 def _with_look_alikes(facts: Facts, others: Sequence[str]) -> Facts:
     """Add the suppressions of addresses that differ in Unicode case only: suppression matches broadly (SUP-02)."""
-    standings = (facts.standing, *map(_standing, others))
+    standings = (facts.standing, *map(standing_of, others))
     found = dict.fromkeys(one for standing in standings for one in standing.suppressions)
     return replace(facts, standing=replace(facts.standing, suppressions=tuple(found)))
 
 
-def _find(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> tuple[bytes, str] | None:
-    """Return the id and the standing of the person whose address this is."""
-    for kid, key in ring:
-        row: tuple[bytes, str] | None = connection.execute(_NARROW, (kid, _digest(key, address.key))).fetchone()
-        if row:
-            return row
-    return None
-
-
-@lru_cache(maxsize=8192)
-def _standing(text: str) -> Standing:
-    """Read a standing; what the same text says is worked out once."""
-    return Standing.from_json(orjson.loads(text))
-
-
 def _digests(key: bytes, address: Address) -> tuple[bytes, bytes]:
-    narrow = _digest(key, address.key)
-    return narrow, narrow if address.broad_key == address.key else _digest(key, address.broad_key)
-
-
-def _digest(key: bytes, address_key: str) -> bytes:
-    return hmac.digest(key, address_key.encode("utf-8"), hashlib.sha256)
-
-
-def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewEvent, now: datetime) -> Event:
-    """Append one event, or return the line that already says it."""
-    address_id, standing = person_of(connection, ring, new.person, now)
-    earlier = standing.told_before(new)
-    if earlier:
-        return event_of(connection.execute(f"{_EVENTS} WHERE e.seq = ?", (earlier,)).fetchone())
-    (last,) = connection.execute("SELECT max(seq) FROM events").fetchone()
-    event = Event(
-        (last or 0) + 1, new.type, address_id, new.at, now, new.topic, new.scope, dict(new.facts), dict(new.personal)
-    )
-    after = standing.after(event)
-    salt = os.urandom(16)
-    committed = commitment(salt, new.personal)
-    connection.execute(
-        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns_of(event), committed, event_leaf(event, committed)),
-    )
-    if after.must_be_forgotten:
-        _forget(connection, address_id)
-    else:
-        fields = canonical_json(new.personal).decode("utf-8")
-        connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))
-    named = new.person.text if isinstance(new.person, Address) else None
-    connection.execute(_STAND, (json.dumps(after.to_json()), after.must_be_forgotten, named, address_id))
-    for echo in echoes(event, after):
-        append_event(connection, ring, echo, now)
-    return event
-
-
-def link_people(
-    connection: Connection,
-    ring: Sequence[tuple[int, bytes]],
-    old: Address,
-    new: Address,
-    facts: Mapping[str, Any],
-    now: datetime,
-) -> list[Event]:
-    """Link two addresses, each to the other; what stands against mail to one is said again for the other."""
-    pair = [person_of(connection, ring, one, now)[0] for one in (old, new)]
-    recorded = []
-    for here, there in (pair, pair[::-1]):
-        _, standing = person_of(connection, ring, here, now)
-        if there.hex() not in standing.links:
-            told = {**facts, "other": there.hex()}
-            event = NewEvent(EventType.ADDRESS_CHANGED, here, now, facts=told)
-            recorded.append(append_event(connection, ring, event, now))
-    if not recorded:
-        return []
-    for said in [event_of(row) for one in pair for row in connection.execute(_OF_PERSON, (one,)).fetchall()]:
-        _, standing = person_of(connection, ring, said.address_id, now)
-        if any(one.event == said.seq for one in standing.suppressions):
-            for echo in echoes(said, standing):
-                append_event(connection, ring, echo, now)
-    return recorded
-
-
-def _forget(connection: Connection, address_id: bytes) -> None:
-    """Take what can be erased of a person, the digests of imported lists too, which anybody can make of an address."""
-    (text,) = connection.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
-    digests = Address.parse(text).list_digests if text else ()
-    connection.executemany("DELETE FROM digest_entries WHERE digest = ?", [(one,) for one in digests])
-    connection.execute(_FORGET, (address_id,))
-
-
-_FORGET = "DELETE FROM event_personal WHERE seq IN (SELECT seq FROM events WHERE address_id = ?)"
-"""Takes what can be erased of a person's events; the commitments in the ledger stay, so that it still verifies."""
-
-_STAND = (
-    "UPDATE people SET standing = ?, address = CASE WHEN ? THEN NULL ELSE coalesce(address, ?) END WHERE address_id = ?"
-)
-"""Whoever is forgotten has no address but its keyed digest; who opts in anew, and confirms it, has one again."""
-
-
-def person_of(
-    connection: Connection, ring: Sequence[tuple[int, bytes]], person: Address | bytes, now: datetime
-) -> tuple[bytes, Standing]:
-    """Return the person's id and standing; whoever is not known yet becomes known."""
-    if isinstance(person, bytes):
-        row = connection.execute("SELECT address_id, standing FROM people WHERE address_id = ?", (person,)).fetchone()
-    else:
-        row = _find(connection, ring, person)
-    if row:
-        return row[0], _standing(row[1])
-    address_id = person if isinstance(person, bytes) else os.urandom(16)
-    text = None if isinstance(person, bytes) else person.text
-    standing = json.dumps(NOTHING_KNOWN.to_json())
-    connection.execute("INSERT INTO people VALUES (?, ?, ?, ?)", (address_id, text, standing, timestamp(now)))
-    if isinstance(person, Address):
-        _add_keys(connection, ring, person, address_id)
-        return address_id, recall(connection, ring, person, address_id, now)
-    return address_id, NOTHING_KNOWN
-
-
-def recall(
-    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, person: bytes, now: datetime
-) -> Standing:
-    """Give somebody the "no" that an imported list of digests holds for them; return their standing (SUP-11)."""
-    for digest in address.list_digests:
-        rows = connection.execute("SELECT scope, topic, import FROM digest_entries WHERE digest = ?", (digest,))
-        for scope, topic, number in rows.fetchall():
-            facts = {"channel": "import", "import": number}
-            personal = {"address": address.text, "digest": digest.hex()}
-            event = NewEvent(EventType.UNSUBSCRIBE, person, now, topic, Scope(scope), facts, personal)
-            seq = append_event(connection, ring, event, now).seq
-            connection.execute("INSERT OR IGNORE INTO import_chunks VALUES (?, ?, ?)", (number, seq, seq))
-    (standing,) = connection.execute("SELECT standing FROM people WHERE address_id = ?", (person,)).fetchone()
-    return _standing(standing)
-
-
-def _add_keys(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, address_id: bytes) -> None:
-    kid, key = ring[0]
-    connection.execute("INSERT INTO address_keys VALUES (?, ?, ?)", (kid, _digest(key, address.key), address_id))
-    if address.broad_key != address.key:
-        broad = _digest(key, address.broad_key)
-        connection.execute("INSERT INTO broad_keys VALUES (?, ?, ?)", (kid, broad, address_id))
+    narrow = keyed_digest(key, address.key)
+    return narrow, narrow if address.broad_key == address.key else keyed_digest(key, address.broad_key)
 
 
 def _notice_of(row: Sequence[Any]) -> Notice:

@@ -25,8 +25,8 @@ from pysqlite3 import dbapi2 as sqlite
 from gateway.consent import Standing, fold
 from gateway.ledger import SegmentHead, break_in_chain, commitment, event_leaf, leaf, merkle_root, seal
 from gateway.store import Now, disk
+from gateway.store.history import columns_of, event_of
 from gateway.store.migrate import migrate
-from gateway.store.people import columns_of, event_of
 from gateway.store.schema import DECISIONS
 from gateway.store.turn import Turn
 from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_octets, reading, unavailable

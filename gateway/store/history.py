@@ -1,0 +1,194 @@
+"""The ledger's events as rows of `assent.db`, and what each changes for its person.
+
+The rule that must not be broken: an event, its person's standing and the person's keys change in one transaction, so
+that what a decision reads is always what the ledger amounts to. Which transaction that is, is for whoever calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from gateway.address import Address
+from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes
+from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
+from gateway.model import Scope
+from gateway.store.writer import Connection
+
+_COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
+EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
+OF_PERSON = f"{EVENTS} WHERE e.address_id = ? ORDER BY e.seq"
+PERSON = "p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ?1 AND k.digest = {}"
+_NARROW = f"SELECT {PERSON.format('address_keys', '?2')}"
+
+
+def events_since(connection: Connection, seq: int) -> Iterator[Sequence[Any]]:
+    """Yield the rows of the events after one, as `event_of` reads them."""
+    yield from connection.execute(f"{EVENTS} WHERE e.seq > ? ORDER BY e.seq", (seq,))
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """Return the event of a row of `SELECT seq, type, address_id, at, recorded_at, topic, scope, facts, fields`."""
+    seq, kind, address_id, at, recorded_at, topic, scope, facts, fields = row
+    return Event(
+        seq=seq,
+        type=EventType(kind),
+        address_id=address_id,
+        at=datetime.fromisoformat(at),
+        recorded_at=datetime.fromisoformat(recorded_at),
+        topic=topic,
+        scope=Scope(scope) if scope else None,
+        facts=json.loads(facts),
+        personal=json.loads(fields) if fields is not None else None,
+    )
+
+
+def columns_of(event: Event) -> tuple[Any, ...]:
+    """Return the first eight columns of an event's row, each in its one spelling."""
+    times = (timestamp(event.at), timestamp(event.recorded_at))
+    facts = canonical_json(event.facts).decode("utf-8")
+    return (event.seq, event.type, event.address_id, *times, event.topic, event.scope, facts)
+
+
+def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewEvent, now: datetime) -> Event:
+    """Append one event, or return the line that already says it."""
+    address_id, standing = person_of(connection, ring, new.person, now)
+    earlier = standing.told_before(new)
+    if earlier:
+        return event_of(connection.execute(f"{EVENTS} WHERE e.seq = ?", (earlier,)).fetchone())
+    (last,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+    event = Event(
+        (last or 0) + 1, new.type, address_id, new.at, now, new.topic, new.scope, dict(new.facts), dict(new.personal)
+    )
+    after = standing.after(event)
+    salt = os.urandom(16)
+    committed = commitment(salt, new.personal)
+    connection.execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns_of(event), committed, event_leaf(event, committed)),
+    )
+    if after.must_be_forgotten:
+        _forget(connection, address_id)
+    else:
+        fields = canonical_json(new.personal).decode("utf-8")
+        connection.execute("INSERT INTO event_personal VALUES (?, ?, ?)", (event.seq, salt, fields))
+    named = new.person.text if isinstance(new.person, Address) else None
+    connection.execute(_STAND, (json.dumps(after.to_json()), after.must_be_forgotten, named, address_id))
+    for echo in echoes(event, after):
+        append_event(connection, ring, echo, now)
+    return event
+
+
+def link_people(
+    connection: Connection,
+    ring: Sequence[tuple[int, bytes]],
+    old: Address,
+    new: Address,
+    facts: Mapping[str, Any],
+    now: datetime,
+) -> list[Event]:
+    """Link two addresses, each to the other; what stands against mail to one is said again for the other."""
+    pair = [person_of(connection, ring, one, now)[0] for one in (old, new)]
+    recorded = []
+    for here, there in (pair, pair[::-1]):
+        _, standing = person_of(connection, ring, here, now)
+        if there.hex() not in standing.links:
+            told = {**facts, "other": there.hex()}
+            event = NewEvent(EventType.ADDRESS_CHANGED, here, now, facts=told)
+            recorded.append(append_event(connection, ring, event, now))
+    if not recorded:
+        return []
+    for said in [event_of(row) for one in pair for row in connection.execute(OF_PERSON, (one,)).fetchall()]:
+        _, standing = person_of(connection, ring, said.address_id, now)
+        if any(one.event == said.seq for one in standing.suppressions):
+            for echo in echoes(said, standing):
+                append_event(connection, ring, echo, now)
+    return recorded
+
+
+def _forget(connection: Connection, address_id: bytes) -> None:
+    """Take what can be erased of a person, the digests of imported lists too, which anybody can make of an address."""
+    (text,) = connection.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
+    digests = Address.parse(text).list_digests if text else ()
+    connection.executemany("DELETE FROM digest_entries WHERE digest = ?", [(one,) for one in digests])
+    connection.execute(_FORGET, (address_id,))
+
+
+_FORGET = "DELETE FROM event_personal WHERE seq IN (SELECT seq FROM events WHERE address_id = ?)"
+"""Takes what can be erased of a person's events; the commitments in the ledger stay, so that it still verifies."""
+
+_STAND = (
+    "UPDATE people SET standing = ?, address = CASE WHEN ? THEN NULL ELSE coalesce(address, ?) END WHERE address_id = ?"
+)
+"""Whoever is forgotten has no address but its keyed digest; who opts in anew, and confirms it, has one again."""
+
+
+def person_of(
+    connection: Connection, ring: Sequence[tuple[int, bytes]], person: Address | bytes, now: datetime
+) -> tuple[bytes, Standing]:
+    """Return the person's id and standing; whoever is not known yet becomes known."""
+    if isinstance(person, bytes):
+        row = connection.execute("SELECT address_id, standing FROM people WHERE address_id = ?", (person,)).fetchone()
+    else:
+        row = _find(connection, ring, person)
+    if row:
+        return row[0], standing_of(row[1])
+    address_id = person if isinstance(person, bytes) else os.urandom(16)
+    text = None if isinstance(person, bytes) else person.text
+    standing = json.dumps(NOTHING_KNOWN.to_json())
+    connection.execute("INSERT INTO people VALUES (?, ?, ?, ?)", (address_id, text, standing, timestamp(now)))
+    if isinstance(person, Address):
+        _add_keys(connection, ring, person, address_id)
+        return address_id, recall(connection, ring, person, address_id, now)
+    return address_id, NOTHING_KNOWN
+
+
+def recall(
+    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, person: bytes, now: datetime
+) -> Standing:
+    """Give somebody the "no" that an imported list of digests holds for them; return their standing (SUP-11)."""
+    for digest in address.list_digests:
+        rows = connection.execute("SELECT scope, topic, import FROM digest_entries WHERE digest = ?", (digest,))
+        for scope, topic, number in rows.fetchall():
+            facts = {"channel": "import", "import": number}
+            personal = {"address": address.text, "digest": digest.hex()}
+            event = NewEvent(EventType.UNSUBSCRIBE, person, now, topic, Scope(scope), facts, personal)
+            seq = append_event(connection, ring, event, now).seq
+            connection.execute("INSERT OR IGNORE INTO import_chunks VALUES (?, ?, ?)", (number, seq, seq))
+    (standing,) = connection.execute("SELECT standing FROM people WHERE address_id = ?", (person,)).fetchone()
+    return standing_of(standing)
+
+
+def _add_keys(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, address_id: bytes) -> None:
+    kid, key = ring[0]
+    connection.execute("INSERT INTO address_keys VALUES (?, ?, ?)", (kid, keyed_digest(key, address.key), address_id))
+    if address.broad_key != address.key:
+        broad = keyed_digest(key, address.broad_key)
+        connection.execute("INSERT INTO broad_keys VALUES (?, ?, ?)", (kid, broad, address_id))
+
+
+def _find(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> tuple[bytes, str] | None:
+    """Return the id and the standing of the person whose address this is."""
+    for kid, key in ring:
+        row: tuple[bytes, str] | None = connection.execute(_NARROW, (kid, keyed_digest(key, address.key))).fetchone()
+        if row:
+            return row
+    return None
+
+
+@lru_cache(maxsize=8192)
+def standing_of(text: str) -> Standing:
+    """Read a standing; what the same text says is worked out once."""
+    return Standing.from_json(orjson.loads(text))
+
+
+def keyed_digest(key: bytes, address_key: str) -> bytes:
+    return hmac.digest(key, address_key.encode("utf-8"), hashlib.sha256)
