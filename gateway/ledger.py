@@ -56,6 +56,11 @@ def commitment(salt: bytes, personal: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(b"assent.commitment.v1\0" + salt + canonical_json(personal)).digest()
 
 
+def redacted_bytes(seq: int, personal: Mapping[str, Any]) -> bytes:
+    """Return the octets that are signed in a commitment's stead where some of the fields that it covers have lapsed."""
+    return b"assent.redaction.v1\0" + canonical_json({"seq": seq, "fields": dict(personal)})
+
+
 def event_leaf(event: Event, committed: bytes) -> bytes:
     """Return an event's own hash: over its public fields and the commitment to the personal ones."""
     return leaf(

@@ -15,9 +15,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"errors", "address", "model"}
-PURE = NOUNS | {"evidence", "headers", "tokens", "consent", "law", "dialogue", "ledger", "decisions", "dialects"}
+PURE = NOUNS | {
+    "retention",
+    "evidence",
+    "headers",
+    "tokens",
+    "consent",
+    "law",
+    "dialogue",
+    "ledger",
+    "decisions",
+    "dialects",
+}
 MAIL = {"mime", "mend", "downgrade", "footer", "classify", "stamp", "sign", "feedback", "report", "summary"}
-CORE = PURE | MAIL | {"policy", "brake", "pacing"}
+CORE = PURE | MAIL | {"policy", "brake", "pacing", "retention"}
 SHELL = CORE | {"ids", "passwords", "campaigns", "summaries", "copies", "store", "config", "metrics"}
 
 # Each room of gateway/ and the rooms that it may import. A package is one room: its modules may import one another.
@@ -32,6 +43,7 @@ HOUSE: dict[str, set[str]] = {
     "consent": NOUNS,
     "law": NOUNS | {"consent"},
     "evidence": NOUNS | {"consent"},
+    "retention": NOUNS | {"consent"},
     "dialogue": NOUNS,
     "dialects": NOUNS,
     "ledger": NOUNS | {"consent"},
@@ -47,9 +59,9 @@ HOUSE: dict[str, set[str]] = {
     "report": NOUNS | {"headers", "mime", "mend"},
     "policy": NOUNS | {"consent", "law", "classify"},
     "pacing": NOUNS,
-    "config": NOUNS | {"law"},
+    "config": NOUNS | {"law", "retention"},
     "metrics": NOUNS,
-    "store": NOUNS | {"consent", "evidence", "law", "tokens", "ledger", "decisions", "ids"},
+    "store": NOUNS | {"consent", "evidence", "retention", "law", "tokens", "ledger", "decisions", "ids"},
     "brake": NOUNS,
     "shadow": NOUNS,
     "summary": NOUNS,
@@ -64,6 +76,7 @@ HOUSE: dict[str, set[str]] = {
     "supervisor": set(),
     "installation": SHELL,
     "watch": SHELL - {"config"} | {"installation"},
+    "housekeeping": SHELL - {"config"},
     "imports": NOUNS | {"consent"},
     "cli": SHELL | {"installation", "imports", "service", "shadow", "console"},
     "__init__": set(),

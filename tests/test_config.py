@@ -271,6 +271,7 @@ ADDED = {
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities warn_after",
     "streams": "give_up_after summary_after product controller",
+    "retention": "evidence",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
     "topics": "families max_age",
 }
@@ -840,9 +841,6 @@ ASKED_FOR = {
     "site.rights": "true",
     "streams.tracking": '"strip"',
     "retention.messages": '"7d"',
-    "retention.decisions": '"1095d"',
-    "retention.evidence_ip": '"365d"',
-    "retention.backups": '"365d"',
 }
 
 

@@ -23,6 +23,7 @@ from gateway.cli import (
     person,
     policies,
     queue,
+    retention,
     serving,
     setup,
     simulate,
@@ -48,7 +49,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 
 ROOMS = (
     *(serving, setup, demo, logins, tokens, people, person, suppressions, imports, policies),
-    *(customers, mail, simulate, queue, backup),
+    *(customers, mail, simulate, queue, backup, retention),
 )
 
 for commands in ROOMS:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.progress import Progress
 
-from gateway.cli.output import Desk, pass_desk
+from gateway.cli.output import Desk, pass_desk, progress_bar
 from gateway.installation import data_folder
 from gateway.store import disk
-from gateway.store.backup import NotABackup, read_manifest, restore_backup, write_backup
+from gateway.store.backup import NotABackup, read_manifest, restore_backup
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -29,8 +25,8 @@ def backup(desk: Desk, file: Path) -> None:
     """
     if file.exists():
         desk.no(f"{file} exists; a backup is never overwritten", file=str(file))
-    with _bar("backing up") as progress:
-        manifest = write_backup(desk.folder().places, file.absolute(), desk.now(), progress)
+    with progress_bar("backing up") as progress:
+        manifest = desk.folder().back_up(file.absolute(), desk.now(), progress)
     desk.say(
         f"{file}: {len(manifest.files)} files, up to event {manifest.last_event}; keep keys/ apart from it",
         file=str(file),
@@ -71,7 +67,7 @@ def restore(desk: Desk, file: Path, replace: bool, later: Path | None, nothing_l
     try:
         read_manifest(file)
         ring = folder.address_ring().newest_first()
-        with _bar("restoring") as progress:
+        with progress_bar("restoring") as progress:
             done = restore_backup(file, folder.places, later, ring, desk.now(), pause, progress)
     except NotABackup as error:
         desk.no(f"{error}. Nothing was changed.", error=str(error))
@@ -89,13 +85,6 @@ def restore(desk: Desk, file: Path, replace: bool, later: Path | None, nothing_l
         paused=pause,
         aside=str(done.aside) if done.aside else None,
     )
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[float], None]]:
-    with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
-        step = bar.add_task(what, total=1.0)
-        yield lambda part: bar.update(step, completed=part)
 
 
 COMMANDS = (backup, restore)

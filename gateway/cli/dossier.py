@@ -16,15 +16,9 @@ from gateway.address import Address
 from gateway.config import Config
 from gateway.consent import Event, Standing
 from gateway.ids import spool_text
+from gateway.retention import Retention
 from gateway.store import QueuedRecipient, Selection, Store
 from gateway.store.sqlite import DataFolder
-
-RETENTION = {
-    "messages": "until the last recipient of the message is settled",
-    "decisions and deliveries": "for as long as the log is kept; without your address",
-    "evidence": "while it is used and for the period in which claims can be made, or until it is erased",
-    "suppressions": 'for ever, so that a "no" is kept; after an erasure as a keyed digest only',
-}
 
 
 async def gather(config: Config, folder: DataFolder, store: Store, address: Address, now: datetime) -> dict[str, Any]:
@@ -59,7 +53,19 @@ async def gather(config: Config, folder: DataFolder, store: Store, address: Addr
             for name, one in config.smarthosts.items()
         ],
         "region": config.company.region,
-        "retention": RETENTION,
+        "retention": retention(config.retention),
+    }
+
+
+def retention(keep: Retention) -> dict[str, str]:
+    """Return for how long what is kept, in words."""
+    return {
+        "messages": "until the last recipient of the message is settled",
+        "decisions and deliveries": f"{keep.decisions.days} days; without your address",
+        "evidence": f"while it is in use and {keep.evidence.days} days longer, for claims, or until it is erased",
+        "IP addresses in evidence": f"while it is in use and {keep.evidence_ip.days} days longer, or until erased",
+        "suppressions": 'for ever, so that a "no" is kept; after an erasure as a keyed digest only',
+        "backups": f"{keep.backups.days} days",
     }
 
 

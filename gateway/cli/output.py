@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from gateway.config import Config, load
@@ -89,6 +91,14 @@ class Desk:
 
 
 pass_desk = click.make_pass_decorator(Desk)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
+    """Show how far long work is, on a terminal; yields what is to be told that, from 0 to 1."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        step = bar.add_task(what, total=1.0)
+        yield lambda part: bar.update(step, completed=part)
 
 
 def _console() -> Console:

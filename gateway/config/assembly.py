@@ -21,6 +21,7 @@ from gateway.config.values import (
 )
 from gateway.law import Law
 from gateway.model import Company, RetrySchedule, Smarthost, Stream, Topic
+from gateway.retention import Retention
 
 
 def assembled(path: Path, read: Table) -> Config:
@@ -41,6 +42,7 @@ def assembled(path: Path, read: Table) -> Config:
         topics={slug: Topic(slug=slug, **table) for slug, table in read["topics"].items()},
         streams={name: _stream(name, table) for name, table in read["streams"].items()},
         law=_law(read["consent"]),
+        retention=_retention(read["retention"]),
     )
 
 
@@ -52,6 +54,10 @@ def _law(table: Table) -> Law:
         policy_accepted_in=frozenset(table["policy_accepted_in"]),
         free_accounts=table["free_account_is_sale"],
     )
+
+
+def _retention(table: Table) -> Retention:
+    return Retention(table["decisions"], table["evidence"], table["evidence_ip"], table["backups"])
 
 
 def _submission(table: Table) -> SubmissionConfig:

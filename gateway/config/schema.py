@@ -378,8 +378,9 @@ RETENTION = Section(
     "How long things are kept.",
     (
         Key("messages", DURATION, "0d", "A message's text, after its last recipient is settled."),
-        Key("decisions", DURATION, "1095d", "The decision log."),
-        Key("evidence_ip", DURATION, "365d", "The IP addresses in proof of consent."),
+        Key("decisions", DURATION, "1095d", "The decision log, which names nobody."),
+        Key("evidence", DURATION, "1095d", 'Proof of consent, or of a "no", after it was last of use: for claims.'),
+        Key("evidence_ip", DURATION, "365d", "The IP address in proof, after that was last of use."),
         Key("backups", DURATION, "365d", "Backups: nothing of an erased person outlives this."),
     ),
 )
@@ -405,7 +406,4 @@ NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
     "site.rights": NotYet((False,), "/r answers 404"),
     "streams.tracking": NotYet(("allow",), "hidden images are relayed as they are"),
     "retention.messages": NotYet(("0d",), "a message goes when its last recipient is settled"),
-    "retention.decisions": NotYet((), "the decision log is kept for ever"),
-    "retention.evidence_ip": NotYet((), "proof of consent is kept whole"),
-    "retention.backups": NotYet((), "the age of backups is the operator's to watch"),
 }

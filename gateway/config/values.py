@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gateway.law import Law
 from gateway.model import Company, Pace, Smarthost, Stream, Topic
+from gateway.retention import Retention
 
 Network = IPv4Network | IPv6Network
 
@@ -136,6 +137,7 @@ class Config:
     topics: Mapping[str, Topic]
     streams: Mapping[str, Stream]
     law: Law
+    retention: Retention
     warnings: tuple[str, ...] = ()
 
     def topic(self, slug: str) -> Topic | None:

@@ -56,7 +56,7 @@ _SAYS_NO: Final = frozenset(
 )
 """What a restored store must not have forgotten; what allows mail has to be brought in anew."""
 
-_ALSO_LATER: Final = ("address_keys", "broad_keys", "imports", "digest_entries")
+_ALSO_LATER: Final = ("address_keys", "broad_keys", "imports", "digest_entries", "backups")
 """Tables whose newer rows are brought in whole: how people are found, and the lists of digests that say "no"."""
 
 Progress = Callable[[float], None]

@@ -119,10 +119,11 @@ def _forget(connection: Connection, address_id: bytes) -> None:
     (text,) = connection.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
     digests = Address.parse(text).list_digests if text else ()
     connection.executemany("DELETE FROM digest_entries WHERE digest = ?", [(one,) for one in digests])
-    connection.execute(_FORGET, (address_id,))
+    for table in ("event_personal", "redactions"):
+        connection.execute(_FORGET.format(table), (address_id,))
 
 
-_FORGET = "DELETE FROM event_personal WHERE seq IN (SELECT seq FROM events WHERE address_id = ?)"
+_FORGET = "DELETE FROM {} WHERE seq IN (SELECT seq FROM events WHERE address_id = ?)"
 """Takes what can be erased of a person's events; the commitments in the ledger stay, so that it still verifies."""
 
 _STAND = (

@@ -149,6 +149,16 @@ PEOPLE = (
         by TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE redactions (
+        seq INTEGER PRIMARY KEY,
+        signature BLOB NOT NULL
+    );
+    CREATE TABLE backups (
+        path TEXT PRIMARY KEY,
+        made_at TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 SPOOL = (

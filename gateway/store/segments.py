@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pysqlite3 import dbapi2 as sqlite
 
 from gateway.consent import Standing, fold
-from gateway.ledger import SegmentHead, break_in_chain, commitment, event_leaf, leaf, merkle_root, seal
+from gateway.ledger import (
+    SegmentHead,
+    break_in_chain,
+    commitment,
+    event_leaf,
+    leaf,
+    merkle_root,
+    redacted_bytes,
+    seal,
+)
 from gateway.store import Now, disk
 from gateway.store.history import columns_of, event_of
 from gateway.store.migrate import migrate
@@ -33,6 +43,9 @@ from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_oc
 
 LEDGER = "ledger"
 DECISION_LOG = "decisions"
+PURGES = "purges"
+"""The chain that says which segments of the decision log were let go: its lines are their heads."""
+
 ANCHOR = "anchor.jsonl"
 
 LINES_A_SEGMENT = 20_000
@@ -155,10 +168,7 @@ class Sealer:
 
     async def _close_segment(self, head: SegmentHead, source: int) -> None:
         signature = self._key.sign(head.signed_bytes())
-        values = (*asdict(head).values(), signature, source)
-        await self._people.do(
-            lambda connection: connection.execute(f"INSERT INTO segments VALUES ({', '.join('?' * 10)})", values)
-        )
+        await self._people.do(lambda connection: close_segment(connection, head, signature, source))
         await asyncio.to_thread(append_to_anchor, self._anchor, [(head, signature)])
 
     def _mend(self) -> None:
@@ -169,7 +179,7 @@ class Sealer:
                 connection.execute("DELETE FROM decisions WHERE seq > ?", (head.last if head else 0,))
         _cut_torn_line(self._anchor)
         known = {(head.chain, head.number) for head, _ in read_anchor(self._anchor)}
-        signed = signed_heads(self._reader, LEDGER) + signed_heads(self._reader, DECISION_LOG)
+        signed = [one for chain in (LEDGER, DECISION_LOG, PURGES) for one in signed_heads(self._reader, chain)]
         append_to_anchor(self._anchor, [one for one in signed if (one[0].chain, one[0].number) not in known])
 
 
@@ -181,8 +191,11 @@ def verify(people: Path, folder: Path, key: Ed25519PublicKey, anchor: Path | Non
     """
     with closing(connect(people, read_only=True)) as connection:
         connection.text_factory = _lenient_text
-        yield from _verify_chain(signed_heads(connection, LEDGER), _event_leaves(connection), key)
-        yield from _verify_chain(signed_heads(connection, DECISION_LOG), _line_leaves(folder), key)
+        yield from _verify_chain(signed_heads(connection, LEDGER), _event_leaves(connection, key), key)
+        purged = last_head(connection, PURGES)
+        gone = purged.last if purged else 0
+        yield from _verify_chain(signed_heads(connection, DECISION_LOG), _line_leaves(folder, gone), key, gone)
+        yield from _verify_purges(connection, key)
         yield from _verify_standing(connection)
         yield from _verify_people(connection)
         if anchor:
@@ -230,6 +243,20 @@ def signed_heads(connection: Connection, chain: str) -> list[tuple[SegmentHead, 
     return [(SegmentHead(*row[:-1]), bytes(row[-1])) for row in rows]
 
 
+def heads_until(connection: Connection, chain: str, after: int, before: str) -> list[SegmentHead]:
+    """Return the unbroken run of heads of a chain, those of lines above `after`, that were sealed before a time."""
+    rows = connection.execute(
+        f"SELECT {_HEAD_COLUMNS} FROM segments WHERE chain = ? AND first > ? ORDER BY number", (chain, after)
+    )
+    return list(takewhile(lambda head: head.sealed_at < before, (SegmentHead(*row) for row in rows)))
+
+
+def close_segment(connection: Connection, head: SegmentHead, signature: bytes, source: int) -> None:
+    """Write a signed head down; `source` is the outbox row up to which the decision log has been moved."""
+    values = (*asdict(head).values(), signature, source)
+    connection.execute(f"INSERT INTO segments VALUES ({', '.join('?' * 10)})", values)
+
+
 def append_to_anchor(anchor: Path, heads: Sequence[tuple[SegmentHead, bytes]]) -> None:
     """Append signed heads to the anchor file, one JSON object a line, and see them on disk."""
     if not heads:
@@ -273,8 +300,9 @@ def _cut_torn_line(anchor: Path) -> None:
 
 
 def _verify_chain(
-    signed: Sequence[tuple[SegmentHead, bytes]], lines: Iterable[_Line], key: Ed25519PublicKey
+    signed: Sequence[tuple[SegmentHead, bytes]], lines: Iterable[_Line], key: Ed25519PublicKey, gone: int = 0
 ) -> Iterator[str]:
+    """Compare a chain's lines with its heads; the lines up to `gone` were let go, and are not asked for."""
     broken = break_in_chain([head for head, _ in signed])
     if broken:
         yield broken
@@ -283,12 +311,29 @@ def _verify_chain(
         if not _is_signed(head, signature, key):
             yield f"{head.chain} segment {head.number}: the signature is not ours"
         taken = next(runs)
+        if head.last <= gone:
+            continue
         yield from (f"{head.chain} line {number}: {wrong}" for number, _, wrong in taken if wrong)
         if [number for number, _, _ in taken] != list(range(head.first, head.last + 1)):
             yield f"{head.chain} segment {head.number}: a line of {head.first} to {head.last} is missing"
         elif merkle_root([one for _, one, _ in taken]).hex() != head.root:
             yield f"{head.chain} segment {head.number}: a line of {head.first} to {head.last} has been changed or moved"
     yield from (f"line {number} (not sealed yet): {wrong}" for run in runs for number, _, wrong in run if wrong)
+
+
+def _verify_purges(connection: Connection, key: Ed25519PublicKey) -> Iterator[str]:
+    """See that what was let go is what was announced: the heads that are left are those of then."""
+    signed = signed_heads(connection, PURGES)
+    broken = break_in_chain([head for head, _ in signed])
+    if broken:
+        yield broken
+    kept = [head for head, _ in signed_heads(connection, DECISION_LOG)]
+    for head, signature in signed:
+        if not _is_signed(head, signature, key):
+            yield f"{head.chain} segment {head.number}: the signature is not ours"
+        leaves = [leaf(one.signed_bytes()) for one in kept if head.first <= one.first and one.last <= head.last]
+        if not leaves or merkle_root(leaves).hex() != head.root:
+            yield f"{head.chain} segment {head.number}: a head of what was let go has been changed or is missing"
 
 
 def _runs(lines: Iterator[_Line], lasts: Sequence[int]) -> Iterator[list[_Line]]:
@@ -304,33 +349,36 @@ def _runs(lines: Iterator[_Line], lasts: Sequence[int]) -> Iterator[list[_Line]]
         yield [ahead, *lines]
 
 
-def _event_leaves(connection: Connection) -> Iterator[_Line]:
+def _event_leaves(connection: Connection, key: Ed25519PublicKey) -> Iterator[_Line]:
     rows = connection.execute(
         "SELECT e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields,"
-        " e.commitment, e.hash, p.salt FROM events e LEFT JOIN event_personal p USING (seq) ORDER BY e.seq"
+        " e.commitment, e.hash, p.salt, r.signature FROM events e LEFT JOIN event_personal p USING (seq)"
+        " LEFT JOIN redactions r USING (seq) ORDER BY e.seq"
     )
     for row in rows:
         try:
-            yield _event_leaf(*row)
+            yield _event_leaf(key, *row)
         except _UNREADABLE:
             yield row[0], b"", "it cannot be read"
 
 
-def _event_leaf(*row: Any) -> _Line:
-    *columns, committed, stored, salt = row
+def _event_leaf(key: Ed25519PublicKey, *row: Any) -> _Line:
+    *columns, committed, stored, salt, redaction = row
     event = event_of(columns)
     recomputed = event_leaf(event, committed)
     if recomputed != stored or columns_of(event) != tuple(columns[:-1]):
         return event.seq, recomputed, "it is not what was recorded"
-    if event.personal is not None and commitment(salt, event.personal) != committed:
+    if event.personal is None or commitment(salt, event.personal) == committed:
+        return event.seq, recomputed, ""
+    if redaction is None or not _is_signature(redaction, redacted_bytes(event.seq, event.personal), key):
         return event.seq, recomputed, "its personal fields are not what was recorded"
     return event.seq, recomputed, ""
 
 
-def _line_leaves(folder: Path) -> Iterator[_Line]:
+def _line_leaves(folder: Path, after: int) -> Iterator[_Line]:
     for path in sorted(folder.glob("*.db")):
         with closing(connect(path, read_only=True)) as connection:
-            for seq, line in connection.execute("SELECT seq, line FROM decisions ORDER BY seq"):
+            for seq, line in connection.execute("SELECT seq, line FROM decisions WHERE seq > ? ORDER BY seq", (after,)):
                 yield seq, leaf(bytes(line)), ""
 
 
@@ -373,7 +421,7 @@ def _verify_anchor(connection: Connection, anchor: Path, key: Ed25519PublicKey) 
         return
     if not anchored and signed_heads(connection, LEDGER):
         yield f"{anchor.name}: no segment head stands there"
-    for chain in (LEDGER, DECISION_LOG):
+    for chain in (LEDGER, DECISION_LOG, PURGES):
         stored = {head.number: head for head, _ in signed_heads(connection, chain)}
         for head, signature in (one for one in anchored if one[0].chain == chain):
             if not _is_signed(head, signature, key):
@@ -385,8 +433,12 @@ def _verify_anchor(connection: Connection, anchor: Path, key: Ed25519PublicKey) 
 
 
 def _is_signed(head: SegmentHead, signature: bytes, key: Ed25519PublicKey) -> bool:
+    return _is_signature(signature, head.signed_bytes(), key)
+
+
+def _is_signature(signature: bytes, signed: bytes, key: Ed25519PublicKey) -> bool:
     try:
-        key.verify(signature, head.signed_bytes())
+        key.verify(signature, signed)
     except InvalidSignature:
         return False
     return True

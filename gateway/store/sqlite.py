@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.errors import StoreUnavailable
 from gateway.model import KeyRing
+from gateway.retention import Retention
 from gateway.store import Now, ReportMaker, Store, disk
-from gateway.store.backup import Places
+from gateway.store.backup import Manifest, Places, Progress, write_backup
 from gateway.store.condition import Condition
 from gateway.store.imports import SqliteImports
 from gateway.store.journal import Journal
@@ -23,6 +25,7 @@ from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, 
 from gateway.store.leases import Leases, anyone_lives
 from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
+from gateway.store.purge import Purged, note_backup, purge
 from gateway.store.schema import DECISIONS, PEOPLE, SPOOL
 from gateway.store.segments import ANCHOR, Sealer, find_lines, find_shadowed, verify
 from gateway.store.spool import SqliteSpool, remove_orphans
@@ -127,6 +130,16 @@ class DataFolder:
     @property
     def places(self) -> Places:
         return Places(self.root, self.people, self.spool, self.bodies, self.decisions, self.root / ANCHOR)
+
+    def purge(self, keep: Retention, now: datetime, progress: Progress, *, dry_run: bool = False) -> Purged:
+        """Forget what has been kept for long enough; with `dry_run` only count it. Raises `StoreUnavailable`."""
+        return purge(self.places, self.ledger_key(), keep, now, progress, dry_run=dry_run)
+
+    def back_up(self, target: Path, now: datetime, progress: Progress) -> Manifest:
+        """Write a backup while the program is at work, and remember where. Raises `StoreUnavailable`."""
+        manifest = write_backup(self.places, target, now, progress)
+        note_backup(self.people, target, manifest.made_at)
+        return manifest
 
     @property
     def is_at_work(self) -> bool:

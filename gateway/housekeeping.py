@@ -1,0 +1,52 @@
+"""Once a day, let go of what `[retention]` no longer keeps, and say in the log what that was.
+
+The rule: it never stands in the way of mail. It works in a thread of the keeper, in short transactions, and what one
+day leaves undone the next one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from gateway.errors import StoreUnavailable
+from gateway.retention import Retention
+from gateway.store.sqlite import DataFolder
+
+log = logging.getLogger(__name__)
+
+EVERY = timedelta(days=1)
+
+
+class Housekeeper:
+    """The keeper's daily round; of several processes on one store, only the one that `is_elected` makes it."""
+
+    def __init__(
+        self, folder: DataFolder, keep: Retention, is_elected: Callable[[], bool], now: Callable[[], datetime]
+    ) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._is_elected = is_elected
+        self._now = now
+        self._due = now()
+
+    async def look(self) -> None:
+        """Make the round if it is time for one."""
+        now = self._now()
+        if now < self._due or not self._is_elected():
+            return
+        self._due = now + EVERY
+        try:
+            done = await asyncio.to_thread(self._folder.purge, self._keep, now, lambda _: None)
+        except (StoreUnavailable, OSError) as error:
+            log.warning("what is due to be forgotten waits until tomorrow: %s", error)
+            return
+        if done:
+            log.info(
+                "forgotten: %d decision lines, the proof of %d events, the IP address of %d, backups: %s",
+                *(done.decisions, done.proofs, done.ip_addresses, ", ".join(done.backups) or "none"),
+            )
+        for path in done.missing:
+            log.warning("a backup is older than [retention] allows and not where it was made: %s", path)
