@@ -1,4 +1,4 @@
-"""Once a day, let go of what `[retention]` no longer keeps, and say in the log what that was.
+"""What an installation does by the calendar: let go of what `[retention]` no longer keeps, and warn of deadlines.
 
 The rule: it never stands in the way of mail. It works in a thread of the keeper, in short transactions, and what one
 day leaves undone the next one does.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from gateway.errors import StoreUnavailable
 from gateway.retention import Retention
@@ -18,6 +18,7 @@ from gateway.store.sqlite import DataFolder
 log = logging.getLogger(__name__)
 
 EVERY = timedelta(days=1)
+LOOK_EVERY = timedelta(minutes=10)
 
 
 class Housekeeper:
@@ -50,3 +51,29 @@ class Housekeeper:
             )
         for path in done.missing:
             log.warning("a backup is older than [retention] allows and not where it was made: %s", path)
+
+
+class DeadlineAlarms:
+    """Says each day what the law gives a time for that is running out, or has."""
+
+    def __init__(self, folder: DataFolder, now: Callable[[], datetime]) -> None:
+        self._folder = folder
+        self._now = now
+        self._due = now()
+        self._told: set[tuple[str, date]] = set()
+
+    async def look(self) -> None:
+        """Say what is due to be said."""
+        now = self._now()
+        if now < self._due:
+            return
+        self._due = now + LOOK_EVERY
+        try:
+            pending = await asyncio.to_thread(self._folder.deadlines)
+        except StoreUnavailable as error:
+            log.warning("whether a deadline runs out cannot be seen: %s", error)
+            return
+        for one in pending:
+            if one.warned_from <= now and (one.what, now.date()) not in self._told:
+                self._told.add((one.what, now.date()))
+                log.log(logging.ERROR if one.is_over(now) else logging.WARNING, "%s", one.told(now))

@@ -29,7 +29,7 @@ from gateway.copies import CopyMaker, Links
 from gateway.delivery import Delivery
 from gateway.dialogue import Auth, Terms
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.housekeeping import Housekeeper
+from gateway.housekeeping import DeadlineAlarms, Housekeeper
 from gateway.ids import Ids
 from gateway.installation import KEEPER_SLOT, Clock, data_folder, open_store, prepare, signers
 from gateway.lanes import MEMORY_BUDGET, Lanes
@@ -323,7 +323,8 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         ends = shadow_ends(config.streams)
         alarms = ShadowAlarms(ends, data_folder(config).shadowed, now)
         housekeeper = Housekeeper(data_folder(config), config.retention, sealer.elected, now)
-        looks = (housekeeper.look, watch.look_at_people, watch.look_at_machine, alarms.look)
+        deadlines = DeadlineAlarms(data_folder(config), now)
+        looks = (housekeeper.look, deadlines.look, watch.look_at_people, watch.look_at_machine, alarms.look)
         closers = []
         if "console" in plant.parts and config.console:
             app = console.create_app(

@@ -28,7 +28,7 @@ PURE = NOUNS | {
     "dialects",
 }
 MAIL = {"mime", "mend", "downgrade", "footer", "classify", "stamp", "sign", "feedback", "report", "summary"}
-CORE = PURE | MAIL | {"policy", "brake", "pacing", "retention"}
+CORE = PURE | MAIL | {"policy", "brake", "pacing", "retention", "rights"}
 SHELL = CORE | {"ids", "passwords", "campaigns", "summaries", "copies", "store", "config", "metrics"}
 
 # Each room of gateway/ and the rooms that it may import. A package is one room: its modules may import one another.
@@ -44,6 +44,7 @@ HOUSE: dict[str, set[str]] = {
     "law": NOUNS | {"consent"},
     "evidence": NOUNS | {"consent"},
     "retention": NOUNS | {"consent"},
+    "rights": NOUNS | {"consent"},
     "dialogue": NOUNS,
     "dialects": NOUNS,
     "ledger": NOUNS | {"consent"},
@@ -61,7 +62,7 @@ HOUSE: dict[str, set[str]] = {
     "pacing": NOUNS,
     "config": NOUNS | {"law", "retention"},
     "metrics": NOUNS,
-    "store": NOUNS | {"consent", "evidence", "retention", "law", "tokens", "ledger", "decisions", "ids"},
+    "store": NOUNS | {"consent", "evidence", "retention", "rights", "law", "tokens", "ledger", "decisions", "ids"},
     "brake": NOUNS,
     "shadow": NOUNS,
     "summary": NOUNS,

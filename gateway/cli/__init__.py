@@ -16,6 +16,7 @@ from gateway.cli import (
     backup,
     customers,
     demo,
+    duties,
     imports,
     logins,
     mail,
@@ -49,7 +50,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 
 ROOMS = (
     *(serving, setup, demo, logins, tokens, people, person, suppressions, imports, policies),
-    *(customers, mail, simulate, queue, backup, retention),
+    *(customers, mail, simulate, queue, backup, retention, duties),
 )
 
 for commands in ROOMS:

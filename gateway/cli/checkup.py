@@ -69,6 +69,7 @@ def examine(config: Config, now: datetime) -> list[Finding]:
         _store(folder.people, PEOPLE),
         _store(folder.spool, SPOOL),
         *_secrets(folder),
+        *_deadlines(folder, now),
         *_certificates(config, now),
         *(_dkim_key(key) for key in configured_keys(config)),
         *(_sample(config, folder, domain, now) for domain in config.dkim),
@@ -116,6 +117,17 @@ def _secrets(folder: DataFolder) -> Iterator[Finding]:
             yield Finding(what, State.OK, "readable by its owner only")
         except ConfigError as error:
             yield Finding(what, State.PROBLEM, str(error))
+
+
+def _deadlines(folder: DataFolder, now: datetime) -> Iterator[Finding]:
+    """What the law gives a time for: answers to people, and the report of a breach (GDPR 12(3), 33(1))."""
+    try:
+        pending = [one for one in folder.deadlines() if one.warned_from <= now]
+    except StoreUnavailable as error:
+        yield Finding("deadlines", State.PROBLEM, str(error))
+        return
+    for one in pending:
+        yield Finding("deadline", State.PROBLEM if one.is_over(now) else State.WARNING, one.told(now))
 
 
 def _certificates(config: Config, now: datetime) -> Iterator[Finding]:

@@ -47,7 +47,7 @@ def person_export(desk: Desk, address: Address, html: bool) -> None:
 @pass_desk
 def person_erase(desk: Desk, address: Address, why: str) -> None:
     """Forget a person: only a keyed "no" stays, and proof without names. Mail that waits for them is dropped."""
-    _nameless(why)
+    nameless(why)
 
     async def erase(store: Store) -> tuple[Event | None, set[str], int, int]:
         (facts,) = await store.people.facts([address])
@@ -119,7 +119,7 @@ def person_release(desk: Desk, address: Address, why: str) -> None:
 
 
 def _turn_hold(desk: Desk, address: Address, turn: EventType, why: str) -> None:
-    _nameless(why)
+    nameless(why)
     holds = turn is EventType.HOLD_PLACED
 
     async def record(store: Store) -> Event | None:
@@ -137,7 +137,7 @@ def _turn_hold(desk: Desk, address: Address, turn: EventType, why: str) -> None:
     desk.say(f"{address} is {state} (event {event.seq})", address=address.text, event=event.seq, held=holds)
 
 
-def _nameless(why: str) -> None:
+def nameless(why: str) -> None:
     """A reason is part of the ledger for ever, so it must not name who is to be forgotten."""
     if "@" in why:
         raise click.UsageError("--why stays on record for ever; it must not hold an address")

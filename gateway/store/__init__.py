@@ -27,6 +27,7 @@ from gateway.model import (
     SpooledMessage,
     SpooledRecipient,
 )
+from gateway.rights import Breach, Request
 from gateway.store.condition import Condition
 
 Now = Callable[[], datetime]
@@ -285,6 +286,15 @@ class People(Protocol):
 
     async def publish_policy(self, policy: PublishedPolicy) -> bool:
         """Publish a version, which never changes afterwards; False where it has been published already."""
+
+    async def requests(self) -> list[Request]:
+        """Return what people have asked for by right, answered or not, in the order in which it came in."""
+
+    async def breaches(self) -> list[Breach]:
+        """Return every breach of personal data that was opened, the oldest first."""
+
+    async def put_breach(self, breach: Breach, by: str) -> None:
+        """Open a breach, or change the one of that name."""
 
     async def take_snapshot(self) -> None:
         """Keep what this machine must know of logins and topics while the people store is away."""

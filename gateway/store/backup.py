@@ -52,11 +52,14 @@ _SAYS_NO: Final = frozenset(
         EventType.ACCOUNT_CLOSED,
         EventType.PRODUCT_ENDED,
         EventType.HOLD_PLACED,
+        EventType.RIGHT_REQUESTED,
+        EventType.RIGHT_EXTENDED,
+        EventType.RIGHT_ANSWERED,
     }
 )
 """What a restored store must not have forgotten; what allows mail has to be brought in anew."""
 
-_ALSO_LATER: Final = ("address_keys", "broad_keys", "imports", "digest_entries", "backups")
+_ALSO_LATER: Final = ("address_keys", "broad_keys", "imports", "digest_entries", "backups", "breaches")
 """Tables whose newer rows are brought in whole: how people are found, and the lists of digests that say "no"."""
 
 Progress = Callable[[float], None]

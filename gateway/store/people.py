@@ -22,9 +22,11 @@ from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
 from gateway.ledger import timestamp
 from gateway.model import KeyRing
+from gateway.rights import Breach, Request
 from gateway.store import ApiToken, Facts, LoginRecord, Now, Once, Orders, PublishedPolicy
 from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
+from gateway.store.duties import put_breach, read_breaches, read_requests
 from gateway.store.history import (
     EVENTS,
     OF_PERSON,
@@ -267,6 +269,17 @@ class SqlitePeople:
 
     async def publish_policy(self, policy: PublishedPolicy) -> bool:
         return await self._order(lambda connection: put_policy(connection, policy))
+
+    async def requests(self) -> list[Request]:
+        with self._reading() as connection:
+            return read_requests(connection)
+
+    async def breaches(self) -> list[Breach]:
+        with self._reading() as connection:
+            return read_breaches(connection)
+
+    async def put_breach(self, breach: Breach, by: str) -> None:
+        await self._writer.do(lambda connection: put_breach(connection, breach, by))
 
     async def put_login(self, record: LoginRecord) -> None:
         """Add a login or change the one of that name; its test recipients become known, so that links can name them."""

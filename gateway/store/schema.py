@@ -159,6 +159,17 @@ PEOPLE = (
         made_at TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE breaches (
+        name TEXT PRIMARY KEY,
+        what TEXT NOT NULL,
+        known_at TEXT NOT NULL,
+        reported_at TEXT,
+        by TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX events_requests ON events (seq)
+        WHERE type IN ('RIGHT_REQUESTED', 'RIGHT_EXTENDED', 'RIGHT_ANSWERED');
+    """,
 )
 
 SPOOL = (

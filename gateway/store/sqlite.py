@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.errors import StoreUnavailable
 from gateway.model import KeyRing
 from gateway.retention import Retention
+from gateway.rights import Deadline, deadlines
 from gateway.store import Now, ReportMaker, Store, disk
 from gateway.store.backup import Manifest, Places, Progress, write_backup
 from gateway.store.condition import Condition
+from gateway.store.duties import concerned, read_breaches, read_requests
 from gateway.store.imports import SqliteImports
 from gateway.store.journal import Journal
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
@@ -130,6 +132,16 @@ class DataFolder:
     @property
     def places(self) -> Places:
         return Places(self.root, self.people, self.spool, self.bodies, self.decisions, self.root / ANCHOR)
+
+    def deadlines(self) -> list[Deadline]:
+        """Return what the law gives a time for and is not done, the most urgent first. Raises `StoreUnavailable`."""
+        with reading(self.people), closing(connect(self.people, read_only=True, patience=0)) as connection:
+            return deadlines(read_requests(connection), read_breaches(connection))
+
+    def concerned(self, since: datetime, until: datetime) -> set[str]:
+        """Return, as decision lines call them, of whom something was decided or recorded in a span of time."""
+        with reading(self.people):
+            return concerned(self.people, self.decisions, self._unsealed(), since, until)
 
     def purge(self, keep: Retention, now: datetime, progress: Progress, *, dry_run: bool = False) -> Purged:
         """Forget what has been kept for long enough; with `dry_run` only count it. Raises `StoreUnavailable`."""
