@@ -235,3 +235,19 @@ def test_a_stolen_database_does_not_tell_an_erased_address_to_whoever_hashes_gue
     for name in ("md5", "sha1", "sha256", "sha512"):
         digest = hashlib.new(name, reader.encode()).digest()
         assert not any(digest in one or digest.hex().encode() in one for one in stolen)
+
+
+@pytest.mark.req("DSR-07", "DSR-10", "POL-25")
+def test_the_record_of_processing_follows_from_the_configuration(house: Gateway) -> None:
+    told = json.loads(house.run("processing").stdout)
+    assert told["controller"]["name"] == "Example Software, Inc."
+    purposes = {one["stream"]: (one["class"], one["legal_basis"]) for one in told["purposes"]}
+    assert purposes["newsletter"][0] == "promotional" and "consent" in purposes["newsletter"][1]
+    assert purposes["billing"] == ("account", "the contract")
+    assert [one["name"] for one in told["recipients"]] == ["Example Hosting Ltd."]
+    assert told["region"] == "US"
+    assert told["retention"]["decisions and deliveries"].startswith("1095 days")
+    assert told["categories_of_data"] and told["categories_of_people"] and told["measures"]
+    assert told["automated_decisions"].startswith("none")
+    page = house.run("processing", "--html").stdout
+    assert page.startswith("<!DOCTYPE html>") and "Record of processing" in page and "Example Hosting Ltd." in page

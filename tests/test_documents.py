@@ -183,3 +183,22 @@ def test_the_settled_format_of_links_is_what_the_code_makes() -> None:
 
 def test_everything_that_the_program_reads_is_packaged() -> None:
     assert set(data_files()) - packaged_files() == set()
+
+
+def promises() -> list[tuple[set[str], str]]:
+    """Return the rows of docs/privacy.md: the requirements that each is about, and its whole text."""
+    lines = [line for line in text_of("docs/privacy.md").splitlines() if line.startswith("| ")]
+    return [(found, line) for line in lines if (found := set(re.findall(r"POL-\d\d", line)))]
+
+
+def test_every_promise_of_the_policy_stands_in_the_privacy_page() -> None:
+    known = {row.id for row in read_matrix(MATRIX.read_text("utf-8")) if row.id.startswith("POL-")}
+    assert set().union(*(ids for ids, _ in promises())) == known
+
+
+def test_a_promise_is_proved_where_the_privacy_page_says_or_is_not_kept_yet() -> None:
+    claimed = {(path, one) for path, ids in claims_in_tests() for one in ids}
+    for ids, line in promises():
+        files = re.findall(r"`tests/([\w.]+)`", line)
+        assert files or "**Not yet**" in line, line
+        assert all((file, one) in claimed for file in files for one in ids), line

@@ -23,6 +23,7 @@ from gateway.cli import (
     people,
     person,
     policies,
+    processing,
     queue,
     retention,
     serving,
@@ -50,7 +51,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 
 ROOMS = (
     *(serving, setup, demo, logins, tokens, people, person, suppressions, imports, policies),
-    *(customers, mail, simulate, queue, backup, retention, duties),
+    *(customers, mail, simulate, queue, backup, retention, duties, processing),
 )
 
 for commands in ROOMS:

@@ -34,7 +34,7 @@ async def gather(config: Config, folder: DataFolder, store: Store, address: Addr
     return {
         "address": address.text,
         "made_at": now.isoformat(timespec="seconds"),
-        "controller": _controller(config),
+        "controller": controller(config),
         "person": {"id": facts.who, "address_on_record": stored.text if stored else None},
         "related": await related(store, facts.standing),
         "evidence": [_event(one) for one in events],
@@ -48,10 +48,7 @@ async def gather(config: Config, folder: DataFolder, store: Store, address: Addr
         "decisions": [one for one in lines if one["kind"] != "attempt"],
         "deliveries": [one for one in lines if one["kind"] == "attempt"],
         "queued": [_queued(one) for one in queued],
-        "processors": [
-            {"name": one.processor or name, "role": f"smarthost {name}: relays the mail"}
-            for name, one in config.smarthosts.items()
-        ],
+        "processors": processors(config),
         "region": config.company.region,
         "retention": retention(config.retention),
     }
@@ -69,24 +66,34 @@ def retention(keep: Retention) -> dict[str, str]:
     }
 
 
+def processors(config: Config) -> list[dict[str, str]]:
+    """Return who gets the mail to pass it on."""
+    return [
+        {"name": one.processor or name, "role": f"smarthost {name}: relays the mail"}
+        for name, one in config.smarthosts.items()
+    ]
+
+
 async def related(store: Store, standing: Standing) -> list[str]:
     """Return the person's other addresses, but those that have been erased."""
     found = [await store.people.address_of(bytes.fromhex(one)) for one in standing.links]
     return sorted(one.text for one in found if one)
 
 
-def page(told: Mapping[str, Any]) -> str:
-    """Return the same facts as an HTML page that needs nothing else."""
+def page(title: str, told: Mapping[str, Any]) -> str:
+    """Return facts as an HTML page that needs nothing else."""
     sections = "".join(f"<h2>{escape(_title(name))}</h2>{_html(value)}" for name, value in told.items())
     return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>What is known of you</title>'
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title>"
         "<style>body{font:1rem/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse}th,td{border:1px solid;padding:.2rem .5rem;text-align:left}</style></head>"
-        f"<body><h1>What is known of you</h1>{sections}</body></html>"
+        f"<body><h1>{escape(title)}</h1>{sections}</body></html>"
     )
 
 
-def _controller(config: Config) -> dict[str, str]:
+def controller(config: Config) -> dict[str, str]:
+    """Return who answers for the mail, and how to reach them."""
     company = config.company
     return {
         "name": company.name,

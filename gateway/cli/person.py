@@ -38,7 +38,8 @@ def person() -> None:
 def person_export(desk: Desk, address: Address, html: bool) -> None:
     """Print everything that is known of a person, and who else has been told."""
     told = desk.with_store(lambda store: dossier.gather(desk.config(), desk.folder(), store, address, desk.now()))
-    click.echo(dossier.page(told) if html else json.dumps(told, indent=2, default=str, ensure_ascii=False))
+    page = dossier.page("What is known of you", told) if html else ""
+    click.echo(page or json.dumps(told, indent=2, default=str, ensure_ascii=False))
 
 
 @person.command("erase")
