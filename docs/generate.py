@@ -1,6 +1,7 @@
-"""`make docs`: write the documents that the program itself can tell, docs/commands.md and docs/configuration.md.
+"""`make docs`: write the documents that the program itself can tell.
 
-What stands there is what `--help` and the table of keys say; tests compare them, so that neither can be wrong alone.
+What stands there is what `--help`, the table of keys and the vendors' files say; tests compare them, so that neither
+can be wrong alone.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import click
 
+from docs import vendors
 from gateway.cli import assent
+from gateway.config import dialects
 from gateway.config import reference as keys
 
 COMMANDS = Path(__file__).with_name("commands.md")
 CONFIGURATION = Path(__file__).with_name("configuration.md")
+VENDOR_HEADERS = Path(__file__).with_name("vendor-headers.md")
+DECISIONS = Path(__file__).with_name("decisions")
 
 _OPENING = """# Commands
 
@@ -51,9 +56,16 @@ def _section(context: click.Context) -> str:
     return f"## `{context.command_path}`\n\n```text\n{context.get_help()}\n```\n"
 
 
+def vendor_headers() -> str:
+    """Return the page about other systems' headers as Markdown."""
+    (decision,) = DECISIONS.glob("*-other-systems-headers.md")
+    return vendors.page(dialects.vendors(), str(int(decision.name[:4])), f"decisions/{decision.name}")
+
+
 def main() -> None:
     COMMANDS.write_text(reference(assent, "assent"), "utf-8")
     CONFIGURATION.write_text(keys(), "utf-8")
+    VENDOR_HEADERS.write_text(vendor_headers(), "utf-8")
 
 
 if __name__ == "__main__":

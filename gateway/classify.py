@@ -1,8 +1,9 @@
 """Which class, stream and topic does a message have, and on what evidence?
 
-The message may choose among what its login has (CLS-01): by `Assent-Stream` and `Assent-Topic`, or else by its
-From. No match, or more than one, means the strictest choice. A control header can make the treatment stricter,
-never looser, and what the login does not have is refused. Unknown means promotional.
+The message may choose among what its login has (CLS-01): by `Assent-Stream` and `Assent-Topic`, by what it says in
+another system's words (`dialects`), or else by its From. No match, or more than one, means the strictest choice. A
+header can make the treatment stricter, never looser, and what the login does not have is refused. Unknown means
+promotional.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import NamedTuple
 
 from gateway.address import Address
+from gateway.dialects import ESSENTIAL, NOTHING_ASKED, PROMOTIONAL, Asked, Claim, Meaning, printable
 from gateway.errors import Malformed
 from gateway.headers import HeaderBlock, mailboxes
 from gateway.model import MessageClass, Purpose, Reason, Stream, Topic
@@ -57,8 +60,10 @@ def purposes_of(streams: Sequence[Stream], topics: Mapping[str, Topic]) -> tuple
     return tuple(purpose for stream in streams for purpose in _purposes(stream, stream.message_class, topics))
 
 
-def classify(block: HeaderBlock, streams: Sequence[Stream], topics: Mapping[str, Topic]) -> Choice | Mismatch:
-    """Choose among a login's streams and topics by what the message says of itself."""
+def classify(
+    block: HeaderBlock, streams: Sequence[Stream], topics: Mapping[str, Topic], asked: Asked = NOTHING_ASKED
+) -> Choice | Mismatch:
+    """Choose among a login's streams and topics by what the message says of itself, and `asked` in others' words."""
     authors = _authors(block)
     if isinstance(authors, Mismatch):
         return authors
@@ -70,18 +75,70 @@ def classify(block: HeaderBlock, streams: Sequence[Stream], topics: Mapping[str,
         usable = [stream for stream in usable if stream.name == named]
         if not usable:
             return _mismatch("5.7.0", "the login does not have this stream for this From address")
-    return _narrowed(block, usable, topics)
+    told = _as_told(usable, topics, asked) if asked.claims else _Told(usable)
+    return told if isinstance(told, Mismatch) else _narrowed(block, told, topics)
 
 
-def _narrowed(block: HeaderBlock, usable: list[Stream], topics: Mapping[str, Topic]) -> Choice | Mismatch:
-    declared = _declared_class(block)
+class _Told(NamedTuple):
+    """What other systems' words leave of a login's streams, and the topics (slugs) that they name."""
+
+    usable: list[Stream]
+    topics: frozenset[str] = frozenset()
+    is_promotional: bool = False
+
+
+def _as_told(usable: list[Stream], topics: Mapping[str, Topic], asked: Asked) -> _Told | Mismatch:
+    """Narrow the streams to those whose class, name or topic a message gives in another system's words.
+
+    Of several that are named all are left, and all must allow a recipient.
+    """
+    classes = {claim.value for claim in asked.of(Meaning.CLASS)}
+    if classes == {ESSENTIAL}:
+        usable = [stream for stream in usable if not stream.is_promotional]
+    if not usable:
+        where = asked.of(Meaning.CLASS)[0].where
+        return _mismatch("5.7.0", f"{where} calls it essential, and the login has no such mail for this From address")
+    named = _named(_Told(usable), asked.of(Meaning.NAMES), topics)
+    for claim in asked.of(Meaning.NAMES):
+        if not _is_met(claim, named, topics):
+            return _not_had(claim)
+    hinted = _named(named, asked.of(Meaning.HINTS), topics)
+    return _Told(hinted.usable, named.topics or hinted.topics, PROMOTIONAL in classes)
+
+
+def _named(told: _Told, claims: Sequence[Claim], topics: Mapping[str, Topic]) -> _Told:
+    """Return the streams of which a claim gives the name, or all, and those of their topics that one names."""
+    by_name = [one for one in told.usable if any(claim.is_met_by(one.name, one.also_called) for claim in claims)]
+    usable = by_name or told.usable
+    slugs = {slug for one in usable for slug in one.topics}
+    met = {slug for slug in slugs if any(claim.is_met_by(slug, topics[slug].also_called) for claim in claims)}
+    return _Told(usable, frozenset(met))
+
+
+def _is_met(claim: Claim, told: _Told, topics: Mapping[str, Topic]) -> bool:
+    return any(claim.is_met_by(one.name, one.also_called) for one in told.usable) or any(
+        claim.is_met_by(slug, topics[slug].also_called) for slug in told.topics
+    )
+
+
+def _not_had(claim: Claim) -> Mismatch:
+    name = printable(f"{claim.vendor}:{claim.value}")
+    sentence = f'{claim.where} names no topic or stream that the login has for this From address (also_called "{name}")'
+    return Mismatch(Reason.UNKNOWN_TOPIC, "5.7.0", sentence)
+
+
+def _narrowed(block: HeaderBlock, told: _Told, topics: Mapping[str, Topic]) -> Choice | Mismatch:
+    usable, declared = told.usable, _declared_class(block)
     if isinstance(declared, Mismatch):
         return declared
+    if told.is_promotional:
+        declared = MessageClass.PROMOTIONAL
     topic = _control(block, "assent-topic")
     if topic and not any(topic in stream.topics for stream in usable):
         return Mismatch(Reason.UNKNOWN_TOPIC, "5.7.0", "the login does not have this topic for this From address")
-    if topic:
-        usable = [stream for stream in usable if topic in stream.topics]
+    chosen = told.topics | {topic} if topic else told.topics
+    if chosen:
+        usable = [stream for stream in usable if not chosen.isdisjoint(stream.topics)]
     stream = min(usable, key=lambda one: (declared is not one.message_class, _strictness(one.message_class)))
     message_class = declared or stream.message_class
     if _strictness(message_class) > _strictness(stream.message_class):
@@ -90,8 +147,8 @@ def _narrowed(block: HeaderBlock, usable: list[Stream], topics: Mapping[str, Top
         return _about_product(block, stream)
     as_strict = [one for one in usable if one.message_class is stream.message_class]
     purposes = tuple(dict.fromkeys(each for one in as_strict for each in _purposes(one, message_class, topics)))
-    if topic:
-        purposes = tuple(one for one in purposes if one.topic is None or one.topic.slug == topic)
+    if chosen:
+        purposes = tuple(one for one in purposes if one.topic is None or one.topic.slug in chosen)
     return Choice(stream, message_class, purposes)
 
 

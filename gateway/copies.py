@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.address import Address
+from gateway.dialects import SILENT, Dialects
 from gateway.errors import Malformed
 from gateway.headers import HeaderBlock, mailboxes, split
 from gateway.ids import spool_text
@@ -70,7 +71,13 @@ class CopyMaker:
     """Makes copies by the company's configuration and keys; holds no state of any message."""
 
     def __init__(
-        self, hostname: str, company: Company, topics: Mapping[str, Topic], links: Links, signers: Mapping[str, Signer]
+        self,
+        hostname: str,
+        company: Company,
+        topics: Mapping[str, Topic],
+        links: Links,
+        signers: Mapping[str, Signer],
+        dialects: Dialects = SILENT,
     ) -> None:
         self._hostname = hostname
         self._promotions = {
@@ -79,6 +86,8 @@ class CopyMaker:
         self._any_topic = Promotion(company, company.name, f"{ANY_TOPIC}.{hostname}")
         self._links = links
         self._signers = signers
+        self._own_domains = frozenset(signers)
+        self._dialects = dialects
 
     def can_sign(self, block: HeaderBlock) -> bool:
         """True where we hold a key for the author's domain (UNS-35)."""
@@ -100,10 +109,11 @@ class CopyMaker:
             recipients=addresses,
             trace=received(message.peer, self._hostname, spool_text(message.id), message.received_at, alone),
             date=message.received_at,
-            own_domains=frozenset(self._signers),
+            own_domains=self._own_domains,
             promotion=self._promotion(message),
             alphabet=alphabet,
             is_utf8=_SMTPUTF8 in message.options,
+            dialects=self._dialects,
         )
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))

@@ -20,7 +20,10 @@ from gateway.model import Action, MessageClass, Outcome, SpooledMessage, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a decision was about; `message` is the spooled message's id, "" if there was none."""
+    """What a decision was about; `message` is the spooled message's id, "" if there was none.
+
+    `bypasses` are where the message asked to pass over what people have said.
+    """
 
     message: str
     message_id: str
@@ -29,9 +32,10 @@ class Subject:
     message_class: MessageClass | None
     topic: str
     campaign: str = ""
+    bypasses: tuple[str, ...] = ()
 
 
-def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "") -> Subject:
+def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "", bypasses: tuple[str, ...] = ()) -> Subject:
     """Return what a decision about a spooled message says of it; `message_id` is its Message-ID's digest."""
     return Subject(
         message=spool_id,
@@ -41,6 +45,7 @@ def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "") -> 
         message_class=message.message_class,
         topic=message.topic,
         campaign=message.campaign,
+        bypasses=bypasses,
     )
 
 
@@ -112,7 +117,9 @@ def message_id_digest(message_id: str) -> str:
 
 
 def _about(subject: Subject) -> dict[str, Any]:
+    asked = {"bypasses": subject.bypasses} if subject.bypasses else {}
     return {
+        **asked,
         "message": subject.message,
         "message_id": subject.message_id,
         "login": subject.login,

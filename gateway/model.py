@@ -193,7 +193,8 @@ _PERIOD = re.compile(r"(\d{1,4})\s*(d|days?|mo|months?|y|years?)")
 class Topic:
     """What a person can opt in to and out of. Its number in links is the store's (`Store.topic_numbers`).
 
-    `families` are the product families that it is about (LAW-EU-03); an opt-in lapses after `max_age` (CON-15).
+    `families` are the product families that it is about (LAW-EU-03); an opt-in lapses after `max_age` (CON-15);
+    `also_called` are other systems' names for it, in lower case ("sendgrid:17").
     """
 
     slug: str
@@ -201,6 +202,7 @@ class Topic:
     partner: bool = False
     families: tuple[str, ...] = ()
     max_age: Period | None = None
+    also_called: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ class Stream:
 
     `product` is what product mail is about, where the stream has only one (POL-04); `controller` whose mail it is, ""
     for the company's own (POL-31). `is_shadow` says that it only records who has not opted in, up to the end of the
-    day `until` (OPS-04).
+    day `until` (OPS-04). `also_called` is as a topic's.
     """
 
     name: str
@@ -254,6 +256,7 @@ class Stream:
     controller: str = ""
     is_shadow: bool = False
     until: date | None = None
+    also_called: tuple[str, ...] = ()
 
     @property
     def is_promotional(self) -> bool:

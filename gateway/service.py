@@ -25,6 +25,7 @@ import uvloop
 from gateway import console
 from gateway.campaigns import CampaignBoard, Campaigns
 from gateway.config import MOST_WORKERS, Config, ListenAddress, load
+from gateway.config.dialects import dialects
 from gateway.copies import CopyMaker, Links
 from gateway.delivery import Delivery
 from gateway.dialogue import Auth, Terms
@@ -228,8 +229,7 @@ class Worker:
         delivery = Delivery(
             store, copies, lanes, config.streams, config.topics, config.law, self._ids, self._metrics, self._now
         )
-        max_hops = config.submission.max_hops
-        house = House(config.hostname, max_hops, config.company.help_url, config.streams, config.topics, config.law)
+        house = _house(config)
         campaigns = Campaigns(self._campaign_rows, self._number, store.people, self._metrics, self._now)
         desk = LoginDesk(store.people, self._submitters, config.submission.message_rate)
         handler = SubmissionHandler(
@@ -394,7 +394,20 @@ def _copy_maker(config: Config, store: Store, tokens: UnsubscribeTokens) -> Copy
         tokens,
         store.people.topic_number,
     )
-    return CopyMaker(config.hostname, config.company, config.topics, links, signers(config))
+    return CopyMaker(config.hostname, config.company, config.topics, links, signers(config), dialects())
+
+
+def _house(config: Config) -> House:
+    return House(
+        hostname=config.hostname,
+        max_hops=config.submission.max_hops,
+        max_recipients=config.submission.max_recipients,
+        help_url=config.company.help_url,
+        streams=config.streams,
+        topics=config.topics,
+        law=config.law,
+        dialects=dialects(),
+    )
 
 
 def _bound(config: Config, parts: Sequence[str]) -> Sockets:

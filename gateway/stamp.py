@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.address import Address, domain_key
+from gateway.dialects import SILENT, Dialects
 from gateway.downgrade import Inexpressible, written_in
 from gateway.errors import Malformed
 from gateway.footer import Placement, Slot, one_line, place
@@ -59,7 +60,8 @@ class Treatment:
 
     `recipients` are all of the submission's envelope; `trace` is its `received` field; `date` stands in for a
     missing Date; signatures by `own_domains` (lower-case A-labels) are removed; `promotion` is None for other classes.
-    The next hop takes an `alphabet`; `is_utf8` is True where the submitter declared SMTPUTF8.
+    The next hop takes an `alphabet`; `is_utf8` is True where the submitter declared SMTPUTF8. The headers that
+    `dialects` calls removed were for us.
     """
 
     recipients: tuple[Address, ...]
@@ -69,6 +71,7 @@ class Treatment:
     promotion: Promotion | None = None
     alphabet: Alphabet = Alphabet.UTF8
     is_utf8: bool = False
+    dialects: Dialects = SILENT
 
     @property
     def splits(self) -> bool:
@@ -209,6 +212,8 @@ def _is_removed(field: Field, treatment: Treatment) -> bool:
     """HDR-01, DKIM-12, DKIM-13; and what this message is to get anew."""
     name = field.name
     if name.startswith(("list-", CONTROL_PREFIX)) or name in _NEVER_KEPT:
+        return True
+    if name in treatment.dialects.removed or name.startswith(treatment.dialects.removed_families):
         return True
     if name == "message-id":
         return treatment.splits or not field.value

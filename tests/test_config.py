@@ -270,10 +270,10 @@ ADDED = {
     "consent": "policy_accepted_in free_account_is_sale rules",
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities warn_after",
-    "streams": "give_up_after summary_after product controller",
+    "streams": "give_up_after summary_after product controller also_called",
     "retention": "evidence",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
-    "topics": "families max_age",
+    "topics": "families max_age also_called",
 }
 
 

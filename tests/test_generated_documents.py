@@ -7,7 +7,7 @@ import re
 import click
 import pytest
 
-from docs.generate import COMMANDS, reference
+from docs.generate import COMMANDS, VENDOR_HEADERS, reference, vendor_headers
 from gateway.cli import assent
 from tests.test_documents import PROSE, code_in, text_of
 
@@ -62,3 +62,7 @@ def test_the_command_reference_is_what_the_program_says() -> None:
 def test_a_command_that_is_named_exists(name: str) -> None:
     known = set(re.findall(r"^## `(assent .+)`$", reference(assent, "assent"), re.MULTILINE))
     assert unknown_commands(text_of(name), known) == []
+
+
+def test_the_page_about_other_systems_headers_is_what_their_files_say() -> None:
+    assert VENDOR_HEADERS.read_text("utf-8") == vendor_headers(), "run `make docs`"

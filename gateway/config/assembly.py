@@ -122,4 +122,5 @@ def _stream(name: str, table: Table) -> Stream:
         controller=table["controller"],
         is_shadow=table["mode"] == "shadow",
         until=table["until"],
+        also_called=table["also_called"],
     )

@@ -39,6 +39,7 @@ def check(config: Config, notes: Notes, today: date) -> None:
         _check_stream(stream, config, notes)
         _check_shadow(stream, notes, today)
     _check_shared_senders(config, notes)
+    _check_shared_names(config, notes)
     if "default" not in config.smarthosts:
         notes.problem(("smarthosts",), "[smarthosts.default] is missing; add it, with urls", spoils=False)
     if not config.streams:
@@ -114,6 +115,18 @@ def _check_names(stream: Stream, config: Config, notes: Notes) -> None:
     if stream.smarthost not in config.smarthosts:
         remedy = nearest(stream.smarthost, config.smarthosts) or f"add [smarthosts.{stream.smarthost}]"
         notes.problem((*place, "smarthost"), f'{dotted(place)}: there is no smarthost "{stream.smarthost}"; {remedy}')
+
+
+def _check_shared_names(config: Config, notes: Notes) -> None:
+    """A name from elsewhere stands for one topic or stream; else a message that gives it would name both."""
+    owners = dict[str, Place]()
+    named = [(("topics", one.slug), one.also_called) for one in config.topics.values()]
+    named += [(("streams", one.name), one.also_called) for one in config.streams.values()]
+    for place, name in ((place, name) for place, names in named for name in names):
+        owner = owners.setdefault(name, place)
+        if owner != place:
+            said = f'{dotted(owner)} and {dotted(place)} are both called "{name}"'
+            notes.problem((*place, "also_called"), f"{said}; leave it to one of them")
 
 
 def _check_signed(stream: Stream, config: Config, notes: Notes) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from gateway.config.dialects import ALSO_CALLED
 from gateway.config.files import (
     AUTHORITIES,
     DATABASE,
@@ -322,6 +323,7 @@ TOPICS = Section(
         Key("partner", FLAG, False, "Whether the offers are of other companies."),
         Key("families", SLUGS, [], "The product families that it is about, for the soft opt-in (ePrivacy 13(2))."),
         Key("max_age", PERIOD, UNSET, "After so long an opt-in has lapsed and must be asked for anew (CON-15)."),
+        Key("also_called", ALSO_CALLED, [], "What other systems' headers call it (docs/vendor-headers.md)."),
     ),
     names=SLUG,
 )
@@ -333,6 +335,7 @@ STREAMS = Section(
         Key("class", MESSAGE_CLASS, REQUIRED, "Why the mail exists; all but `promotional` need no topic."),
         Key("topics", SLUGS, [], "The topics of a promotional stream; its messages choose one."),
         Key("from", SENDERS, REQUIRED, "The From addresses that the stream may use."),
+        Key("also_called", ALSO_CALLED, [], "What other systems' headers call it (docs/vendor-headers.md)."),
         Key("return_paths", RETURN_PATHS, [], "Reverse paths that it may use besides those in its From domains."),
         Key("smarthost", SLUG, "default", "The next hop of its mail."),
         Key("product", SLUG, UNSET, "What a product stream is about; without it each message says so (POL-04)."),

@@ -19,6 +19,7 @@ from gateway.classify import Choice, Mismatch, classify, matches_any, purposes_o
 from gateway.consent import Standing
 from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest, subject_of
+from gateway.dialects import Asked, Dialects, Unsupported
 from gateway.errors import Malformed, StoreUnavailable
 from gateway.ids import Ids, spool_text
 from gateway.law import Law
@@ -57,6 +58,7 @@ _OK = Reply(250, "2.1.0", "ok")
 _RECIPIENT_OK = Reply(250, "2.1.5", "ok")
 _LOGIN_CHANGED = Reply(530, "5.7.0", "the login has been changed or disabled since; log in anew")
 _CODES = {"2.0.0": 250, "5.7.1": 550, "5.7.0": 550, "5.6.0": 554, "4.3.0": 451}
+_SMTPUTF8 = "SMTPUTF8"
 _LONGEST_CAMPAIGN = 200
 """Characters of a campaign's name that are kept."""
 
@@ -79,10 +81,12 @@ class House:
 
     hostname: str
     max_hops: int
+    max_recipients: int
     help_url: str
     streams: Mapping[str, Stream]
     topics: Mapping[str, Topic]
     law: Law
+    dialects: Dialects
 
 
 @dataclass(slots=True)
@@ -183,12 +187,7 @@ class SubmissionHandler:
 
     async def handle_RCPT(self, server: Any, session: Session, envelope: Any, recipient: Recipient) -> Reply:
         visit: Visit = session.visit
-        try:
-            (facts,) = await self._store.people.facts([recipient.address])
-        except StoreUnavailable:
-            if not visit.has_essentials:
-                raise
-            facts = self._store.people.unread(recipient.address)
+        (facts,) = await self._facts(visit, [recipient.address])
         visit.heed(self._store.people.orders())
         if visit.is_over:
             return _LOGIN_CHANGED
@@ -209,8 +208,11 @@ class SubmissionHandler:
         if repeated:
             sentence = f"the header has more than one {repeated[0]} field, RFC 5322 section 3.6"
             return self._objection(Reason.CONTENT, "5.6.0", sentence)
+        asked = self._house.dialects.read(block)
+        if isinstance(asked, Unsupported):
+            return self._objection(Reason.UNSUPPORTED_HEADER, "5.6.0", asked.sentence)
         looping = loop_refusal(block, self._house.hostname, self._house.max_hops)
-        choice = looping or classify(block, visit.streams, self._house.topics)
+        choice = looping or classify(block, visit.streams, self._house.topics, asked)
         match choice:
             case Reply():
                 return choice
@@ -219,16 +221,47 @@ class SubmissionHandler:
         if choice.message_class is MessageClass.POLICY_NOTICE and not self._is_published(block):
             sentence = "a policy notice names a published version in Assent-Policy-Version"
             return self._objection(Reason.CLASS_MISMATCH, "5.7.0", sentence)
+        objection = await self._heed(asked, choice, visit, envelope) if asked.claims else None
+        if objection:
+            return objection
         if needs_facts(choice.message_class) and self._cannot_decide(visit):
             return _WAITS
         if choice.message_class is MessageClass.PROMOTIONAL and not envelope.mail_from:
             return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "promotional mail needs a reverse path")
         if choice.message_class is MessageClass.PROMOTIONAL and not self._copies.can_sign(block):
             return CANNOT_SIGN
-        message = self._message(visit, session, envelope, choice, _campaign(block))
+        message = self._message(visit, session, envelope, choice, _campaign(block, asked))
+        subject = _subject(message, block, asked)
         if self._store.people.orders().is_paused(choice.stream.name):
-            return self._postponed(message, visit, block)
-        return await self._rule(message, visit, choice, block)
+            return self._postponed(message, visit, subject)
+        return await self._rule(message, visit, choice, block, subject)
+
+    async def _facts(self, visit: Visit, addresses: Sequence[Address]) -> list[Facts]:
+        """Look people up; without the people store, essential mail goes on and knows nobody (SMTP-22)."""
+        try:
+            return await self._store.people.facts(addresses)
+        except StoreUnavailable:
+            if not visit.has_essentials:
+                raise
+            return [self._store.people.unread(one) for one in addresses]
+
+    async def _heed(self, asked: Asked, choice: Choice, visit: Visit, envelope: Any) -> Reply | None:
+        """Do what a message asks for in another system's words, or return the refusal.
+
+        A "no" is passed over for nobody; who may not be stopped by one in any case may ask for it.
+        """
+        if asked.bypasses and needs_facts(choice.message_class):
+            sentence = f"{asked.bypasses[0]} asks to pass over what people have said, which only essential mail may"
+            return self._objection(Reason.CLASS_MISMATCH, "5.7.0", sentence)
+        named = [one for one in asked.recipients if one.text not in visit.facts]
+        if len(envelope.rcpt_tos) + len(named) > self._house.max_recipients:
+            sentence = f"its header names more recipients than the {self._house.max_recipients} that a message may have"
+            return self._objection(Reason.UNSUPPORTED_HEADER, "5.6.0", sentence)
+        if not all(one.text.isascii() for one in named) and _SMTPUTF8 not in envelope.mail_options:
+            return self._objection(Reason.UNSUPPORTED_HEADER, "5.6.0", "a recipient in its header needs SMTPUTF8")
+        visit.facts |= {one.text: facts for one, facts in zip(named, await self._facts(visit, named), strict=True)}
+        envelope.rcpt_tos += [Recipient(one) for one in named]
+        return None
 
     def _is_published(self, block: headers.HeaderBlock) -> bool:
         """True where a message names a version of the policy, whose effective date stands with it (POL-11)."""
@@ -240,13 +273,14 @@ class SubmissionHandler:
         """True while a "no" may be unknown, or the time may be wrong: then only essential mail moves (SMTP-22)."""
         return self._store.condition.promotion_waits or not all(one.is_read for one in visit.facts.values())
 
-    async def _rule(self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock) -> Reply:
+    async def _rule(
+        self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock, subject: Subject
+    ) -> Reply:
         """Decide for every recipient, keep the message if it may go to any, and hand it on."""
         rulings = [self._ruling(visit, choice, n, recipient) for n, recipient in enumerate(message.recipients)]
         if choice.stream.is_shadow:
             rulings = await self._introduced(rulings)
         await self._count(visit, choice.stream, message.campaign, rulings)
-        subject = _subject(message, block)
         going = [ruling for ruling in rulings if ruling.verdict.may_send]
         draft = await self._copies.draft(message, block) if going else None
         if isinstance(draft, Unstampable):
@@ -306,12 +340,12 @@ class SubmissionHandler:
         verdict = strictest(choice.purposes, facts.standing, self._law(), self._now(), is_test)
         return Ruling(recipient, facts, verdict, self._ids.decision(), n)
 
-    def _postponed(self, message: SpooledMessage, visit: Visit, block: headers.HeaderBlock) -> Reply:
+    def _postponed(self, message: SpooledMessage, visit: Visit, subject: Subject) -> Reply:
         """Put a message of a paused stream off: each recipient's line says so, and the sender may come again."""
         rulings = [
             Ruling(one, visit.facts[one.address.text], PAUSED, self._ids.decision()) for one in message.recipients
         ]
-        return self._refuse_all(rulings, _subject(message, block), "4.3.0")
+        return self._refuse_all(rulings, subject, "4.3.0")
 
     def _refuse_all(self, rulings: Sequence[Ruling], subject: Subject, enhanced: str = "5.7.1") -> Reply:
         """Refuse a message that may go to nobody; each recipient's line says why, the reply names the first."""
@@ -394,11 +428,12 @@ class SubmissionHandler:
         verdict = Verdict(Action.REFUSE, reason, sentence, rules=RULES)
         self._metrics.decided(None, verdict)
         self._store.spool.note([door_line(decision, self._now(), "", NOTHING_KEPT, verdict)])
-        return self._reply(enhanced, f"{reason}: {sentence}", decision)
+        code = 550 if reason is Reason.UNSUPPORTED_HEADER else None
+        return self._reply(enhanced, f"{reason}: {sentence}", decision, code)
 
-    def _reply(self, enhanced: str, text: str, decision: str) -> Reply:
+    def _reply(self, enhanced: str, text: str, decision: str, code: int | None = None) -> Reply:
         where = f", see {self._house.help_url}" if self._house.help_url else ""
-        return Reply(_CODES[enhanced], enhanced, f"{text} (decision {decision}{where})")
+        return Reply(code or _CODES[enhanced], enhanced, f"{text} (decision {decision}{where})")
 
 
 def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
@@ -416,16 +451,16 @@ def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
     )
 
 
-def _subject(message: SpooledMessage, block: headers.HeaderBlock) -> Subject:
+def _subject(message: SpooledMessage, block: headers.HeaderBlock, asked: Asked) -> Subject:
     message_id = block.first("message-id")
     digest = message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
-    return subject_of(message, spool_text(message.id), digest)
+    return subject_of(message, spool_text(message.id), digest, asked.bypasses)
 
 
-def _campaign(block: headers.HeaderBlock) -> str:
-    """Return the campaign's name as the message gives it; "" for none."""
+def _campaign(block: headers.HeaderBlock, asked: Asked) -> str:
+    """Return the campaign's name as the message gives it, in our words before others'; "" for none."""
     named = block.first("assent-campaign")
-    return named.value.decode("utf-8", "replace").strip()[:_LONGEST_CAMPAIGN] if named else ""
+    return (named.value.decode("utf-8", "replace").strip() if named else asked.campaign)[:_LONGEST_CAMPAIGN]
 
 
 def _subject_at_rcpt(visit: Visit) -> Subject:
