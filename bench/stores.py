@@ -30,10 +30,10 @@ from gateway.consent import NOTHING_KNOWN, Event
 from gateway.decisions import door_line, subject_of
 from gateway.ids import Ids, spool_text
 from gateway.installation import OPERATOR_SLOT, Clock
-from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
+from gateway.ledger import canonical_json, commitment, timestamp
 from gateway.model import Action, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient, Verdict
 from gateway.store import Store
-from gateway.store.history import columns_of, event_of
+from gateway.store.history import event_of, row_of
 from gateway.store.sqlite import DataFolder
 from gateway.store.writer import Connection, connect
 
@@ -152,7 +152,7 @@ def _add(rows: _Rows, model: _Model, place: int, address: Address) -> None:
     standing = json.dumps(NOTHING_KNOWN.after(event).to_json())
     rows.people.append((address_id, address.text, standing, timestamp(event.recorded_at)))
     rows.keys.append((hmac.digest(model.key, address.key.encode("utf-8"), hashlib.sha256), address_id))
-    rows.events.append((*columns_of(event), committed, event_leaf(event, committed)))
+    rows.events.append(row_of(event, committed))
     rows.personal.append((event.seq, salt, canonical_json(event.personal or {}).decode("utf-8")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -87,6 +88,28 @@ def test_the_hashes_are_for_ever() -> None:
 
 def test_canonical_json_has_one_spelling() -> None:
     assert canonical_json({"b": [1, None, True], "a": {"ü": "\n"}}) == '{"a":{"ü":"\\n"},"b":[1,null,true]}'.encode()
+
+
+def test_canonical_json_spells_every_character_and_number_as_the_standard_library_does() -> None:
+    texts = ["".join(map(chr, range(first, first + 0x400))) for first in range(0, 0x110000, 0x400)]
+    numbers = [0, -1, 2**63, 2**64 - 1, -(2**63), 2**64, 10**30, 0.1, 1e16, 1e-7, 3.0, True]
+    for value in (*texts, *numbers, texts[:2], {"b": 1e22, "a": [1e22]}, Scope.TOPIC, None):
+        told = {"ü": value, "z": 1, "\U0001f600": 2, "\uffff": 3, texts[-1]: 4}
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert canonical_json(told) == text.encode("utf-8", "backslashreplace")
+
+
+@pytest.mark.parametrize("topic", ["news", 'a"\\\n', "\ud800", ""])
+def test_the_hash_of_an_event_is_that_of_its_canonical_json(topic: str) -> None:
+    line = {
+        **{"v": 1, "seq": 7, "type": "UNSUBSCRIBE", "who": bytes(range(16)).hex(), "topic": topic, "scope": "topic"},
+        **{"at": timestamp(AT), "recorded_at": timestamp(AT + timedelta(seconds=1)), "commitment": COMMITTED.hex()},
+        "facts": EVENT.facts,
+    }
+    assert event_leaf(replace(EVENT, topic=topic), COMMITTED) == leaf(canonical_json(line))
+    assert event_leaf(replace(EVENT, scope=None), COMMITTED) == leaf(
+        canonical_json({**line, "topic": EVENT.topic, "scope": None})
+    )
 
 
 def test_a_time_is_spelled_in_utc_wherever_it_was_told() -> None:

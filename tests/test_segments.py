@@ -17,8 +17,8 @@ from pysqlite3 import dbapi2 as sqlite
 
 from gateway.consent import EventType, NewEvent, fold
 from gateway.errors import StoreUnavailable
-from gateway.ledger import SegmentHead, event_leaf, seal
-from gateway.store.history import columns_of, event_of
+from gateway.ledger import SegmentHead, seal
+from gateway.store.history import event_of, row_of
 from gateway.store.keys import LEDGER_KEY, read_ledger_key
 from gateway.store.migrate import migrate
 from gateway.store.schema import DECISIONS
@@ -156,7 +156,7 @@ def _rewrite_event(connection: Any, seq: int, edit: Callable[[Any], Any]) -> Non
     *columns, committed = connection.execute(query, (seq,)).fetchone()
     event = edit(event_of(columns))
     connection.execute("DELETE FROM events WHERE seq = ?", (seq,))
-    row = (*columns_of(event), committed, event_leaf(event, committed))
+    row = row_of(event, committed)
     connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 

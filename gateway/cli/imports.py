@@ -37,6 +37,7 @@ from gateway.store import Store
 from gateway.store.imports import APPLYING, UNDONE, Import, SqliteImports
 
 T = TypeVar("T")
+_Place = Callable[[str], bytes]
 
 _READ_AT_ONCE = 2000
 _APPLY_AT_ONCE = 1000
@@ -66,7 +67,8 @@ class Tally:
         self.counts[found] += 1
         if found is Effect.OVERRIDES and len(self.overridden) < _NAMED:
             self.overridden.append(str(event.person))
-        self.leans_on |= {leans_on(before, event)} - {0}
+        if found is Effect.ALREADY:
+            self.leans_on |= {leans_on(before, event)} - {0}
 
 
 @suppressions.command("import")
@@ -164,9 +166,10 @@ def _with_imports(desk: Desk, work: Callable[[SqliteImports], Awaitable[T]]) -> 
 def _import(desk: Desk, file: Path, form: str, terms: Terms, dry_run: bool) -> None:
     """Read all of a file, then apply what stands in it, or only count that."""
     tally = Tally()
-    with stage(desk.folder().root) as staged, Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
+    folder = desk.folder()
+    with stage(folder.root) as staged, Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
         try:
-            errors = _read(file, form, terms, staged, tally)
+            errors = _read(file, form, terms, staged, tally, folder.order_of_people())
         except (WrongFile, OSError) as error:
             _refuse(desk, str(error))
         step = bar.add_task("would apply" if dry_run else "applying", total=len(staged))
@@ -184,10 +187,10 @@ def _refuse(desk: Desk, sentence: str) -> NoReturn:
     desk.no(f"{sentence}. Nothing was imported.", error=sentence)
 
 
-def _read(file: Path, form: str, terms: Terms, staged: Stage, tally: Tally) -> Path | None:
+def _read(file: Path, form: str, terms: Terms, staged: Stage, tally: Tally, place: _Place) -> Path | None:
     """Fill the stage; return the file beside that tells the lines which cannot be used, if there are any."""
     bad: list[BadRow] = []
-    found = _usable(read(file, form), terms, tally)
+    found = _usable(read(file, form), terms, tally, place)
     while portion := list(islice(found, _READ_AT_ONCE)):
         staged.add(one for one in portion if not isinstance(one, BadRow))
         bad += [one for one in portion if isinstance(one, BadRow)]
@@ -210,29 +213,31 @@ def write_beside(file: Path, bad: Sequence[BadRow]) -> Path:
     return beside
 
 
-def _usable(rows: Iterator[tuple[str, Found]], terms: Terms, tally: Tally) -> Iterator[tuple[str, Row] | BadRow]:
-    """Yield what says something of somebody who can be named, with the key under which that counts once."""
+def _usable(
+    rows: Iterator[tuple[str, Found]], terms: Terms, tally: Tally, place: _Place
+) -> Iterator[tuple[bytes, Row] | BadRow]:
+    """Yield what says something of somebody who can be named, with their place, in which it counts once."""
     for tally.format, row in rows:
         tally.counts["rows"] += 1
         if isinstance(row, BadRow):
             yield row
         else:
-            yield from _of_row(row, terms, tally)
+            yield from _of_row(row, terms, tally, place)
 
 
-def _of_row(row: Row, terms: Terms, tally: Tally) -> Iterator[tuple[str, Row] | BadRow]:
+def _of_row(row: Row, terms: Terms, tally: Tally, place: _Place) -> Iterator[tuple[bytes, Row] | BadRow]:
     is_consent = row.type is not None and row.type in (OPT_IN, CONFIRMED)
     if row.algorithm and terms.takes_consents:
         yield BadRow(row.line, row.subject, "a digest is no proof of an opt-in")
     elif row.algorithm:
-        yield row.subject.lower(), row
+        yield bytes.fromhex(row.subject), row
     elif is_consent and not terms.takes_consents:
         tally.counts["opt-ins passed over"] += 1
     elif is_consent and row.at and row.at > terms.now:
         yield BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
     else:
         try:
-            yield Address.parse(row.subject.strip()).key, row
+            yield place(Address.parse(row.subject.strip()).key), row
         except Malformed as error:
             yield BadRow(row.line, row.subject[:200], str(error))
 
@@ -262,7 +267,7 @@ async def _apply(
             await imports.add_digests(number, digests[first : first + _DIGESTS_AT_ONCE], terms.scope, terms.topic)
         tally.counts[Effect.DIGEST] += len(digests)
         people = [(one, Address.parse(one.subject.strip())) for one in portion if not one.algorithm]
-        await _record(imports, number, [terms.event(row, address, number) for row, address in people], tally)
+        await _record(imports, number, [(address, terms.event(row, address, number)) for row, address in people], tally)
         advance(len(portion))
     if tally.counts[Effect.DIGEST]:
         await _match(imports)
@@ -270,10 +275,12 @@ async def _apply(
     return number
 
 
-async def _record(imports: SqliteImports, number: int, events: Sequence[NewEvent], tally: Tally) -> None:
+async def _record(
+    imports: SqliteImports, number: int, events: Sequence[tuple[Address, NewEvent]], tally: Tally
+) -> None:
     while events:
         before = await imports.apply(number, events)
-        for standing, event in zip(before, events, strict=False):
+        for standing, (_, event) in zip(before, events, strict=False):
             tally.add(standing, event)
         events = events[len(before) :]
 

@@ -144,12 +144,12 @@ def _read(file: Path, form: str, staged: Stage, outcome: Outcome) -> None:
         staged.add(_named((one for one in portion if isinstance(one, Row)), outcome))
 
 
-def _named(rows: Iterator[Row], outcome: Outcome) -> Iterator[tuple[str, Row]]:
+def _named(rows: Iterator[Row], outcome: Outcome) -> Iterator[tuple[bytes, Row]]:
     for row in rows:
         try:
             if row.algorithm:
                 raise Malformed("a digest is no address")
-            yield Address.parse(row.subject.strip()).key, replace(row, type=OPT_OUT, at=None)
+            yield Address.parse(row.subject.strip()).key.encode(), replace(row, type=OPT_OUT, at=None)
         except Malformed as error:
             outcome.bad.append(BadRow(row.line, row.subject[:200], str(error)))
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TextIO
 import orjson
 
 from gateway.imports.formats import LISTINGS, OPT_OUT, TABLES, Listing, Table, reason
-from gateway.imports.rows import BadRow, Fields, Found, Row, WrongFile, algorithm_of, guarded
+from gateway.imports.rows import BadRow, Fields, Found, Row, WrongFile, algorithm_of, guarded, told
 
 _HEADER_OCTETS = 65536
 _Records = Iterator[tuple[int, list[str] | BadRow]]
@@ -74,7 +74,8 @@ def _table_or_list(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, 
     known = frozenset(header)
     table = next((one for one in TABLES if one.fits(known) and one.name == (wanted or one.name)), None)
     if table:
-        yield from ((table.name, found) for found in _of_table(table, header, rows))
+        for found in _of_table(table, header, rows):
+            yield table.name, found
     elif "@" in "".join(first[1]) or algorithm_of(first[1][0].strip()):
         yield from _of_list(name, [first], rows, wanted)
     elif len(header) == 1 and header[0] in _ADDRESS_COLUMNS and wanted in ("", "plain"):
@@ -106,15 +107,14 @@ def _of_table(table: Table, header: Sequence[str], rows: _Records) -> Iterator[F
         if isinstance(row, BadRow):
             yield row
         elif any(row):
-            yield from _of_fields(table, before + 1, row, header)
+            yield _of_fields(table, before + 1, row, header)
 
 
-def _of_fields(table: Table, line: int, row: list[str], header: Sequence[str]) -> Iterator[Found]:
+def _of_fields(table: Table, line: int, row: list[str], header: Sequence[str]) -> Found:
     if len(row) != len(header):
-        yield BadRow(line, ",".join(row)[:200], f"has {len(row)} fields, and the header {len(header)}")
-        return
+        return BadRow(line, told(row), f"has {len(row)} fields, and the header {len(header)}")
     fields: Fields = dict(zip(header, row, strict=True))
-    yield from guarded(line, ",".join(row), lambda: table.read(line, fields))
+    return guarded(line, row, lambda: table.read(line, fields))
 
 
 def _of_list(
@@ -133,9 +133,9 @@ def _of_list(
         kind = "ses" if len(words) == 2 and "@" in words[0] else algorithm_of(words[0]) or "plain"
         begun = begun or _begun(name, kind, wanted)
         if kind != begun or len(words) > (2 if kind == "ses" else 1):
-            yield begun, BadRow(line, ",".join(words)[:200], f"not a line of a list of the format {begun}")
+            yield begun, BadRow(line, told(words), f"not a line of a list of the format {begun}")
         else:
-            yield from ((kind, one) for one in guarded(line, words[0], partial(_listed, line, words, begun)))
+            yield kind, guarded(line, words[0], partial(_listed, line, words, begun))
 
 
 def _begun(name: str, kind: str, wanted: str) -> str:
@@ -160,7 +160,7 @@ def _documents(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, Foun
         return
     listing, items = _listing(name, document, wanted)
     for number, item in enumerate(items, 1):
-        yield from _of_item(listing, number, item)
+        yield listing.name, guarded(number, item, partial(listing.read, number, item))
 
 
 def _listing(name: str, document: Any, wanted: str) -> tuple[Listing, list[Any]]:
@@ -187,9 +187,4 @@ def _lines(name: str, whole: str, wanted: str) -> Iterator[tuple[str, Found]]:
             yield listing.name, BadRow(number, line[:200], "not JSON")
             continue
         listing = listing or _listing(name, [item], wanted)[0]
-        yield from _of_item(listing, number, item)
-
-
-def _of_item(listing: Listing, number: int, item: Any) -> Iterator[tuple[str, Found]]:
-    for found in guarded(number, str(item), lambda: listing.read(number, item)):
-        yield listing.name, found
+        yield listing.name, guarded(number, item, partial(listing.read, number, item))

@@ -6,7 +6,7 @@ The rule that must not be broken: a row names the line that it came from, so tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -59,7 +59,7 @@ def moment(text: str) -> datetime | None:
     text = text.strip()
     if not text:
         return None
-    for read in (_unix, datetime.fromisoformat, parsedate_to_datetime):
+    for read in _READERS[text[4:5] == "-"]:
         try:
             found = read(text)
             return found if found.tzinfo else found.replace(tzinfo=UTC)
@@ -72,15 +72,27 @@ def _unix(text: str) -> datetime:
     return datetime.fromtimestamp(float(text), UTC)
 
 
+_READERS = (
+    (_unix, datetime.fromisoformat, parsedate_to_datetime),
+    (datetime.fromisoformat, _unix, parsedate_to_datetime),
+)
+"""What is tried in turn, the second where the text looks like a date with dashes."""
+
+
 def algorithm_of(text: str) -> str:
     """Return which digest a word is, all lower or all upper case; "" for what is none (SUP-11)."""
     return DIGESTS.get(len(text), "") if _HEX.fullmatch(text) else ""
 
 
-def guarded(line: int, text: str, make: Callable[[], Row]) -> Iterator[Found]:
-    """Yield what a line says, or that it says nothing that can be understood."""
+def guarded(line: int, source: object, make: Callable[[], Row]) -> Found:
+    """Return what a line says, or that it says nothing that can be understood."""
     try:
-        yield make()
+        return make()
     except (Malformed, KeyError, TypeError, AttributeError) as error:
         why = str(error) if isinstance(error, Malformed) else "a field is missing or of another kind"
-        yield BadRow(line, text[:200], why)
+        return BadRow(line, told(source), why)
+
+
+def told(source: object) -> str:
+    """Return the beginning of what stood in a line, for whoever must mend it."""
+    return (",".join(source) if isinstance(source, list) else str(source))[:200]

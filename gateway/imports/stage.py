@@ -27,25 +27,26 @@ class Stage:
     def __init__(self, connection: sqlite.Connection) -> None:
         self._connection = connection
 
-    def add(self, rows: Iterable[tuple[str, Row]]) -> None:
-        """Take rows, each with the key of its subject."""
+    def add(self, rows: Iterable[tuple[bytes, Row]]) -> None:
+        """Take rows, each with the place of its subject in the order in which they come out."""
         self._connection.executemany(
-            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET at = excluded.at, line = excluded.line WHERE excluded.at > at",
+            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                (one.type in _CONSENTS, key, one.type, one.line, one.subject, _text(one.at), one.algorithm)
-                for key, one in rows
+                (one.type in _CONSENTS, place, one.type, one.line, one.subject, _text(one.at), one.algorithm)
+                for place, one in rows
                 if one.type
             ),
         )
 
     def __len__(self) -> int:
+        """Return how many rows were taken, those counted that say the same."""
         return int(self._connection.execute("SELECT count(*) FROM rows").fetchone()[0])
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row, opt-outs first."""
-        for kind, line, subject, at, algorithm in self._connection.execute(
-            "SELECT type, line, subject, at, algorithm FROM rows ORDER BY is_consent, key, type"
+        """Yield every row, opt-outs first, each kind by places."""
+        for kind, line, subject, at, algorithm, _ in self._connection.execute(
+            "SELECT type, line, subject, at, algorithm, max(at) FROM rows"
+            " GROUP BY is_consent, place, type ORDER BY is_consent, place, type"
         ):
             yield Row(line, subject, EventType(kind), datetime.fromisoformat(at) if at else None, algorithm)
 
@@ -63,8 +64,8 @@ def stage(folder: Path) -> Iterator[Stage]:
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(
-            "CREATE TABLE rows (is_consent INTEGER, key TEXT, type TEXT, line INTEGER, subject TEXT, at TEXT,"
-            " algorithm TEXT, PRIMARY KEY (is_consent, key, type)) WITHOUT ROWID"
+            "CREATE TABLE rows"
+            " (is_consent INTEGER, place BLOB, type TEXT, line INTEGER, subject TEXT, at TEXT, algorithm TEXT)"
         )
         os.unlink(name)
         connection.execute("BEGIN")

@@ -19,7 +19,7 @@ import orjson
 
 from gateway.address import Address
 from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes
-from gateway.ledger import canonical_json, commitment, event_leaf, timestamp
+from gateway.ledger import canonical_json, columns_of, commitment, leaf_of, timestamp
 from gateway.model import Scope
 from gateway.store.writer import Connection
 
@@ -51,11 +51,10 @@ def event_of(row: Sequence[Any]) -> Event:
     )
 
 
-def columns_of(event: Event) -> tuple[Any, ...]:
-    """Return the first eight columns of an event's row, each in its one spelling."""
-    times = (timestamp(event.at), timestamp(event.recorded_at))
-    facts = canonical_json(event.facts).decode("utf-8")
-    return (event.seq, event.type, event.address_id, *times, event.topic, event.scope, facts)
+def row_of(event: Event, committed: bytes) -> tuple[Any, ...]:
+    """Return the row of an event, given the commitment to its personal fields."""
+    columns = columns_of(event)
+    return (*columns, committed, leaf_of(columns, committed))
 
 
 def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new: NewEvent, now: datetime) -> Event:
@@ -73,7 +72,7 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
     committed = commitment(salt, new.personal)
     connection.execute(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns_of(event), committed, event_leaf(event, committed)),
+        row_of(event, committed),
     )
     if after.must_be_forgotten:
         _forget(connection, address_id)

@@ -7,8 +7,10 @@ person exactly what would stand had it never been. What a row means is decided b
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,13 +20,14 @@ from gateway.consent import EventType, NewEvent, Standing, fold
 from gateway.ledger import timestamp
 from gateway.model import KeyRing, Scope
 from gateway.store import Now
-from gateway.store.history import append_event, event_of, person_of, recall
+from gateway.store.history import append_event, event_of, recall
+from gateway.store.portion import Portion, last_event
 from gateway.store.writer import Connection, Writer, connect, reading
 
 TRANSACTION_SECONDS = 0.03
 """How long an import works inside one transaction: with its commit less than 50 ms, so that clicks never wait."""
 
-_LOOK_EVERY = 32
+_AT_ONCE = 128
 _PORTION = 500
 APPLYING, COMPLETE, UNDOING, UNDONE = "applying", "complete", "undoing", "undone"
 
@@ -51,6 +54,8 @@ class SqliteImports:
         self._writer = Writer(path)
         self._ring = ring.newest_first()
         self._now = now
+        self._series = os.urandom(8)
+        self._counter = count()
 
     async def close(self) -> None:
         await self._writer.close()
@@ -66,24 +71,25 @@ class SqliteImports:
 
         return await self._writer.do(add)
 
-    async def apply(self, number: int, events: Sequence[NewEvent]) -> list[Standing]:
+    async def apply(self, number: int, events: Sequence[tuple[Address, NewEvent]]) -> list[Standing]:
         """Record the first of these events, as many as one short transaction takes, each of a known import.
 
         Return what stood for each of these people before; the caller brings the others again.
         """
 
         def record(connection: Connection) -> list[Standing]:
-            until, now, before, first = monotonic() + TRANSACTION_SECONDS, self._now(), [], _last(connection) + 1
-            for n, event in enumerate(events):
-                if n % _LOOK_EVERY == 0 and n and monotonic() > until:
-                    break
-                person, standing = person_of(connection, self._ring, event.person, now)
-                before.append(standing)
-                append_event(connection, self._ring, replace(event, person=person), now)
+            until, before, first = monotonic() + TRANSACTION_SECONDS, list[Standing](), last_event(connection) + 1
+            portion = Portion(connection, self._ring, self._new_id, self._now())
+            while len(before) < len(events) and (not before or monotonic() < until):
+                before += portion.add(events[len(before) : len(before) + _AT_ONCE])
             _add_chunk(connection, number, first)
             return before
 
         return await self._writer.do(record)
+
+    def _new_id(self) -> bytes:
+        """Return an id for a person: those of one import lie beside each other, so that few pages are written."""
+        return self._series + next(self._counter).to_bytes(4) + os.urandom(4)
 
     async def add_digests(self, number: int, digests: Sequence[bytes], scope: Scope, topic: str) -> None:
         """Keep digests that match whoever becomes known later; some hundreds at a time."""
@@ -162,12 +168,8 @@ def _import_of(row: Sequence[Any]) -> Import:
     return Import(number, file, form, by, state, json.loads(counts), json.loads(leans_on), at)
 
 
-def _last(connection: Connection) -> int:
-    return int(connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0])
-
-
 def _add_chunk(connection: Connection, number: int, first: int) -> None:
-    last = _last(connection)
+    last = last_event(connection)
     if last >= first:
         connection.execute("INSERT INTO import_chunks VALUES (?, ?, ?)", (number, first, last))
 

@@ -27,15 +27,16 @@ from gateway.consent import Standing, fold
 from gateway.ledger import (
     SegmentHead,
     break_in_chain,
+    columns_of,
     commitment,
-    event_leaf,
     leaf,
+    leaf_of,
     merkle_root,
     redacted_bytes,
     seal,
 )
 from gateway.store import Now, disk
-from gateway.store.history import columns_of, event_of
+from gateway.store.history import event_of
 from gateway.store.migrate import migrate
 from gateway.store.schema import DECISIONS
 from gateway.store.turn import Turn
@@ -365,8 +366,9 @@ def _event_leaves(connection: Connection, key: Ed25519PublicKey) -> Iterator[_Li
 def _event_leaf(key: Ed25519PublicKey, *row: Any) -> _Line:
     *columns, committed, stored, salt, redaction = row
     event = event_of(columns)
-    recomputed = event_leaf(event, committed)
-    if recomputed != stored or columns_of(event) != tuple(columns[:-1]):
+    spelled = columns_of(event)
+    recomputed = leaf_of(spelled, committed)
+    if recomputed != stored or spelled != tuple(columns[:-1]):
         return event.seq, recomputed, "it is not what was recorded"
     if event.personal is None or commitment(salt, event.personal) == committed:
         return event.seq, recomputed, ""

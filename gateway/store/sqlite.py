@@ -6,9 +6,10 @@ Opening does not create: `prepare` does, once, in one process, before the worker
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,6 +22,7 @@ from gateway.store import Now, ReportMaker, Store, disk
 from gateway.store.backup import Manifest, Places, Progress, write_backup
 from gateway.store.condition import Condition
 from gateway.store.duties import concerned, read_breaches, read_requests
+from gateway.store.history import keyed_digest
 from gateway.store.imports import SqliteImports
 from gateway.store.journal import Journal
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
@@ -169,6 +171,11 @@ class DataFolder:
     def open_people(self, condition: Condition, now: Now) -> SqlitePeople:
         """Open the people store alone; where it is away, what this machine remembers of it must do."""
         return SqlitePeople(self.people, self.address_ring(), now, self.standby(condition))
+
+    def order_of_people(self) -> Callable[[str], bytes]:
+        """Return what tells where the key of an address stands in the store: many at once go quickest in this order."""
+        _, key = self.address_ring().newest_first()[0]
+        return partial(keyed_digest, key)
 
     def open_imports(self, now: Now) -> SqliteImports:
         """Open what brings in many events at once, and takes them back."""
