@@ -1,7 +1,7 @@
 """`make docs`: write the documents that the program itself can tell.
 
-What stands there is what `--help`, the table of keys and the vendors' files say; tests compare them, so that neither
-can be wrong alone.
+What stands there is what `--help`, the table of keys and the files about other systems say; tests compare them, so
+that neither can be wrong alone.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from pathlib import Path
 
 import click
 
-from docs import vendors
+from docs import placeholders, vendors
 from gateway.cli import assent
 from gateway.config import dialects
 from gateway.config import reference as keys
+from gateway.placeholders import every
 
 COMMANDS = Path(__file__).with_name("commands.md")
 CONFIGURATION = Path(__file__).with_name("configuration.md")
 VENDOR_HEADERS = Path(__file__).with_name("vendor-headers.md")
+PLACEHOLDERS = Path(__file__).with_name("placeholders.md")
 DECISIONS = Path(__file__).with_name("decisions")
 
 _OPENING = """# Commands
@@ -66,6 +68,7 @@ def main() -> None:
     COMMANDS.write_text(reference(assent, "assent"), "utf-8")
     CONFIGURATION.write_text(keys(), "utf-8")
     VENDOR_HEADERS.write_text(vendor_headers(), "utf-8")
+    PLACEHOLDERS.write_text(placeholders.page(every()), "utf-8")
 
 
 if __name__ == "__main__":

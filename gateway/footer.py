@@ -1,174 +1,91 @@
-"""Write the visible unsubscribe link into a part that is shown, whatever its encoding and charset.
+"""What the footer says: whatever a promotional message lacks of its way out, its sender's name, address and contact.
 
-The one rule: the author's text stays as it was; a part is re-encoded only where its encoding (base64) leaves no other
-way. What differs from copy to copy is the link alone, so everything else is made once a message (`Slot`).
+The one rule: nothing is said twice, and nothing that the law asks for is left out (15 USC 7704(a)(5), CASL 6(2)).
+The words fit every charset: what it lacks is spelled without, in HTML it is an entity. Where they go is `slots`' part.
 """
 
 from __future__ import annotations
 
-import binascii
 import codecs
 import html
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
 from encodings.aliases import aliases
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-from gateway.mend import base64_lines, quoted_printable
-from gateway.mime import Part, is_inline_pgp
+from gateway.mime import Part
 from gateway.model import Company
 
 _WIDTH: Final = 72
-_BASE64_STEP: Final = 57
-"""Octets that make one line of 76 base64 characters."""
-
 _PRINTABLE = "".join(map(chr, range(32, 127)))
-_WHITE = b" \t\r\n\v\f"
-_STEP: Final = 256 * 1024
-"""Octets that are decoded or searched in one go; a multiple of four."""
-
-_LONGEST_MARK: Final = 8 * 1024
-"""Octets of a mark with a soft line break, and the line's worth of white space that one may have, at each place."""
-
 _SOFT_END = re.compile(rb"=[ \t]*(\r\n)?\Z")
-_SOFT_BREAK = rb"(?:=[ \t]*\r\n)?"
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Bytes of a body into which a copy's link is filled, and how the whole is encoded then."""
+class Lacking(NamedTuple):
+    """What a part does not say: True for each thing that the footer has to."""
 
-    before: bytes
-    after: bytes
-    encode: Callable[[bytes], bytes]
-    escapes: bool
-
-    def fill(self, url: str) -> bytes:
-        """Return the bytes with this link in them; `url` is ASCII."""
-        link = html.escape(url) if self.escapes else url
-        return self.encode(self.before + link.encode("ascii") + self.after)
+    link: bool
+    name: bool
+    address: bool
+    contact: bool
 
 
-class Placement(NamedTuple):
-    """What of the message `kept` and a slot stand in for: `start:end`, empty where they are only put in between.
+class Wording(NamedTuple):
+    """The footer: what stands before the link and after it; all of it in `before` where it has none."""
 
-    `kept` is encoded anew, but the same in all copies.
-    """
-
-    start: int
-    end: int
-    kept: bytes
-    slot: Slot
-
-
-class _Wording(NamedTuple):
     before: bytes
     after: bytes
 
 
-def place(message: bytes, part: Part, company: Company) -> Placement | None:
-    """Say where in a shown part the link goes, and in which words.
-
-    None where the part cannot carry one: OpenPGP armour, base64 that does not decode, or a charset in which ASCII
-    is not ASCII.
-    """
-    body = message[part.start : part.end]
-    content = _decoded_base64(body) if part.encoding == "base64" else body
-    if content is None or not _is_ascii_compatible(_codec(part)) or (not _is_html(part) and is_inline_pgp(content)):
-        return None
-    if part.encoding == "base64":
-        return _within_base64(part, content, company)
-    at = part.start + _insertion_point(part, content)
-    words = _wording(part, content, company)
-    encode = quoted_printable if part.encoding == "quoted-printable" else bytes
-    return Placement(at, at, b"", Slot(words.before, words.after, encode, _is_html(part)))
-
-
-def _within_base64(part: Part, content: bytes, company: Company) -> Placement:
-    """Keep the lines before the link as they would be encoded anyway; only what follows differs between copies."""
-    at = _insertion_point(part, content)
-    kept = at - at % _BASE64_STEP
-    words = _wording(part, content, company)
-    slot = Slot(content[kept:at] + words.before, words.after + content[at:], base64_lines, _is_html(part))
-    return Placement(part.start, part.end, base64_lines(content[:kept]), slot)
-
-
-def _decoded_base64(body: bytes) -> bytes | None:
-    """Return what a base64 body says, decoded a step at a time so that other threads have their turn."""
-    padded = body.translate(None, _WHITE)
-    text = padded.rstrip(b"=")
-    if len(padded) - len(text) > 2 or b"=" in text:
-        return None
-    text += b"=" * (-len(text) % 4)
-    try:
-        return b"".join([_strictly(text[at : at + _STEP]) for at in range(0, len(text), _STEP)])
-    except binascii.Error:
-        return None
-
-
-_strictly = partial(binascii.a2b_base64, strict_mode=True)
-
-
-def _is_html(part: Part) -> bool:
+def is_html(part: Part) -> bool:
     return part.content_type == "text/html"
 
 
-def _insertion_point(part: Part, content: bytes) -> int:
-    """Return where the link goes: at the end, in HTML before the last `</body>`, but never within a comment."""
-    if not _is_html(part):
-        return len(content)
-    marks = _QP_MARKS if part.encoding == "quoted-printable" else _MARKS
-    at, position = len(content), 0
-    while mark := _found(marks.opening, content, position):
-        position = mark.end()
-        if mark.lastgroup:
-            at = mark.start()
-        elif end := _found(marks.comment_end, content, position):
-            position = end.end()
-        else:
-            return mark.start()
-    return at
+def lacking(part: Part, text: bytes, company: Company, *, has_link: bool) -> Lacking:
+    """Return what a part, whose decoded text this is, does not say; whether it `has_link` is for the caller to know."""
+    told = [fact.hint in text and fact.letters in _letters_of(part, text) for fact in _facts(company)]
+    return Lacking(not has_link, *(not one for one in told))
 
 
-class _Marks(NamedTuple):
-    """What begins a comment or ends the body (then it has a group), and what ends a comment."""
+class _Fact(NamedTuple):
+    """Something that must be said: its letters and digits, and a word of it, without which it is hardly there."""
 
-    opening: re.Pattern[bytes]
-    comment_end: re.Pattern[bytes]
-
-
-def _marks(spell: Callable[[bytes], bytes]) -> _Marks:
-    opening, comment, end, body = map(spell, (b"<", b"!--", b"-->", b"/body"))
-    return _Marks(re.compile(rb"%b(?:%b|(?P<body>(?i:%b)))" % (opening, comment, body)), re.compile(end))
+    letters: str
+    hint: bytes
 
 
-def _found(pattern: re.Pattern[bytes], content: bytes, position: int) -> re.Match[bytes] | None:
-    """Search a step at a time, so that other threads have their turn; a mark may reach into the next step."""
-    for start in range(position, len(content), _STEP):
-        match = pattern.search(content, start, start + _STEP + _LONGEST_MARK)
-        if match:
-            return match
-    return None
+@lru_cache(maxsize=16)
+def _facts(company: Company) -> tuple[_Fact, ...]:
+    return tuple(map(_fact, (company.name, company.postal_address, company.contact)))
 
 
-def _spell_in_quoted_printable(text: bytes) -> bytes:
-    """Match a text in which any character may be escaped, and soft line breaks may fall between any two."""
-    return _SOFT_BREAK.join(rb"(?:%b|=%02X)" % (re.escape(bytes([octet])), octet) for octet in text)
+def _fact(text: str) -> _Fact:
+    """Words may be spelled with entities or in another charset, but hardly the longest of plain letters."""
+    longest = max(re.findall(r"[A-Za-z0-9]+", text), key=len, default="")
+    return _Fact(_letters(text), longest.encode("ascii"))
 
 
-_MARKS = _marks(re.escape)
-_QP_MARKS = _marks(_spell_in_quoted_printable)
+def _letters_of(part: Part, text: bytes) -> str:
+    decoded = text.decode(codec(part), "replace")
+    return _letters(html.unescape(_TAG.sub(" ", decoded)) if is_html(part) else decoded)
 
 
-def _wording(part: Part, content: bytes, company: Company) -> _Wording:
-    if _is_html(part):
-        return _html_wording(company)
+def _letters(text: str) -> str:
+    """Return what of a text is left whatever its line breaks, punctuation and case."""
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+_TAG = re.compile(r"<!--.*?-->|<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+
+
+def wording(part: Part, content: bytes, company: Company, lacks: Lacking) -> Wording:
+    """Return the words for the end of a part, whose content this is as it is encoded, if only in quoted-printable."""
+    if is_html(part):
+        return _html_wording(company, lacks)
     is_flowed = part.parameters.get("format") == "flowed"
-    words = _text_wording(company, _codec(part), is_flowed=is_flowed, is_seven_bit=part.encoding == "7bit")
+    words = _text_wording(company, lacks, codec(part), is_flowed=is_flowed, is_seven_bit=part.encoding == "7bit")
     return words._replace(before=_line_end_before(part, content) + words.before)
 
 
@@ -182,20 +99,25 @@ def _line_end_before(part: Part, content: bytes) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _text_wording(company: Company, codec: str, *, is_flowed: bool, is_seven_bit: bool) -> _Wording:
+def _text_wording(company: Company, lacks: Lacking, charset: str, *, is_flowed: bool, is_seven_bit: bool) -> Wording:
     """Return the words for plain text; a part that promises seven bits gets no eighth."""
-    lines = _sender_lines(company)
+    lines = [line for text in _said(company, lacks) for line in textwrap.wrap(text, _WIDTH)]
     if is_flowed:
         lines = [_stuffed(line) for line in lines]
-    text = "\r\n".join(["", "-- ", *lines, "Unsubscribe: "])
-    encoded = text.encode(codec, _TRANSLITERATE)
+    text = "\r\n".join(["", "-- ", *lines, "Unsubscribe: " if lacks.link else ""])
+    encoded = text.encode(charset, _TRANSLITERATE)
     if is_seven_bit and not encoded.isascii():
         encoded = text.encode("ascii", _TRANSLITERATE)
-    return _Wording(encoded, b"\r\n")
+    return Wording(encoded, b"\r\n" if lacks.link else b"")
 
 
-def _sender_lines(company: Company) -> list[str]:
-    return [line for text in (company.name, company.postal_address) for line in textwrap.wrap(one_line(text), _WIDTH)]
+def _said(company: Company, lacks: Lacking) -> list[str]:
+    facts = (
+        (lacks.name, company.name),
+        (lacks.address, company.postal_address),
+        (lacks.contact, f"Contact: {company.contact}"),
+    )
+    return [one_line(text) for is_lacking, text in facts if is_lacking]
 
 
 def _stuffed(line: str) -> str:
@@ -203,17 +125,33 @@ def _stuffed(line: str) -> str:
     return f" {line}" if line.startswith((">", "From ")) else line
 
 
-@lru_cache(maxsize=16)
-def _html_wording(company: Company) -> _Wording:
+@lru_cache(maxsize=64)
+def _html_wording(company: Company, lacks: Lacking) -> Wording:
     """Dark grey and blue on white, 12:1 and 6:1; every character beyond ASCII is an entity, so no charset matters."""
-    sender = "<br>\r\n".join(map(html.escape, _sender_lines(company)))
-    before = (
-        '\r\n<div style="display:block;clear:both;margin:24px 0 0;padding:12px 16px;border-top:1px solid #767676;'
-        "background-color:#ffffff;color:#333333;font-family:Arial,Helvetica,sans-serif;font-size:14px;"
-        f'line-height:20px;text-align:left">\r\n{sender}<br>\r\n<a href="'
-    )
-    after = '" style="color:#0b57d0;text-decoration:underline">Unsubscribe</a>\r\n</div>\r\n'
-    return _Wording(before.encode("ascii", "xmlcharrefreplace"), after.encode("ascii"))
+    sender = [line for text in _said(company, lacks._replace(contact=False)) for line in textwrap.wrap(text, _WIDTH)]
+    lines = [html.escape(line) for line in sender]
+    if lacks.contact:
+        contact = html.escape(company.contact)
+        lines.append(f'Contact: <a href="{_href(contact)}" {_LINK_STYLE}>{contact}</a>')
+    before, after = f"\r\n<div {_BOX_STYLE}>\r\n" + "<br>\r\n".join(lines), "\r\n</div>\r\n"
+    if lacks.link:
+        before += ("<br>\r\n" if lines else "") + '<a href="'
+        after = f'" {_LINK_STYLE}>Unsubscribe</a>{after}'
+    else:
+        before, after = before + after, ""
+    return Wording(before.encode("ascii", "xmlcharrefreplace"), after.encode("ascii"))
+
+
+def _href(contact: str) -> str:
+    return contact if contact.startswith(("https://", "http://", "mailto:")) else f"mailto:{contact}"
+
+
+_BOX_STYLE: Final = (
+    'style="display:block;clear:both;margin:24px 0 0;padding:12px 16px;border-top:1px solid #767676;'
+    "background-color:#ffffff;color:#333333;font-family:Arial,Helvetica,sans-serif;font-size:14px;"
+    'line-height:20px;text-align:left"'
+)
+_LINK_STYLE: Final = 'style="color:#0b57d0;text-decoration:underline"'
 
 
 def one_line(text: str) -> str:
@@ -221,7 +159,7 @@ def one_line(text: str) -> str:
     return " ".join("".join(" " if unicodedata.category(one) == "Cc" else one for one in text).split())
 
 
-def _codec(part: Part) -> str:
+def codec(part: Part) -> str:
     """Return the codec of a part's charset; "ascii" where none is named, or none of that name is known."""
     return _codec_of(part.parameters.get("charset", "us-ascii")[:_CHARSET_LIMIT])
 
@@ -243,7 +181,7 @@ _WIDE = re.compile(r"utf_?(?:16|32)|ucs|iso_10646_ucs")
 
 
 @lru_cache(maxsize=256)
-def _is_ascii_compatible(codec: str) -> bool:
+def is_ascii_compatible(codec: str) -> bool:
     """False for UTF-16, UTF-7, EBCDIC and the like, into which ASCII cannot be written as it is."""
     try:
         return _PRINTABLE.encode(codec) == _PRINTABLE.encode("ascii")

@@ -20,11 +20,12 @@ from gateway.address import Address, domain_key
 from gateway.dialects import SILENT, Dialects
 from gateway.downgrade import Inexpressible, written_in
 from gateway.errors import Malformed
-from gateway.footer import Placement, Slot, one_line, place
+from gateway.footer import one_line
 from gateway.headers import Field, HeaderBlock, entries, make, split
 from gateway.mend import LINE_LIMIT, has_long_line, mend
 from gateway.mime import parse, shown
 from gateway.model import Alphabet, Company, Peer, Reply, Segment
+from gateway.slots import Placement, Slot, Unfillable, place
 
 CONTROL_PREFIX: Final = "assent-"
 LIST_ID_LIMIT: Final = 255
@@ -147,7 +148,7 @@ class Draft:
             raise ValueError("only promotional copies are made one by one")
         listed = (_list_unsubscribe(link, self._promoted.mailto_first), _ONE_CLICK, self._promoted.list_id)
         kept = _addressed(self._kept, self._promoted, recipient)
-        body = tuple([piece.fill(link.url) if isinstance(piece, Slot) else piece for piece in self._body])
+        body = tuple([piece.fill(link.url, link.mailto) if isinstance(piece, Slot) else piece for piece in self._body])
         return Stamped((self._trace, *listed, *self._identity(message_id), *kept), body)
 
     def shared_copy(self, message_id: str) -> Stamped:
@@ -188,8 +189,11 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
 
 def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:
     promotion = treatment.promotion
-    placements = _placements(message, block, promotion.company) if promotion else []
-    if promotion and not placements:
+    try:
+        placements = _placements(message, block, promotion.company) if promotion else []
+    except Unfillable as placeholder:
+        return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")
+    if promotion and not any(one.slot.holes for one in placements):
         return _NO_LINK
     kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
     names = {field.name for field in kept}
@@ -238,8 +242,7 @@ def _ended(fields: tuple[Field, ...]) -> tuple[Field, ...]:
 
 
 def _placements(message: bytes, block: HeaderBlock, company: Company) -> list[Placement]:
-    placed = [place(message, part, company) for part in shown(parse(message, block))]
-    return [placement for placement in placed if placement]
+    return [one for part in shown(parse(message, block)) for one in place(message, part, company)]
 
 
 def _pieces(message: bytes, position: int, placements: Sequence[Placement]) -> tuple[Segment | Slot, ...]:

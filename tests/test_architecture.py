@@ -27,7 +27,20 @@ PURE = NOUNS | {
     "decisions",
     "dialects",
 }
-MAIL = {"mime", "mend", "downgrade", "footer", "classify", "stamp", "sign", "feedback", "report", "summary"}
+MAIL = {
+    "mime",
+    "mend",
+    "downgrade",
+    "footer",
+    "slots",
+    "placeholders",
+    "classify",
+    "stamp",
+    "sign",
+    "feedback",
+    "report",
+    "summary",
+}
 CORE = PURE | MAIL | {"policy", "brake", "pacing", "retention", "rights"}
 SHELL = CORE | {"ids", "passwords", "campaigns", "summaries", "copies", "store", "config", "metrics"}
 
@@ -53,8 +66,10 @@ HOUSE: dict[str, set[str]] = {
     "classify": NOUNS | {"headers", "mime", "dialects", "tokens"},
     "mend": NOUNS | {"headers", "mime"},
     "downgrade": NOUNS | {"headers", "mime", "mend"},
-    "footer": NOUNS | {"headers", "mime", "mend"},
-    "stamp": NOUNS | {"headers", "mime", "dialects", "tokens", "mend", "downgrade", "footer"},
+    "footer": NOUNS | {"headers", "mime"},
+    "placeholders": NOUNS,
+    "slots": NOUNS | {"headers", "mime", "mend", "footer", "placeholders"},
+    "stamp": NOUNS | {"headers", "mime", "dialects", "tokens", "mend", "downgrade", "footer", "slots"},
     "sign": NOUNS | {"headers", "mime"},
     "feedback": NOUNS | {"headers", "mime", "dialects", "tokens"},
     "report": NOUNS | {"headers", "mime", "mend"},

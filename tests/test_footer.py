@@ -93,7 +93,8 @@ def test_the_text_footer_follows_a_signature_line_and_ends_its_own_line() -> Non
     copy = stamped(message("no-final-newline"))
     assert copy.endswith(
         b"\r\n\r\nThis message ends without a line end.\r\n\r\n-- \r\nMuller & Sohne, Inc.\r\n"
-        b"1 Main Street, Springfield IL 62701, USA\r\nUnsubscribe: %b\r\n" % LINK.url.encode()
+        b"1 Main Street, Springfield IL 62701, USA\r\nContact: privacy@example.com\r\nUnsubscribe: %b\r\n"
+        % LINK.url.encode()
     )
 
 

@@ -7,8 +7,10 @@ import re
 import click
 import pytest
 
-from docs.generate import COMMANDS, VENDOR_HEADERS, reference, vendor_headers
+from docs import placeholders
+from docs.generate import COMMANDS, PLACEHOLDERS, VENDOR_HEADERS, reference, vendor_headers
 from gateway.cli import assent
+from gateway.placeholders import every
 from tests.test_documents import PROSE, code_in, text_of
 
 
@@ -66,3 +68,7 @@ def test_a_command_that_is_named_exists(name: str) -> None:
 
 def test_the_page_about_other_systems_headers_is_what_their_files_say() -> None:
     assert VENDOR_HEADERS.read_text("utf-8") == vendor_headers(), "run `make docs`"
+
+
+def test_the_page_about_placeholders_is_what_their_file_says() -> None:
+    assert PLACEHOLDERS.read_text("utf-8") == placeholders.page(every()), "run `make docs`"

@@ -1,0 +1,222 @@
+"""Where a message wants its unsubscribe link: the placeholders of other systems, found in a part's decoded text.
+
+The rule that must not be broken: none of them ever leaves as it is. Each is found raw, HTML-escaped and URL-encoded,
+with an `http://` that an editor has put before it; what cannot be filled is named, so that the message is refused.
+What they are is data (`placeholders.toml`); how the text is encoded is `footer`'s part.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+_STEMS: Final = (
+    *(b"unsub", b"subscri", b"preferen", b"blacklist", b"jumpoff", b"dnc_url", b"update_profile"),
+    *(b"manageurl", b"optinurl", b"messageurl", b"<%", b"&lt;%", b"%3c%25"),
+)
+"""One of these stands in every placeholder; looking for them first costs next to nothing."""
+
+_HINTS: Final = (b"{", b"%", b"[", b"|", b"##", b"&#", b"<u", b"<U", b"msys", b"MSYS")
+"""Most plain text has none of these, and is not looked at twice."""
+
+_OPENING: Final = re.compile(rb"[{<%\[*#&]")
+_LONGEST_OPENING: Final = 64
+"""Octets from where a placeholder begins to where its stem does, at most."""
+
+_LOOK_BACK: Final = 512
+"""Octets before a placeholder that are looked at to see where it stands."""
+
+
+class Hole(NamedTuple):
+    """Where a copy's link is filled in, and how it is written there."""
+
+    before: bytes = b""
+    after: bytes = b""
+    escapes: bool = False
+    quotes: bool = False
+    is_mail: bool = False
+
+    def fill(self, url: str, mailto: str) -> bytes:
+        """Return the octets of one copy; without a mail address the page stands in for it."""
+        link = (mailto or url) if self.is_mail else url
+        if self.quotes:
+            link = quote(link, safe="")
+        return self.before + (html.escape(link) if self.escapes else link).encode("ascii") + self.after
+
+
+class Found(NamedTuple):
+    """A placeholder at `start:end` of a text, and what to put in its place; `hole` is None for one that is refused.
+
+    In HTML it is clickable where it is a link's target, or becomes a link.
+    """
+
+    start: int
+    end: int
+    hole: Hole | None
+    is_clickable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """One row of the data: whose it is, how it is shown, what it stands for."""
+
+    system: str
+    shown: str
+    kind: str
+    words: str
+    pattern: str
+    is_verified: bool
+
+
+def find(content: bytes, *, is_html: bool) -> list[Found]:
+    """Return the placeholders of a decoded text, in their order."""
+    if not any(hint in content for hint in _HINTS):
+        return []
+    lowered, data = content.lower(), _data()
+    matches = [*_by_stem(content, lowered, data.by_stem)]
+    if b"data-msys-unsubscribe" in lowered:
+        matches += data.by_search.finditer(content)
+    found = [_found(content, match, data, is_html) for match in matches]
+    return _apart(sorted(found))
+
+
+def _by_stem(content: bytes, lowered: bytes, pattern: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
+    end = 0
+    for stem in sorted(_places(lowered)):
+        for opening in _OPENING.finditer(content, max(end, stem - _LONGEST_OPENING), stem + 1):
+            match = pattern.match(content, opening.start())
+            if match:
+                yield match
+                end = match.end()
+                break
+
+
+def _places(lowered: bytes) -> Iterator[int]:
+    for stem in _STEMS:
+        at = lowered.find(stem)
+        while at >= 0:
+            yield at
+            at = lowered.find(stem, at + 1)
+
+
+def _apart(found: list[Found]) -> list[Found]:
+    """Leave out what lies in one that begins before it."""
+    apart = list[Found]()
+    for one in found:
+        if not apart or one.start >= apart[-1].end:
+            apart.append(one)
+    return apart
+
+
+def every() -> tuple[Placeholder, ...]:
+    """Return all that are known."""
+    return tuple(_data().known.values())
+
+
+def _group(match: re.Match[bytes]) -> str:
+    return next(name for name, text in match.groupdict().items() if text is not None and name.startswith("p"))
+
+
+def _found(content: bytes, match: re.Match[bytes], data: _Data, is_html: bool) -> Found:
+    name = _group(match)
+    what, groups = data.known[name], match.groupdict()
+    before = groups.get(f"before{name[1:]}") or b""
+    start = match.start() + len(before) - len(_prefix_before(content, match.start()))
+    if what.kind == "refused":
+        return Found(start, match.end(), None)
+    is_target = is_html and (bool(before) or _is_within_tag(content, start))
+    if what.kind == "link" and is_html and not is_target:
+        words = groups.get(f"words{name[1:]}") or what.words.encode("ascii")
+        return Found(start, match.end(), Hole(b'<a href="', b'">' + words + b"</a>", escapes=True), is_clickable=True)
+    hole = Hole(escapes=is_html, quotes=_is_parameter(content, start), is_mail=what.kind == "mail")
+    return Found(start, match.end(), hole, is_clickable=is_target)
+
+
+def _prefix_before(content: bytes, at: int) -> bytes:
+    """Return the `http://` that an editor has put before a placeholder which it took for an address."""
+    prefix = _EDITORS_PREFIX.search(content, max(0, at - 16), at)
+    return prefix[0] if prefix else b""
+
+
+def _is_within_tag(content: bytes, at: int) -> bool:
+    before = content[max(0, at - _LOOK_BACK) : at]
+    return before.rfind(b"<") > before.rfind(b">")
+
+
+def _is_parameter(content: bytes, at: int) -> bool:
+    """True where the link is a value in another URL's query, so that it has to be percent-encoded."""
+    return _QUERY.search(content[max(0, at - _LOOK_BACK) : at]) is not None
+
+
+_QUERY = re.compile(rb"\?[^\s\"'<>]*=\Z")
+
+
+class _Data(NamedTuple):
+    """The rows by the group that each has in a pattern: those that have a stem, and those that are searched for."""
+
+    known: Mapping[str, Placeholder]
+    by_stem: re.Pattern[bytes]
+    by_search: re.Pattern[bytes]
+
+
+@lru_cache(maxsize=1)
+def _data() -> _Data:
+    """Read the data; the longest come first, since some are the beginnings of others."""
+    raw = tomllib.loads(resources.files(__package__).joinpath("placeholders.toml").read_text("utf-8"))
+    rows = sorted(map(_read, raw["placeholder"]), key=lambda one: -len(one.shown))
+    known = {f"p{number}": one for number, one in enumerate(rows)}
+    searched = {name: one for name, one in known.items() if "msys" in one.shown}
+    with_stem = {name: one for name, one in known.items() if name not in searched}
+    return _Data(known, _one_of(with_stem), _one_of(searched))
+
+
+def _one_of(rows: Mapping[str, Placeholder]) -> re.Pattern[bytes]:
+    whole = "|".join(f"(?P<{name}>{_numbered(one.pattern, name[1:])})" for name, one in rows.items())
+    return re.compile(whole.encode("ascii"), re.IGNORECASE)
+
+
+def _numbered(pattern: str, number: str) -> str:
+    """A name may stand once in a pattern, so each row's groups get its number."""
+    return re.sub(r"\(\?P<(before|words)>", rf"(?P<\g<1>{number}>", pattern)
+
+
+def _read(row: Mapping[str, Any]) -> Placeholder:
+    shown = row.get("shown", row.get("text", ""))
+    pattern = row.get("pattern") or _spelled(row["text"]) + _NOT_MARKDOWN
+    return Placeholder(
+        row["system"], shown, row["kind"], row.get("words", ""), pattern, is_verified=row.get("verified", True)
+    )
+
+
+_EDITORS_PREFIX: Final = re.compile(rb"https?(?:://|%3A%2F%2F)\Z", re.IGNORECASE)
+_NOT_MARKDOWN: Final = r"(?!\()"
+"""`[unsubscribe](https://…)` is how some programs write a link as text."""
+
+_GAP: Final = r"(?:\s|&nbsp;|&#160;|%20|\+)*"
+_FILLED_IN: Final = {"<words>": r"(?P<words>[^<>{}\"'%|]{0,200})", "<url>": r"[^\s\"'<>|]{0,2000}"}
+
+
+def _spelled(text: str) -> str:
+    """Return a pattern for a placeholder in any spelling that editors and encoders give it."""
+    return "".join(_piece(one) for one in re.split(r"(<words>|<url>| )", text) if one)
+
+
+def _piece(piece: str) -> str:
+    if piece == " ":
+        return _GAP
+    return _FILLED_IN.get(piece) or "".join(_character(one) for one in piece)
+
+
+def _character(one: str) -> str:
+    if one.isalnum() or one in "_-":
+        return one
+    entities = {"<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#(?:39|x27);"}
+    spellings = [re.escape(one), f"%{ord(one):02X}", f"&#{ord(one)};", *([entities[one]] if one in entities else [])]
+    return f"(?:{'|'.join(spellings)})"

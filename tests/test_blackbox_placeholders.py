@@ -1,0 +1,210 @@
+"""Other systems' unsubscribe placeholders, judged by what arrives: filled wherever an editor or an encoder puts them.
+
+The messages are written here, octet for octet, and read by Python's own parser; what is wanted is the list of
+placeholders that the program documents, each in every spelling.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import quopri
+import re
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterator
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+import pytest
+
+from tests.gateway_under_test import Gateway, token_of
+from tests.sink import Sink
+
+Someone = Callable[[], str]
+DATA = Path(__file__).resolve().parent.parent / "gateway" / "placeholders" / "placeholders.toml"
+ROWS: list[dict[str, Any]] = tomllib.loads(DATA.read_text("utf-8"))["placeholder"]
+BASE = "https://mail.example.com/u/"
+ADDRESS = "1 Main Street, Springfield IL 62701, USA"
+COMPLETE = f"Example Software, Inc., {ADDRESS}. Write to privacy@example.com."
+
+
+def shown(row: dict[str, Any]) -> str:
+    """Return a placeholder as an author writes it."""
+    text: str = row.get("shown") or row["text"]
+    return text.replace("<words>", "no more").replace("<url>", "https://example.com/bye")
+
+
+FILLED = [row for row in ROWS if row["kind"] != "refused"]
+REFUSED = [row for row in ROWS if row["kind"] == "refused"]
+NAMES = [f"{row['system']} {shown(row)}" for row in FILLED]
+
+
+def written(text: str, page: str, encoding: str = "7bit") -> bytes:
+    """Return a newsletter of two alternatives in one transfer encoding."""
+
+    def encoded(part: str) -> bytes:
+        octets = textwrap.dedent(part).replace("\n", "\r\n").encode()
+        match encoding:
+            case "base64":
+                return base64.encodebytes(octets).replace(b"\n", b"\r\n")
+            case "quoted-printable":
+                return quopri.encodestring(octets.replace(b"\r\n", b"\n")).replace(b"\n", b"\r\n")
+            case "split":
+                lines = octets.replace(b"=", b"=3D").split(b"\r\n")
+                return b"\r\n".join(b"=\r\n".join(re.findall(rb"=3D|.", line)) for line in lines)
+        return octets
+
+    declared = "quoted-printable" if encoding == "split" else encoding
+    head = f"""\
+        From: Example Letters <letters@news.example.com>
+        To: reader@example.org
+        Subject: News
+        Date: Sun, 22 Nov 2026 10:00:00 +0000
+        MIME-Version: 1.0
+        Content-Type: multipart/alternative; boundary="cut"
+
+        --cut
+        Content-Type: text/plain; charset=utf-8
+        Content-Transfer-Encoding: {declared}
+
+        """
+    middle = f"""\
+
+        --cut
+        Content-Type: text/html; charset=utf-8
+        Content-Transfer-Encoding: {declared}
+
+        """
+    pieces = [textwrap.dedent(one).replace("\n", "\r\n").encode() for one in (head, middle)]
+    return pieces[0] + encoded(text) + pieces[1] + encoded(page) + b"\r\n--cut--\r\n"
+
+
+@pytest.fixture(scope="module")
+def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = Gateway(tmp_path_factory.mktemp("placeholders") / "house", shared_sink.url).prepare()
+    running.opt_in("reader@example.org")
+    yield running.start()
+    running.close()
+
+
+def texts(octets: bytes) -> tuple[str, str]:
+    """Return the plain text and the page of a copy that arrived."""
+    read = cast(EmailMessage, message_from_bytes(octets, policy=policy.SMTP))
+    plain, page = read.get_body(("plain",)), read.get_body(("html",))
+    assert plain is not None and page is not None
+    return plain.get_content(), page.get_content()
+
+
+def arrived(house: Gateway, sink: Sink, message: bytes) -> tuple[str, str, str]:
+    """Relay a newsletter; return the link of the copy's header, and its two texts."""
+    before = len(sink.messages)
+    replies = house.submit(message, ["reader@example.org"])
+    assert replies[""][0] == 250, replies
+    copy = sink.wait_for(before + 1)[-1].content
+    return BASE + token_of(copy), *texts(copy)
+
+
+def body(placeholder: str) -> tuple[str, str]:
+    return (
+        f"Hello.\nTo leave: {placeholder} any time.\n{COMPLETE}\n",
+        f'<html><body><p>Hello.</p><a href="{_escaped(placeholder)}">leave</a><p>{COMPLETE}</p></body></html>',
+    )
+
+
+def _escaped(placeholder: str) -> str:
+    return placeholder if "&#" in placeholder else html.escape(placeholder)
+
+
+@pytest.mark.req("BODY-02")
+@pytest.mark.parametrize("row", FILLED, ids=NAMES)
+def test_every_placeholder_is_filled_in_text_and_page_and_no_footer_is_added(
+    house: Gateway, sink: Sink, row: dict[str, Any]
+) -> None:
+    placeholder = shown(row)
+    page = f"<html><body><p>Hello.</p><p>{placeholder}</p><p>{COMPLETE}</p></body></html>"
+    if row["kind"] != "link" and "href" not in placeholder and "<" not in placeholder:
+        page = page.replace(placeholder, f'<a href="{placeholder}">leave</a>')
+    if placeholder.startswith("<a "):
+        page = page.replace(placeholder, f"{placeholder}>leave</a>")
+    text = f"Hello.\nTo leave: {placeholder} any time.\n{COMPLETE}\n"
+    link, plain, filled = arrived(house, sink, written(text, page))
+    if row["kind"] == "mail":
+        assert "To leave: u-" in plain and "@bounce.example.com any time." in plain
+        return
+    if not placeholder.startswith("<a "):
+        assert f"To leave: {link} any time." in plain
+        assert plain.count(link) == 1 and plain.count(ADDRESS) == 1
+    assert link in filled and filled.count(ADDRESS) == 1
+    assert placeholder not in filled
+    if placeholder.startswith("<% asm"):  # which is shown as text
+        return
+    assert re.search(rf'<a [^>]*href="{re.escape(link)}"', filled) or link in filled
+
+
+@pytest.mark.req("BODY-02", "BODY-03")
+@pytest.mark.parametrize("encoding", ["7bit", "8bit", "quoted-printable", "split", "base64"])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        pytest.param(lambda one: one, id="raw"),
+        pytest.param(lambda one: f"http://{one}", id="editor's http://"),
+        pytest.param(lambda one: quote(one, safe=""), id="URL-encoded"),
+        pytest.param(lambda one: "http://" + quote(one, safe=""), id="both"),
+        pytest.param(lambda one: one.replace("{", "&#123;").replace("}", "&#125;"), id="entities"),
+    ],
+)
+@pytest.mark.parametrize("placeholder", ["{{unsubscribe_url}}", "<%asm_group_unsubscribe_raw_url%>", "*|UNSUB|*"])
+def test_a_placeholder_is_found_however_it_is_spelled_and_encoded(
+    house: Gateway, sink: Sink, placeholder: str, spelled: Callable[[str], str], encoding: str
+) -> None:
+    text, page = body(spelled(placeholder))
+    link, plain, filled = arrived(house, sink, written(text, page, encoding))
+    assert plain.replace("\r\n", "\n") == text.replace(spelled(placeholder), link)
+    assert f'<a href="{link}">leave</a>' in filled
+    assert filled.count(link) == 1 and "Unsubscribe" not in filled, "the author's own link is the only one"
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: str(row["text"]))
+def test_what_cannot_be_filled_is_refused_and_named(house: Gateway, row: dict[str, Any]) -> None:
+    code, reply = house.submit(written(*body(row["text"])), ["reader@example.org"])[""]
+    assert code == 554 and reply.startswith("5.6.0 content: ") and row["text"].strip("{} ") in reply
+
+
+def test_a_link_in_anothers_query_is_percent_encoded(house: Gateway, sink: Sink) -> None:
+    page = f'<body><a href="https://t.example.com/?u={{{{unsubscribe_url}}}}&amp;x=1">leave</a><p>{COMPLETE}</p></body>'
+    link, _, filled = arrived(house, sink, written(f"{{{{unsubscribe_url}}}}\n{COMPLETE}\n", page))
+    assert f'href="https://t.example.com/?u={quote(link, safe="")}&amp;x=1"' in filled
+
+
+@pytest.mark.req("BODY-01")
+def test_the_footer_says_what_is_lacking_and_nothing_twice(house: Gateway, sink: Sink) -> None:
+    link, plain, page = arrived(
+        house, sink, written("Read on: {{unsubscribe_url}}\n", '<body><a href="{{unsubscribe_url}}">out</a></body>')
+    )
+    for text in (plain, page):
+        assert text.count(link) == 1
+        assert "Example Software, Inc." in text and ADDRESS in text and "privacy@example.com" in text
+    _, plain, page = arrived(house, sink, written(f"{COMPLETE}\n", f"<body><p>{COMPLETE}</p></body>"))
+    for text in (plain, page):
+        assert text.count("Example Software") == text.count("Main Street") == text.count("privacy@") == 1
+        assert text.count(BASE) == 1, "the link was lacking"
+    spread = COMPLETE.replace(", ", ",<br>\n<b></b>").replace("Software", "&#83;oftware")
+    _, _, page = arrived(house, sink, written("Hello\n", f"<body><p>{spread}</p></body>"))
+    assert page.count("Main Street") == 1, "line breaks, tags and entities hide nothing"
+
+
+@pytest.mark.req("BODY-01")
+def test_a_placeholder_that_nobody_sees_is_no_way_out(house: Gateway, sink: Sink) -> None:
+    hidden = f"<body><!-- {{{{unsubscribe_url}}}} --><p>{COMPLETE}</p></body>"
+    link, _, page = arrived(house, sink, written("Hello\n", hidden))
+    assert "{{" not in page and page.count(f'<a href="{link}"') == 1
+
+
+def test_what_only_looks_like_a_placeholder_stays(house: Gateway, sink: Sink) -> None:
+    text = f"[Unsubscribe](https://example.com/out) {{{{ name }}}} 100% [x] {{subscribe}} %recipient%\n{COMPLETE}\n"
+    _, plain, _ = arrived(house, sink, written(text, f"<body>{text}</body>"))
+    assert plain.replace("\r\n", "\n").startswith(text)
