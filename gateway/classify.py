@@ -9,7 +9,7 @@ promotional.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from gateway.address import Address
 from gateway.dialects import ESSENTIAL, NOTHING_ASKED, PROMOTIONAL, Asked, Claim, Meaning, printable
 from gateway.errors import Malformed
 from gateway.headers import HeaderBlock, mailboxes
-from gateway.model import MessageClass, Purpose, Reason, Stream, Topic
+from gateway.model import MessageClass, PolicyNotice, Purpose, Reason, Stream, Topic
 
 STRICTEST_FIRST = (
     MessageClass.PROMOTIONAL,
@@ -44,6 +44,10 @@ class Choice:
     def topic(self) -> Topic | None:
         """The one topic of the message; None where it has none, or left it open."""
         return self.purposes[0].topic if len(self.purposes) == 1 else None
+
+    def about(self, notice: PolicyNotice) -> Choice:
+        """Return the same choice of a message that turned out to be this notice."""
+        return replace(self, purposes=tuple(replace(one, notice=notice) for one in self.purposes))
 
 
 @dataclass(frozen=True, slots=True)

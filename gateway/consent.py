@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.address import Address
-from gateway.model import Reason, Scope
+from gateway.model import Outcome, Reason, Scope
 
 
 class EventType(StrEnum):
@@ -32,6 +32,8 @@ class EventType(StrEnum):
     HARD_BOUNCE = "HARD_BOUNCE"
     RRVS_REJECT = "RRVS_REJECT"
     ADDRESS_CHANGED = "ADDRESS_CHANGED"
+    POLICY_NOTICE = "POLICY_NOTICE"
+    POLICY_NOTICE_ENDED = "POLICY_NOTICE_ENDED"
     ERASURE = "ERASURE"
     MINOR_FLAG = "MINOR_FLAG"
     RECONSENT = "RECONSENT"
@@ -158,6 +160,14 @@ class Suppression:
                 return True
 
 
+class Notified(NamedTuple):
+    """A policy version of which a person has a notice, or one is on its way: in which message, by which event."""
+
+    version: str
+    message: str
+    event: int
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A country that a person may be in, and how we know: one for each source."""
@@ -172,7 +182,8 @@ class Standing:
 
     `permissions` stand with the strongest basis first; `products` are those that the person owns; `reconsents` are the
     policy versions that the person has agreed to again; while `is_held` nothing of the person is erased (POL-32);
-    `links` are the ids, in hexadecimal, of the person's other addresses, where objections follow (CON-16).
+    `links` are the ids, in hexadecimal, of the person's other addresses, where objections follow (CON-16), and
+    `moved_to` that of a newer one, "" for the newest; `notices` are those about the privacy policy (POL-10).
     """
 
     permissions: tuple[Permission, ...] = ()
@@ -182,6 +193,8 @@ class Standing:
     reconsents: tuple[str, ...] = ()
     is_held: bool = False
     links: tuple[str, ...] = ()
+    moved_to: str = ""
+    notices: tuple[Notified, ...] = ()
 
     def suppression(self, topic: str, *, partner: bool) -> Suppression | None:
         """Return the first suppression that stops promotional mail on the topic."""
@@ -202,7 +215,13 @@ class Standing:
         return step(self, event) if step else self
 
     def told_before(self, event: NewEvent | Event) -> int | None:
-        """Return the event that says already what this one would: the same "no" is recorded once (UNS-24)."""
+        """Return the event that says already what this one would: the same "no" is recorded once (UNS-24).
+
+        So is the notice of a policy version, whatever message it would come in (POL-10).
+        """
+        if event.type is EventType.POLICY_NOTICE:
+            version = event.facts["policy_version"]
+            return next((one.event for one in self.notices if one.version == version), None)
         if event.type not in _SUPPRESSING:
             return None
         said = [one for one in self.suppressions if _says(one, event) and not one.released]
@@ -219,6 +238,8 @@ class Standing:
             "reconsents": list(self.reconsents),
             "held": self.is_held,
             "links": list(self.links),
+            "moved_to": self.moved_to,
+            "notices": list(self.notices),
         }
         return {
             "permissions": [
@@ -252,6 +273,8 @@ class Standing:
             reconsents=tuple(raw.get("reconsents", ())),
             is_held=raw.get("held", False),
             links=tuple(raw.get("links", ())),
+            moved_to=raw.get("moved_to", ""),
+            notices=tuple(Notified(*one) for one in raw.get("notices", ())),
         )
 
 
@@ -436,7 +459,23 @@ def _reconsent(standing: Standing, event: Event) -> Standing:
 
 
 def _link(standing: Standing, event: Event) -> Standing:
-    return replace(standing, links=tuple(sorted({*standing.links, event.facts["other"]})))
+    other = event.facts["other"]
+    is_newer = event.facts.get("is_newer", False)
+    moved_to = other if is_newer else "" if standing.moved_to == other else standing.moved_to
+    return replace(standing, links=tuple(sorted({*standing.links, other})), moved_to=moved_to)
+
+
+def _notify(standing: Standing, event: Event) -> Standing:
+    new = Notified(event.facts["policy_version"], event.facts["message"], event.seq)
+    return replace(standing, notices=(*standing.notices, new))
+
+
+def _end_notice(standing: Standing, event: Event) -> Standing:
+    """Whoever the notice could not be relayed to may be sent it once more."""
+    if event.facts["outcome"] == Outcome.RELAYED:
+        return standing
+    ended = (event.facts["policy_version"], event.facts["message"])
+    return replace(standing, notices=tuple(one for one in standing.notices if (one.version, one.message) != ended))
 
 
 def _hold(standing: Standing, event: Event) -> Standing:
@@ -461,6 +500,8 @@ _STEPS = {
     EventType.PRODUCT_ENDED: _disown,
     EventType.RECONSENT: _reconsent,
     EventType.ADDRESS_CHANGED: _link,
+    EventType.POLICY_NOTICE: _notify,
+    EventType.POLICY_NOTICE_ENDED: _end_notice,
     EventType.HOLD_PLACED: _hold,
     EventType.HOLD_RELEASED: _hold,
 }

@@ -21,7 +21,7 @@ from gateway.ids import spool_text
 from gateway.model import Alphabet, Company, Copy, MessageClass, Recipient, Reply, Segment, SpooledMessage, Topic
 from gateway.sign import STEP, Signer, body_hash, body_hash_in_steps, signer_for
 from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, prepare, received
-from gateway.tokens import ALL_MARKETING, Unsubscribe, UnsubscribeTokens
+from gateway.tokens import ALL_MARKETING, Reconsent, Unsubscribe, UnsubscribeTokens
 
 CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")
 """What promotion is answered, at the door and on the way, where we hold no key for its author's domain (UNS-35)."""
@@ -45,6 +45,10 @@ class Links:
         what = Unsubscribe(self.topic_number(topic) if topic else ALL_MARKETING, address_id)
         mailto = f"{self.tokens.for_local_part(what)}@{self.feedback_domain}" if self.feedback_domain else ""
         return Link(f"{self.public_url}/u/{self.tokens.for_url(what)}", mailto)
+
+    def to_consent_anew(self, version: str, address_id: bytes) -> str:
+        """Return where one recipient consents anew, under a version of the privacy policy."""
+        return f"{self.public_url}/a/{self.tokens.reconsents.for_url(Reconsent(version, address_id))}"
 
 
 @dataclass(slots=True)
@@ -114,6 +118,7 @@ class CopyMaker:
             alphabet=alphabet,
             is_utf8=_SMTPUTF8 in message.options,
             dialects=self._dialects,
+            asks=message.notice is not None and message.notice.asks,
         )
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
@@ -144,9 +149,16 @@ class CopyMaker:
             hashed = body_hash(stamped.body)
         return self._finished(draft, stamped, (recipient,), hashed, now)
 
-    async def shared_copy(self, draft: MessageDraft, recipients: tuple[Recipient, ...], now: datetime) -> Copy:
-        """Make the copy that all recipients of an essential message share."""
-        stamped = draft.stamp.shared_copy(f"<{spool_text(draft.message.id)}@{self._hostname}>")
+    async def shared_copy(
+        self, draft: MessageDraft, recipients: tuple[Recipient, ...], now: datetime, reader: bytes | None = None
+    ) -> Copy:
+        """Make the copy that all recipients of an essential message share.
+
+        `reader` is the one recipient of a policy notice that asks for consent anew.
+        """
+        notice = draft.message.notice
+        url = self._links.to_consent_anew(notice.version, reader) if notice and notice.asks and reader else ""
+        stamped = draft.stamp.shared_copy(f"<{spool_text(draft.message.id)}@{self._hostname}>", url)
         if draft.shared_hash is None:
             draft.shared_hash = await _hash_of_large(stamped.body) if draft.is_large else body_hash(stamped.body)
         return self._finished(draft, stamped, recipients, draft.shared_hash, now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -32,6 +32,7 @@ from gateway.model import (
     Outcome,
     Priority,
     Purpose,
+    Reason,
     Reply,
     RetrySchedule,
     SpooledMessage,
@@ -41,7 +42,8 @@ from gateway.model import (
     Verdict,
     priority_of,
 )
-from gateway.policy import LACKS_CONSENT, needs_facts, strictest
+from gateway.noticing import NoticeRecords, Reader
+from gateway.policy import LACKS_CONSENT, needs_facts, refusal, strictest
 from gateway.report import is_told
 from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain
 from gateway.stamp import Unstampable
@@ -84,6 +86,7 @@ class Delivery:
         self._ids = ids
         self._metrics = metrics
         self._now = now
+        self._notices = NoticeRecords(store.people, now)
         self._schedules = {
             name: lanes[stream.smarthost].schedule.ending(stream.give_up_after)
             for name, stream in streams.items()
@@ -214,7 +217,7 @@ class Delivery:
             await self._put_back([parcel], _UNDECIDED_PAUSE)
         except Exception:
             log.exception("an attempt failed unforeseen; the copies wait for the next claim")
-            await self._settle_when_possible(self._deferrals(parcel, lane, _INTERNAL))
+            await self._settle_when_possible(parcel, self._deferrals(parcel, lane, _INTERNAL))
         finally:
             lane.done(parcel)
 
@@ -229,10 +232,10 @@ class Delivery:
         except RelayUnavailable as error:
             self._metrics.smarthost_unavailable()
             unavailable = Reply(451, "4.4.1", str(error) or "no smarthost answers")
-            await self._settle_when_possible(self._deferrals(parcel, lane, unavailable))
+            await self._settle_when_possible(parcel, self._deferrals(parcel, lane, unavailable))
             await lane.rest()
         else:
-            await (self._put_back([parcel], 0.0) if is_held else self._settle_when_possible(settlements))
+            await (self._put_back([parcel], 0.0) if is_held else self._settle_when_possible(parcel, settlements))
 
     def _seconds_to_wait(self, parcel: Parcel, lane: Lane) -> float:
         """Return how long promotion leaves its destination alone; essential mail is always tried when it is due."""
@@ -246,11 +249,13 @@ class Delivery:
         if schedule.due(1, parcel.message.received_at, self._now()):
             await self._put_back([parcel], seconds)
         else:
-            await self._settle_when_possible(self._deferrals(parcel, lane, _SLOWED_DOWN))
+            await self._settle_when_possible(parcel, self._deferrals(parcel, lane, _SLOWED_DOWN))
 
     async def _attempt(self, parcel: Parcel, lane: Lane, connection: Connection) -> list[Settlement]:
         """Decide again, make the copy and relay it; return how it ended for each addressee."""
         rulings = await self._rule(parcel)
+        if parcel.message.notice:
+            rulings = await self._begun(parcel.message, rulings)
         going = [ruling for ruling in rulings if ruling.verdict.may_send]
         ended = [self._suppressed(parcel, ruling) for ruling in rulings if not ruling.verdict.may_send]
         if not going:
@@ -276,6 +281,13 @@ class Delivery:
             Ruling(addressee, known, self._verdict(parcel.message, purposes, addressee, known))
             for addressee, known in zip(parcel.addressees, facts, strict=True)
         ]
+
+    async def _begun(self, message: SpooledMessage, rulings: Sequence[Ruling]) -> list[Ruling]:
+        """Let a policy notice go only to whom no other message takes it meanwhile."""
+        going = [one for one in rulings if one.verdict.may_send]
+        begun = await self._notices.begin(message, [one.addressee.recipient.address for one in going])
+        readers = dict(zip((one.addressee.n for one in going), begun, strict=True))
+        return [_with_reader(one, readers[one.addressee.n]) if one.verdict.may_send else one for one in rulings]
 
     def _verdict(
         self, message: SpooledMessage, purposes: Sequence[Purpose], addressee: SpooledRecipient, known: Facts
@@ -305,7 +317,8 @@ class Delivery:
     def _purposes(self, message: SpooledMessage) -> Sequence[Purpose]:
         """Return what the message was taken for at the door; a topic that has gone since allows nobody."""
         if message.message_class is not MessageClass.PROMOTIONAL:
-            return [Purpose(message.message_class, product=message.product)]
+            notice = message.notice and message.notice._replace(message=spool_text(message.id))
+            return [Purpose(message.message_class, product=message.product, notice=notice)]
         stream = self._streams.get(message.stream)
         topics = [self._topics.get(slug) for slug in message.topics]
         return [stream.promotes(topic) if stream else Purpose(message.message_class, topic) for topic in topics]
@@ -322,7 +335,8 @@ class Delivery:
         if isinstance(draft, Unstampable):
             return draft.reply
         if parcel.message.message_class is not MessageClass.PROMOTIONAL:
-            return await self._copies.shared_copy(draft, tuple(one.addressee.recipient for one in going), self._now())
+            recipients = tuple([one.addressee.recipient for one in going])
+            return await self._copies.shared_copy(draft, recipients, self._now(), going[0].facts.address_id)
         if draft.signer is None:
             return CANNOT_SIGN
         (ruling,) = going
@@ -397,8 +411,10 @@ class Delivery:
         )
         return Settlement(message.id, addressee.n, outcome, str(reply), line, due, is_told)
 
-    async def _settle_when_possible(self, settlements: Sequence[Settlement]) -> None:
+    async def _settle_when_possible(self, parcel: Parcel, settlements: Sequence[Settlement]) -> None:
         """Write down how it ended, however long the store takes to come back: what was relayed is not relayed again."""
+        if parcel.message.notice:
+            await self._notices.end(parcel.message, settlements)
         await _insist(lambda: self._store.spool.settle(settlements))
 
 
@@ -409,6 +425,13 @@ class Ruling:
     addressee: SpooledRecipient
     facts: Facts
     verdict: Verdict
+
+
+def _with_reader(ruling: Ruling, reader: Reader) -> Ruling:
+    """Return the ruling about who gets a policy notice, whom its link can name now, or has it already."""
+    if not reader.is_first:
+        return replace(ruling, verdict=refusal(Reason.REPEATED))
+    return replace(ruling, facts=replace(ruling.facts, address_id=reader.address_id)) if reader.address_id else ruling
 
 
 DEFERRED = Verdict(Action.DEFER)

@@ -73,6 +73,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     MINOR = "minor"
     NOT_CUSTOMER = "not-customer"
+    MOVED = "moved"
+    REPEATED = "repeated"
     CLASS_MISMATCH = "class-mismatch"
     UNKNOWN_TOPIC = "unknown-topic"
     CONTENT = "content"
@@ -205,6 +207,17 @@ class Topic:
     also_called: tuple[str, ...] = ()
 
 
+class PolicyNotice(NamedTuple):
+    """What a notice of a new policy is about: the version, and whether it asks for consent anew.
+
+    `message` is the spooled message that carries it, "" at the door.
+    """
+
+    version: str
+    asks: bool = False
+    message: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Purpose:
     """Why a message is sent: its class; for promotion its topic and whose it is ("" is the company); its product.
@@ -217,6 +230,7 @@ class Purpose:
     product: str = ""
     controller: str = ""
     shadow_until: date | None = None
+    notice: PolicyNotice | None = None
 
     def is_in_shadow(self, now: datetime) -> bool:
         return self.shadow_until is not None and now.date() <= self.shadow_until
@@ -476,6 +490,7 @@ class SpooledMessage:
     message: bytes = field(repr=False)
     campaign: str = ""
     product: str = ""
+    notice: PolicyNotice | None = None
 
     @property
     def topic(self) -> str:

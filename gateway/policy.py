@@ -26,6 +26,8 @@ _SENTENCES = {
     Reason.ERASED: "the recipient has been erased at their own request",
     Reason.MINOR: "the recipient is a minor",
     Reason.NOT_CUSTOMER: "the recipient is not known to own this product",
+    Reason.MOVED: "the recipient has given us a newer address",
+    Reason.REPEATED: "the recipient has had the notice of this policy version",
     Reason.UNKNOWN_TOPIC: "the message names no topic that its stream has",
 }
 _CONSENTS = (Basis.CONFIRMED, Basis.EXPRESS)
@@ -45,6 +47,8 @@ def decide(purpose: Purpose, standing: Standing, law: Law, now: datetime, is_tes
             return _product(purpose, standing)
         case MessageClass.CONFIRMATION:
             return _confirmation(standing, law)
+        case MessageClass.POLICY_NOTICE:
+            return _policy_notice(purpose, standing, law)
         case _:
             return SEND
 
@@ -79,7 +83,7 @@ def refused_by_all(
     return verdict
 
 
-RULES = "order/2"
+RULES = "order/3"
 """Names the order of the rules below; it changes whenever they do. A verdict names the country rules beside it."""
 
 
@@ -203,6 +207,19 @@ def _product(purpose: Purpose, standing: Standing) -> Verdict:
 def _confirmation(standing: Standing, law: Law) -> Verdict:
     objection = _no(standing, "", False, law)
     return _suppressed(objection) if objection else SEND
+
+
+def _policy_notice(purpose: Purpose, standing: Standing, law: Law) -> Verdict:
+    """A notice goes to a person's newest address, once; who has objected is told, but not asked (POL-10, POL-13)."""
+    if standing.moved_to:
+        return refusal(Reason.MOVED)
+    notice = purpose.notice
+    if notice is None:
+        return SEND
+    had = next((one for one in standing.notices if one.version == notice.version), None)
+    if had and had.message != notice.message:
+        return refusal(Reason.REPEATED, (had.event,))
+    return _confirmation(standing, law) if notice.asks else SEND
 
 
 def _suppressed(suppression: Suppression) -> Verdict:

@@ -98,6 +98,18 @@ def place(message: bytes, part: Part, company: Company) -> list[Placement]:
     return _within_base64(part, content, wanted) if part.encoding == "base64" else _in_place(part, wanted)
 
 
+def stand_in(message: bytes, part: Part, placeholder: bytes) -> list[Placement]:
+    """Say where a link goes in a shown part: wherever this placeholder stands, and nowhere else."""
+    body = message[part.start : part.end]
+    content = _decoded_base64(body) if part.encoding == "base64" else body
+    spelled = _spell_in_quoted_printable if part.encoding == "quoted-printable" else re.escape
+    wanted = [
+        _Insertion(*match.span(), (b"", b""), (Hole(escapes=is_html(part)),))
+        for match in re.finditer(spelled(placeholder), content or b"")
+    ]
+    return _within_base64(part, content or b"", wanted) if part.encoding == "base64" else _in_place(part, wanted)
+
+
 def _has_visible_link(part: Part, text: bytes, found: Sequence[Found]) -> bool:
     """True where the author's own place for the link can be seen: in HTML in a link, and outside of comments."""
     links = [one for one in found if one.hole and not one.hole.is_mail]

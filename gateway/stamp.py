@@ -25,6 +25,7 @@ from gateway.headers import Field, HeaderBlock, entries, make, split
 from gateway.mend import LINE_LIMIT, has_long_line, mend
 from gateway.mime import parse, shown
 from gateway.model import Alphabet, Company, Peer, Reply, Segment
+from gateway.reconsent import link_placements
 from gateway.slots import Placement, Slot, Unfillable, place
 
 CONTROL_PREFIX: Final = "assent-"
@@ -61,8 +62,8 @@ class Treatment:
 
     `recipients` are all of the submission's envelope; `trace` is its `received` field; `date` stands in for a
     missing Date; signatures by `own_domains` (lower-case A-labels) are removed; `promotion` is None for other classes.
-    The next hop takes an `alphabet`; `is_utf8` is True where the submitter declared SMTPUTF8. The headers that
-    `dialects` calls removed were for us.
+    The next hop takes an `alphabet`; `is_utf8` is True where the submitter declared SMTPUTF8, `asks` where a policy
+    notice has room for its one reader's link to consent anew. The headers that `dialects` calls removed were for us.
     """
 
     recipients: tuple[Address, ...]
@@ -73,6 +74,7 @@ class Treatment:
     alphabet: Alphabet = Alphabet.UTF8
     is_utf8: bool = False
     dialects: Dialects = SILENT
+    asks: bool = False
 
     @property
     def splits(self) -> bool:
@@ -151,14 +153,15 @@ class Draft:
         body = tuple([piece.fill(link.url, link.mailto) if isinstance(piece, Slot) else piece for piece in self._body])
         return Stamped((self._trace, *listed, *self._identity(message_id), *kept), body)
 
-    def shared_copy(self, message_id: str) -> Stamped:
+    def shared_copy(self, message_id: str, url: str = "") -> Stamped:
         """Make the copy that all recipients of a message of another class share; the id is used where it has none.
 
-        Raises `ValueError` for promotion, which never leaves without its recipient's own link.
+        `url` is the link that a policy notice has room for. Raises `ValueError` where it lacks one, and for promotion,
+        which never leaves without its recipient's own link.
         """
-        body = tuple([piece for piece in self._body if not isinstance(piece, Slot)])
-        if self._promoted or len(body) != len(self._body):
-            raise ValueError("a promotional copy needs its recipient's link")
+        if self._promoted or (not url and any(isinstance(piece, Slot) for piece in self._body)):
+            raise ValueError("the copy needs its recipient's link")
+        body = tuple([piece.fill(url, "") if isinstance(piece, Slot) else piece for piece in self._body])
         return Stamped((self._trace, *self._identity(message_id), *self._kept), body)
 
     def _identity(self, message_id: str) -> tuple[Field, ...]:
@@ -190,7 +193,7 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
 def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:
     promotion = treatment.promotion
     try:
-        placements = _placements(message, block, promotion.company) if promotion else []
+        placements = _placements(message, block, treatment)
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")
     if promotion and not any(one.slot.holes for one in placements):
@@ -241,7 +244,12 @@ def _ended(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     return (*fields[:-1], Field(fields[-1].name, fields[-1].raw + b"\r\n"))
 
 
-def _placements(message: bytes, block: HeaderBlock, company: Company) -> list[Placement]:
+def _placements(message: bytes, block: HeaderBlock, treatment: Treatment) -> list[Placement]:
+    if treatment.asks:
+        return link_placements(message, block)
+    if treatment.promotion is None:
+        return []
+    company = treatment.promotion.company
     return [one for part in shown(parse(message, block)) for one in place(message, part, company)]
 
 

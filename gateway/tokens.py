@@ -63,11 +63,12 @@ class UnsubscribeTokens:
 
     For URLs: 49 characters, 128-bit MAC. For local-parts, where case is lost and 64 octets are the limit
     (RFC 5321 §4.5.3.1.1): lower-case base32, 80-bit MAC, prefix `u-`, 49 characters. Every key of the ring
-    verifies, its newest signs.
+    verifies, its newest signs. `reconsents` are the tokens of another kind that the same ring signs.
     """
 
     def __init__(self, ring: KeyRing) -> None:
         self._newest = ring.newest
+        self.reconsents = ReconsentTokens(ring)
         self._url = {kid: _signer(key, b"assent.unsubscribe.url", 16) for kid, key in ring.keys.items()}
         self._mail = {kid: _signer(key, b"assent.unsubscribe.mail", 10) for kid, key in ring.keys.items()}
 
@@ -106,6 +107,44 @@ class UnsubscribeTokens:
         signer = self._mail[payload[0]]
         mac = signer.algorithm.get_signature(signer.derive_key(), payload)
         return MAIL_PREFIX + base64.b32encode(payload + mac).decode("ascii").rstrip("=").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconsent:
+    """What a link of a policy notice says: under which version somebody consents anew, and who (16 octets)."""
+
+    version: str
+    address_id: bytes
+
+
+class ReconsentTokens:
+    """Make and read the tokens of links to consent anew: base64 of key, person and version, and a 128-bit MAC."""
+
+    def __init__(self, ring: KeyRing) -> None:
+        self._newest = ring.newest
+        self._signers = {kid: _signer(key, b"assent.reconsent.url", 16) for kid, key in ring.keys.items()}
+
+    def for_url(self, what: Reconsent) -> str:
+        return self._sign(bytes([self._newest]) + what.address_id + what.version.encode("utf-8"))
+
+    def read_url(self, token: str) -> Reconsent:
+        """Return what a link's token says; raises `InvalidToken`."""
+        text = token.partition(".")[0]
+        if not token.isascii() or len(token) > _LONGEST_RECONSENT:
+            raise InvalidToken
+        payload = _decoded(base64.urlsafe_b64decode, text + "=" * (-len(text) % 4))
+        if len(payload) < _LEAST_RECONSENT or payload[0] not in self._signers:
+            raise InvalidToken
+        if not hmac.compare_digest(self._sign(payload), token):
+            raise InvalidToken
+        return Reconsent(payload[_LEAST_RECONSENT - 1 :].decode("utf-8"), payload[1 : _LEAST_RECONSENT - 1])
+
+    def _sign(self, payload: bytes) -> str:
+        return self._signers[payload[0]].sign(base64.urlsafe_b64encode(payload).rstrip(b"=")).decode("ascii")
+
+
+_LEAST_RECONSENT = 1 + 16 + 1
+_LONGEST_RECONSENT = 512
 
 
 def _signer(key: bytes, salt: bytes, octets: int) -> Signer:

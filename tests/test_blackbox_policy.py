@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import base64
+import email
+import email.policy
+import json
+import quopri
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice, newsletter, transact
-from tests.sink import Sink
+from tests.sink import Received, Sink
 
 Someone = Callable[[], str]
 
@@ -96,3 +105,212 @@ def test_a_version_that_asks_anew_ends_older_consent_in_its_countries_from_its_h
     house.run("consent", "record", later, "--topic", TOPIC, "--basis", "confirmed")
     assert [outcome(house, one) for one in (german, later, american)] == ["sent"] * 3
     assert house.run("policy", "agreed", "no such version", german, check=False).returncode == 1
+
+
+SENDER = "billing@example.com"
+ENCODINGS = ("8bit", "base64", "quoted-printable")
+
+
+def notice(
+    readers: Sequence[str], version: str, text: str = "Our privacy policy changes.", encoding: str = "8bit"
+) -> bytes:
+    """Return a notice in HTML about a version."""
+    body = {
+        "8bit": lambda raw: raw,
+        "base64": base64.encodebytes,
+        "quoted-printable": lambda raw: quopri.encodestring(raw).replace(b"{", b"=7B"),
+    }[encoding](f"<html><body><p>{text}</p></body></html>\n".encode())
+    header = (
+        f"From: {SENDER}\nTo: {', '.join(readers)}\nSubject: Our privacy policy\nAssent-Policy-Version: {version}\n"
+        f"Message-ID: <{time.monotonic_ns()}@shop.example.net>\nMIME-Version: 1.0\n"
+        f"Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: {encoding}\n\n"
+    )
+    return re.sub(rb"\r?\n", b"\r\n", header.encode() + body)
+
+
+def told(house: Gateway, message: bytes, readers: Sequence[str]) -> dict[str, str]:
+    """Submit a notice; return "sent" or the slug of the refusal, by reader, or for all of them under ""."""
+    replies = house.submit(message, readers, login="shop", sender=SENDER)
+    return {who: "sent" if code == 250 else text.split()[1].rstrip(":") for who, (code, text) in replies.items()}
+
+
+def received_by(sink: Sink, reader: str) -> list[Received]:
+    """Return what came for a reader, once anything has."""
+    return list(eventually(lambda: [one for one in sink.messages if reader in one.recipients]))
+
+
+def recorded(house: Gateway, version: str, count: int = 1) -> list[dict[str, str | None]]:
+    """Return the recipients of a version's record, once so many notices have ended."""
+
+    def ended() -> list[dict[str, str | None]] | None:
+        rows = json.loads(house.run("policy", "export", version).stdout)["recipients"]
+        return rows if len([one for one in rows if one["outcome"]]) >= count else None
+
+    return list(eventually(ended))
+
+
+@pytest.mark.req("POL-10")
+def test_a_notice_goes_to_the_newest_address_of_a_person_and_once(house: Gateway, sink: Sink, someone: Someone) -> None:
+    old, new = someone(), someone()
+    house.publish_policy("moved", effective="2025-07-01")
+    house.run("consent", "record", old, "--topic", TOPIC, "--basis", "express")
+    house.run("person", "link", old, new)
+    assert told(house, notice([old, new], "moved"), [old, new]) == {old: "moved", "": "sent"}
+    (received,) = received_by(sink, new)
+    assert old not in received.recipients
+    recorded(house, "moved")
+    assert told(house, notice([old, new], "moved"), [old, new]) == {old: "moved", "": "repeated"}
+    house.publish_policy("moved-2", effective="2025-07-02")
+    assert told(house, notice([new], "moved-2"), [new]) == {"": "sent"}, "the next version is another notice"
+
+
+@pytest.mark.req("POL-10")
+def test_who_comes_back_to_an_older_address_is_told_there(house: Gateway, sink: Sink, someone: Someone) -> None:
+    first, second = someone(), someone()
+    house.publish_policy("back", effective="2025-07-01")
+    house.run("person", "link", first, second)
+    house.run("person", "link", second, first)
+    assert told(house, notice([second, first], "back"), [second, first]) == {second: "moved", "": "sent"}
+    recorded(house, "back")
+    third = someone()
+    house.run("person", "link", first, third)
+    assert told(house, notice([third], "back"), [third]) == {"": "repeated"}, "the person has had it at the old address"
+
+
+@pytest.mark.req("POL-10")
+def test_notices_that_come_at_one_instant_reach_a_person_once(house: Gateway, sink: Sink, someone: Someone) -> None:
+    reader = someone()
+    house.publish_policy("crowded", effective="2025-07-01")
+    together = threading.Barrier(8)
+
+    def submit(_: int) -> dict[str, str]:
+        together.wait(30)
+        return told(house, notice([reader], "crowded"), [reader])
+
+    with ThreadPoolExecutor(8) as crowd:
+        answers = list(crowd.map(submit, range(8)))
+    assert {"": "sent"} in answers
+    eventually(lambda: house.json("status")["queued_recipients"] == 0)
+    assert len(received_by(sink, reader)) == 1, "the others end in a report to who submitted them"
+    assert [one["outcome"] for one in recorded(house, "crowded")] == ["relayed"]
+
+
+@pytest.mark.req("POL-10")
+def test_a_notice_that_could_not_be_relayed_may_be_sent_again(house: Gateway, sink: Sink, someone: Someone) -> None:
+    reader = someone()
+    house.publish_policy("fails", effective="2025-07-01")
+    sink.on("RCPT", "550 5.2.1 mailbox disabled")
+    assert told(house, notice([reader], "fails"), [reader]) == {"": "sent"}
+    assert recorded(house, "fails")[0]["outcome"] == "failed"
+    sink.normal()
+    assert told(house, notice([reader], "fails"), [reader]) == {"": "sent"}
+    assert [one["outcome"] for one in recorded(house, "fails", 2)] == ["failed", "relayed"]
+
+
+@pytest.mark.req("POL-21")
+def test_the_record_of_a_notice_has_its_text_its_readers_the_times_and_the_replies(
+    house: Gateway, sink: Sink, someone: Someone
+) -> None:
+    readers, forgotten = [someone(), someone()], someone()
+    house.publish_policy("recorded", effective="2025-07-01", text="We keep less.")
+    assert told(house, notice(readers, "recorded", "We keep <b>less</b>."), readers) == {"": "sent"}
+    assert told(house, notice([forgotten], "recorded", "Dear Ann, we keep less."), [forgotten]) == {"": "sent"}
+    rows = recorded(house, "recorded", 3)
+    house.run("person", "erase", forgotten)
+    record = json.loads(house.run("policy", "export", "recorded").stdout)
+    assert record["policy_text"] == "We keep less."
+    assert [one["address"] for one in record["recipients"]] == [*readers, None]
+    for row, kept in zip(rows, record["recipients"], strict=True):
+        assert (kept["outcome"], kept["reply"][:3]) == ("relayed", "250")
+        assert datetime.fromisoformat(str(row["ended_at"])) <= datetime.now(UTC)
+    texts = [record["notice_texts"][one["notice_text"]] for one in record["recipients"]]
+    assert texts == ["Our privacy policy\n\nWe keep less ."] * 2 + [None], (
+        "what only the forgotten one was sent is gone"
+    )
+    assert house.run("policy", "export", "no such version", check=False).returncode == 1
+    assert house.run("ledger", "verify").returncode == 0
+
+
+@pytest.mark.req("POL-13")
+def test_a_notice_with_marketing_in_it_is_refused(house: Gateway, someone: Someone) -> None:
+    house.publish_policy("plain", effective="2025-07-01")
+    policy = "We send special offers and discounts only to who has asked; 20% of our servers are in Austria."
+    for encoding in ENCODINGS:
+        reader = someone()
+        for words in ("Get 20% off today", "Buy&nbsp;now and save", "Jetzt kaufen", "Utilisez le code promo ÉTÉ"):
+            replies = house.submit(notice([reader], "plain", words, encoding), [reader], login="shop", sender=SENDER)
+            code, text = replies[""]
+            assert code == 550 and text.startswith("5.7.0 content: a policy notice holds no marketing")
+        assert told(house, notice([reader], "plain", policy, encoding), [reader]) == {"": "sent"}
+
+
+LINK = '<a href="{{assent_reconsent_url}}">Go on</a>'
+
+
+def link_in(content: bytes) -> str:
+    """Return the path of the one link that a notice's reader sees."""
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    (link,) = re.findall(r'href="https://mail\.example\.com(/a/[^"]+)"', message.get_content())
+    return str(link)
+
+
+@pytest.mark.req("POL-13")
+def test_the_link_of_a_notice_asks_and_a_press_of_its_button_consents_anew(
+    house: Gateway, sink: Sink, someone: Someone
+) -> None:
+    reader = someone()
+    house.run("consent", "record", reader, "--topic", TOPIC, "--basis", "confirmed", "--country", "IT")
+    begins = datetime.now(UTC) + timedelta(seconds=2)
+    house.publish_policy("italy", "--reconsent", "IT", effective=f"{begins:%Y-%m-%dT%H:%M:%S}")
+    assert told(house, notice([reader], "italy", LINK), [reader]) == {"": "sent"}
+    path = link_in(received_by(sink, reader)[0].content)
+    eventually(lambda: datetime.now(UTC) > begins)
+    page = house.get(path)
+    assert page.status == 200 and "italy" in page.text and reader not in page.text
+    assert house.http("HEAD", path).status == 200
+    assert outcome(house, reader) == "expired", "a look changes nothing"
+    done = house.post(path, b"agree=yes", **{"Content-Type": "application/x-www-form-urlencoded"})
+    assert done.status == 200 and "Set-Cookie" not in done.headers
+    assert outcome(house, reader) == "sent"
+    last = house.json("consent", "show", reader)[-1]
+    assert (last["type"], last["facts"]["policy_version"]) == ("RECONSENT", "italy")
+
+
+@pytest.mark.req("POL-13")
+def test_the_link_stands_in_whatever_encoding_the_notice_has_and_is_its_readers_own(
+    house: Gateway, sink: Sink, someone: Someone
+) -> None:
+    house.publish_policy("encoded", effective="2025-07-01")
+    paths = set()
+    for encoding in ENCODINGS:
+        reader = someone()
+        submitted = notice([reader], "encoded", f"It changes. {LINK}", encoding)
+        assert told(house, submitted, [reader]) == {"": "sent"}
+        (received,) = received_by(sink, reader)
+        assert b"It changes." in email.message_from_bytes(received.content).get_payload(decode=True)
+        paths.add(link_in(received.content))
+    assert len(paths) == 3
+    for path in paths:
+        assert house.get(path).status == 200
+        other = path[:-1] + ("A" if path[-1] != "A" else "B")
+        for wrong in (other, path.replace("/a/", "/u/"), path.partition(".")[0], "/a/nonsense", "/a/" + "x" * 600):
+            assert (house.get(wrong).status, house.post(wrong, b"").status) == (404, 404)
+
+
+@pytest.mark.req("POL-13")
+def test_who_has_objected_is_told_but_not_asked(house: Gateway, sink: Sink, someone: Someone) -> None:
+    reader = someone()
+    house.publish_policy("tells", effective="2025-07-01")
+    house.opt_in(reader)
+    house.run("suppressions", "add", reader, "--scope", "all-marketing", "--reason", "objected")
+    assert outcome(house, reader) == "objected", "a re-permission campaign is promotion like any other"
+    assert told(house, notice([reader], "tells", LINK), [reader]) == {"": "objected"}
+    assert told(house, notice([reader], "tells"), [reader]) == {"": "sent"}
+
+
+@pytest.mark.req("POL-13")
+def test_a_notice_has_one_link_and_then_one_reader(house: Gateway, someone: Someone) -> None:
+    readers = [someone(), someone()]
+    house.publish_policy("single", effective="2025-07-01")
+    assert told(house, notice(readers, "single", LINK), readers) == {"": "content"}
+    assert told(house, notice(readers[:1], "single", LINK * 2), readers[:1]) == {"": "content"}

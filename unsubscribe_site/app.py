@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.address import Address
-from gateway.consent import EventType, NewEvent
+from gateway.consent import Event, EventType, NewEvent
 from gateway.errors import InvalidToken, StoreUnavailable
 from gateway.model import Company, Scope, Topic
 from gateway.store import PublishedPolicy
@@ -43,6 +43,9 @@ class PeopleStore(Protocol):
 
     async def opt_out(self, events: Sequence[NewEvent], /) -> None:
         """Keep what is news among the events; on return it is on disk, whether or not the ledger has it yet."""
+
+    async def record(self, events: Sequence[NewEvent], /) -> Sequence[Event]:
+        """Append events to the ledger; on return they are on disk."""
 
     async def address_of(self, address_id: bytes, /) -> Address | None:
         """Return a person's address, None once it has been erased."""
@@ -80,6 +83,10 @@ def create_app(
     link.add_route("GET", site.show)
     link.add_route("HEAD", site.show)
     link.add_route("POST", site.opt_out)
+    anew = app.router.add_resource(r"/a/{token}", name="consent-anew")
+    anew.add_route("GET", site.ask_anew)
+    anew.add_route("HEAD", site.ask_anew)
+    anew.add_route("POST", site.consent_anew)
     app.router.add_get("/policy", site.policy, name="policy")
     app.router.add_get("/healthz", _healthz, name="healthz")
     app.router.add_get("/.well-known/security.txt", site.security_txt, name="security-txt")
@@ -141,6 +148,20 @@ class _Site:
             return web.Response(text="Unsubscribed.\n")
         return _html(self._pages.done(await self._subject(link, wish.scope)))
 
+    async def ask_anew(self, request: web.Request) -> web.Response:
+        """Ask whether what was agreed to before goes on under a new policy. Changes nothing (POL-13)."""
+        what = self._tokens.reconsents.read_url(request.match_info["token"])
+        return _html(self._pages.ask_anew(what.version, await self._masked(what.address_id)))
+
+    async def consent_anew(self, request: web.Request) -> web.Response:
+        """Record that somebody has pressed the button; it lifts no "no" (POL-12)."""
+        what = self._tokens.reconsents.read_url(request.match_info["token"])
+        await self._body(request)
+        facts = {"channel": "page", "policy_version": what.version}
+        event = NewEvent(EventType.RECONSENT, what.address_id, self._now(), facts=facts, personal=self._trace(request))
+        await self._store.record([event])
+        return _html(self._pages.done_anew(what.version, await self._masked(what.address_id)))
+
     async def policy(self, request: web.Request) -> web.Response:
         """List the versions of the privacy policy with their effective dates and texts (POL-33)."""
         return _html(self._pages.policies(await self._store.policies(), self._now()))
@@ -186,7 +207,6 @@ class _Site:
             raise web.HTTPBadRequest from None
 
     def _event(self, request: web.Request, link: _Link, wish: Wish) -> NewEvent:
-        agent = request.headers.get("User-Agent", "")[:USER_AGENT_LIMIT]
         return NewEvent(
             type=EventType.UNSUBSCRIBE,
             person=link.address_id,
@@ -194,8 +214,12 @@ class _Site:
             topic=link.topic.slug if link.topic else "",
             scope=wish.scope,
             facts={"channel": wish.channel, "body": wish.body.value},
-            personal={"ip": self._client(request), "user_agent": agent.encode("utf-8", "replace").decode()},
+            personal=self._trace(request),
         )
+
+    def _trace(self, request: web.Request) -> dict[str, str]:
+        agent = request.headers.get("User-Agent", "")[:USER_AGENT_LIMIT]
+        return {"ip": self._client(request), "user_agent": agent.encode("utf-8", "replace").decode()}
 
     async def _subject(self, link: _Link, scope: Scope) -> Subject:
         return Subject(scope, link.topic.name if link.topic else "", await self._masked(link.address_id))

@@ -26,7 +26,7 @@ STYLESHEET: Final = (_HERE / "static" / "site.css").read_bytes()
 
 _NOT_RECORDED = (
     "Your choice is not recorded yet",
-    "Something on our side is not working, so your “no” has not been recorded. Please try again in a minute.",
+    "Something on our side is not working, so your choice has not been recorded. Please try again in a minute.",
 )
 _UNKNOWN_LINK = (
     "This link does not work",
@@ -73,6 +73,8 @@ class Pages:
         self._done = environment.get_template("done.html")
         self._retry = environment.get_template("retry.html")
         self._policies = environment.get_template("policies.html")
+        self._ask_anew = environment.get_template("ask_anew.html")
+        self._done_anew = environment.get_template("done_anew.html")
         self._problems = _rendered(environment)
 
     def ask(self, subject: Subject) -> str:
@@ -92,6 +94,14 @@ class Pages:
         """Return the page that lists every version of the privacy policy, the newest first (POL-33)."""
         in_force = next((one for one in published if one.version.effective <= now), None)
         return self._policies.render(published=published, in_force=in_force)
+
+    def ask_anew(self, version: str, address: str) -> str:
+        """Return the page that asks for consent anew under a policy version, with the button that gives it (POL-13)."""
+        return self._ask_anew.render(version=version, address=address)
+
+    def done_anew(self, version: str, address: str) -> str:
+        """Return the page that says that consent has been given anew."""
+        return self._done_anew.render(version=version, address=address)
 
     def problem(self, status: int) -> str:
         """Return the page for an HTTP error; statuses without words of their own share those of 400 or 500."""

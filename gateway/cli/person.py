@@ -91,7 +91,10 @@ def _traces(desk: Desk, spelled: set[str]) -> list[Path]:
 @click.argument("new", type=ADDRESS)
 @pass_desk
 def person_link(desk: Desk, old: Address, new: Address) -> None:
-    """Record that NEW is another address of whoever has OLD: their objections follow, their consents do not."""
+    """Record that NEW is the newer address of whoever has OLD: their objections follow, their consents do not.
+
+    Only once NEW has proved to be theirs: notices of the privacy policy go there from now on, and to OLD no more.
+    """
     if old.key == new.key:
         raise click.UsageError("these are one address")
     facts = {"channel": "operator", "operator": operator()}

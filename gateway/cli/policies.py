@@ -5,6 +5,7 @@ The rule that must not be broken: a version that has been published never change
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from gateway.cli.people import ADDRESS, DATE, operator, utc
 from gateway.config.names import COUNTRIES
 from gateway.consent import EventType, NewEvent
 from gateway.law import PolicyVersion
-from gateway.store import PublishedPolicy
+from gateway.store import NoticeRecord, PublishedPolicy, Store
+
+_LONGEST_NAME = 64
+"""Characters of a version's name."""
 
 
 @click.group()
@@ -32,8 +36,8 @@ def policy() -> None:
 @pass_desk
 def policy_publish(desk: Desk, version: str, text: Path, effective: datetime, reconsent: str) -> None:
     """Publish a version. It never changes afterwards."""
-    if not version.isprintable() or version != version.strip() or not version:
-        raise click.UsageError(f"{version!r} cannot name a version: a message names it in a header")
+    if not version.isprintable() or version != version.strip() or not 0 < len(version) <= _LONGEST_NAME:
+        raise click.UsageError(f"{version!r} cannot name a version: messages name it in a header, and links hold it")
     try:
         countries = COUNTRIES.read([one.strip() for one in reconsent.split(",") if one.strip()], Path())
     except ValueError as error:
@@ -77,6 +81,43 @@ def policy_agreed(desk: Desk, version: str, addresses: tuple[Address, ...]) -> N
     ]
     recorded = desk.with_store(lambda store: store.people.record(events))
     desk.say(f"{len(recorded)} people have consented anew", version=version, events=[one.seq for one in recorded])
+
+
+@policy.command("export")
+@click.argument("version")
+@pass_desk
+def policy_export(desk: Desk, version: str) -> None:
+    """Print the record of a version's notices: their text, who was sent one, when, and what the next hop replied."""
+    (published, records) = desk.with_store(lambda store: _on_record(store, version))
+    if published is None:
+        desk.no(f"there is no version {version}; see assent policy list", version=version)
+    facts = {
+        "version": version,
+        "effective": published.version.effective.isoformat(timespec="seconds"),
+        "policy_text": published.text,
+        "notice_texts": {one.text_digest: one.text for one in records},
+        "recipients": [_told(one) for one in records],
+    }
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+async def _on_record(store: Store, version: str) -> tuple[PublishedPolicy | None, list[NoticeRecord]]:
+    published = [one for one in await store.people.policies() if one.version.version == version]
+    return next(iter(published), None), await store.people.notices_of_policy(version)
+
+
+def _told(record: NoticeRecord) -> dict[str, str | None]:
+    """Return a recipient's line; whoever has been erased is named by nothing but their id."""
+    return {
+        "address": record.address,
+        "person": record.address_id.hex(),
+        "begun_at": record.begun_at.isoformat(timespec="seconds"),
+        "message": record.message,
+        "notice_text": record.text_digest,
+        "outcome": record.outcome,
+        "ended_at": record.ended_at.isoformat(timespec="seconds") if record.ended_at else None,
+        "reply": record.reply,
+    }
 
 
 COMMANDS = (policy,)

@@ -25,6 +25,7 @@ from gateway.ids import Ids, spool_text
 from gateway.law import Law
 from gateway.listener.desk import LoginDesk
 from gateway.listener.loops import loop_refusal
+from gateway.listener.notices import read_notice
 from gateway.listener.protocol import NO_ROOM, Session
 from gateway.metrics import Metrics
 from gateway.model import (
@@ -218,12 +219,15 @@ class SubmissionHandler:
                 return choice
             case Mismatch(reason, enhanced, sentence):
                 return self._objection(reason, enhanced, sentence)
-        if choice.message_class is MessageClass.POLICY_NOTICE and not self._is_published(block):
-            sentence = "a policy notice names a published version in Assent-Policy-Version"
-            return self._objection(Reason.CLASS_MISMATCH, "5.7.0", sentence)
         objection = await self._heed(asked, choice, visit, envelope) if asked.claims else None
         if objection:
             return objection
+        if choice.message_class is MessageClass.POLICY_NOTICE:
+            published = self._store.people.orders().policies
+            notice = read_notice(envelope.content, block, len(envelope.rcpt_tos), published)
+            if isinstance(notice, Mismatch):
+                return self._objection(notice.reason, notice.enhanced, notice.sentence)
+            choice = choice.about(notice)
         if needs_facts(choice.message_class) and self._cannot_decide(visit):
             return _WAITS
         if choice.message_class is MessageClass.PROMOTIONAL and not envelope.mail_from:
@@ -262,12 +266,6 @@ class SubmissionHandler:
         visit.facts |= {one.text: facts for one, facts in zip(named, await self._facts(visit, named), strict=True)}
         envelope.rcpt_tos += [Recipient(one) for one in named]
         return None
-
-    def _is_published(self, block: headers.HeaderBlock) -> bool:
-        """True where a message names a version of the policy, whose effective date stands with it (POL-11)."""
-        named = block.first("assent-policy-version")
-        version = named.value.decode("utf-8", "replace").strip() if named else ""
-        return any(one.version == version for one in self._store.people.orders().policies)
 
     def _cannot_decide(self, visit: Visit) -> bool:
         """True while a "no" may be unknown, or the time may be wrong: then only essential mail moves (SMTP-22)."""
@@ -392,6 +390,7 @@ class SubmissionHandler:
             message=envelope.content,
             campaign=campaign,
             product=choice.purposes[0].product if choice.purposes else "",
+            notice=choice.purposes[0].notice if choice.purposes else None,
         )
 
     # who is asking

@@ -151,6 +151,25 @@ class PublishedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class NoticeRecord:
+    """What is on record of one person's notice of a policy version.
+
+    `address` is None once it has been erased, `text` where that was only theirs; without an outcome it may be on its
+    way.
+    """
+
+    address_id: bytes
+    address: str | None
+    message: str
+    begun_at: datetime
+    text_digest: str
+    text: str | None
+    ended_at: datetime | None
+    outcome: str | None
+    reply: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Orders:
     """What operators have ordered: every login by name, streams that were ever paused by theirs, policies."""
 
@@ -295,6 +314,12 @@ class People(Protocol):
 
     async def put_breach(self, breach: Breach, by: str) -> None:
         """Open a breach, or change the one of that name."""
+
+    async def begin_notices(self, notices: Sequence[NewEvent], text: str) -> list[Event]:
+        """Record that notices of a policy version are about to leave; for who has one, return the line that said so."""
+
+    async def notices_of_policy(self, version: str) -> list[NoticeRecord]:
+        """Return what is on record of a policy version's notices, in the order in which they began."""
 
     async def take_snapshot(self) -> None:
         """Keep what this machine must know of logins and topics while the people store is away."""

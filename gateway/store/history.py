@@ -94,13 +94,17 @@ def link_people(
     facts: Mapping[str, Any],
     now: datetime,
 ) -> list[Event]:
-    """Link two addresses, each to the other; what stands against mail to one is said again for the other."""
+    """Link two addresses, each to the other; what stands against mail to one is said again for the other.
+
+    A notice of a policy that has been sent to the old one has been sent to the person.
+    """
     pair = [person_of(connection, ring, one, now)[0] for one in (old, new)]
     recorded = []
     for here, there in (pair, pair[::-1]):
         _, standing = person_of(connection, ring, here, now)
-        if there.hex() not in standing.links:
-            told = {**facts, "other": there.hex()}
+        is_old = here == pair[0]
+        if there.hex() not in standing.links or is_old is not (standing.moved_to == there.hex()):
+            told = {**facts, "other": there.hex(), "is_newer": is_old}
             event = NewEvent(EventType.ADDRESS_CHANGED, here, now, facts=told)
             recorded.append(append_event(connection, ring, event, now))
     if not recorded:
@@ -110,6 +114,9 @@ def link_people(
         if any(one.event == said.seq for one in standing.suppressions):
             for echo in echoes(said, standing):
                 append_event(connection, ring, echo, now)
+        if said.address_id == pair[0] and any(one.event == said.seq for one in standing.notices):
+            told = {**said.facts, "linked": pair[0].hex()}
+            append_event(connection, ring, NewEvent(said.type, pair[1], said.at, facts=told), now)
     return recorded
 
 
@@ -118,6 +125,7 @@ def _forget(connection: Connection, address_id: bytes) -> None:
     (text,) = connection.execute("SELECT address FROM people WHERE address_id = ?", (address_id,)).fetchone()
     digests = Address.parse(text).list_digests if text else ()
     connection.executemany("DELETE FROM digest_entries WHERE digest = ?", [(one,) for one in digests])
+    connection.execute("DELETE FROM policy_notice_texts WHERE reader = ?", (address_id,))
     for table in ("event_personal", "redactions"):
         connection.execute(_FORGET.format(table), (address_id,))
 

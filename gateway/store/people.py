@@ -23,7 +23,7 @@ from gateway.evidence import Notice
 from gateway.ledger import timestamp
 from gateway.model import KeyRing
 from gateway.rights import Breach, Request
-from gateway.store import ApiToken, Facts, LoginRecord, Now, Once, Orders, PublishedPolicy
+from gateway.store import ApiToken, Facts, LoginRecord, NoticeRecord, Now, Once, Orders, PublishedPolicy
 from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
 from gateway.store.duties import put_breach, read_breaches, read_requests
@@ -38,6 +38,7 @@ from gateway.store.history import (
     person_of,
     standing_of,
 )
+from gateway.store.notices import begin_notices, read_notices
 from gateway.store.orders import (
     change_stream,
     put_login,
@@ -280,6 +281,14 @@ class SqlitePeople:
 
     async def put_breach(self, breach: Breach, by: str) -> None:
         await self._writer.do(lambda connection: put_breach(connection, breach, by))
+
+    async def begin_notices(self, notices: Sequence[NewEvent], text: str) -> list[Event]:
+        now = self._now()
+        return await self._writer.do(lambda connection: begin_notices(connection, self._ring, notices, text, now))
+
+    async def notices_of_policy(self, version: str) -> list[NoticeRecord]:
+        with self._reading() as connection:
+            return read_notices(connection, version)
 
     async def put_login(self, record: LoginRecord) -> None:
         """Add a login or change the one of that name; its test recipients become known, so that links can name them."""

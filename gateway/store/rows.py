@@ -12,7 +12,16 @@ from typing import Any
 import orjson
 
 from gateway.address import Address
-from gateway.model import Fate, MessageClass, Outcome, Peer, Recipient, SpooledMessage, SpooledRecipient
+from gateway.model import (
+    Fate,
+    MessageClass,
+    Outcome,
+    Peer,
+    PolicyNotice,
+    Recipient,
+    SpooledMessage,
+    SpooledRecipient,
+)
 
 HELD = 0
 """The `due` of a recipient that waits for an operator."""
@@ -29,6 +38,7 @@ def envelope_json(message: SpooledMessage) -> str:
             "topics": message.topics,
             "campaign": message.campaign,
             "product": message.product,
+            "notice": message.notice and [message.notice.version, message.notice.asks],
             "reverse_path": message.reverse_path,
             "options": message.options,
             "peer": [peer.helo, peer.ip, peer.protocol, peer.tls],
@@ -42,6 +52,7 @@ def envelope_json(message: SpooledMessage) -> str:
 def message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
     """Return the message of a row and its body."""
     raw = orjson.loads(envelope)
+    notice = raw.get("notice")
     return SpooledMessage(
         id=message_id,
         login=raw["login"],
@@ -56,6 +67,7 @@ def message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
         message=body,
         campaign=raw.get("campaign", ""),
         product=raw.get("product", ""),
+        notice=PolicyNotice(*notice) if notice else None,
     )
 
 

@@ -170,6 +170,15 @@ PEOPLE = (
     CREATE INDEX events_requests ON events (seq)
         WHERE type IN ('RIGHT_REQUESTED', 'RIGHT_EXTENDED', 'RIGHT_ANSWERED');
     """,
+    """
+    CREATE TABLE policy_notice_texts (
+        digest TEXT PRIMARY KEY,
+        text TEXT NOT NULL,
+        reader BLOB
+    ) WITHOUT ROWID;
+    CREATE INDEX policy_notice_texts_by_reader ON policy_notice_texts (reader) WHERE reader IS NOT NULL;
+    CREATE INDEX events_policy_notices ON events (seq) WHERE type IN ('POLICY_NOTICE', 'POLICY_NOTICE_ENDED');
+    """,
 )
 
 SPOOL = (
