@@ -80,7 +80,10 @@ def classify(
         if not usable:
             return _mismatch("5.7.0", "the login does not have this stream for this From address")
     told = _as_told(usable, topics, asked) if asked.claims else _Told(usable)
-    return told if isinstance(told, Mismatch) else _narrowed(block, told, topics)
+    choice = told if isinstance(told, Mismatch) else _narrowed(block, told, topics)
+    if len(authors) > 1 and isinstance(choice, Choice) and choice.message_class is MessageClass.PROMOTIONAL:
+        return _mismatch("5.7.1", "promotional mail has one author in its From, not several")
+    return choice
 
 
 class _Told(NamedTuple):

@@ -43,7 +43,8 @@ from gateway.model import (
     priority_of,
 )
 from gateway.noticing import NoticeRecords, Reader
-from gateway.policy import LACKS_CONSENT, needs_facts, refusal, strictest
+from gateway.policy import LACKS_CONSENT, RULES, needs_facts, refusal, strictest
+from gateway.pretence import over
 from gateway.report import is_told
 from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain
 from gateway.stamp import Unstampable
@@ -294,6 +295,8 @@ class Delivery:
     ) -> Verdict:
         """Decide for one addressee; a test goes only to whom the login may still send tests."""
         now, orders = self._now(), self._store.people.orders()
+        if message.ends and now > message.ends:
+            return Verdict(Action.REFUSE, Reason.CONTENT, over(message.ends, now), rules=RULES)
         law = self._law.under(orders.policies)
         verdict = strictest(purposes, known.standing, law, now)
         if verdict.may_send or verdict.reason not in LACKS_CONSENT:

@@ -474,7 +474,8 @@ class SpooledRecipient:
 class SpooledMessage:
     """A message that we answer for: the submitted octets once, and what was decided about it at the door.
 
-    `recipients` is the whole envelope; a recipient's `n` is its place there.
+    `recipients` is the whole envelope; a recipient's `n` is its place there. Nothing of it leaves after its
+    campaign `ends`.
     """
 
     id: int
@@ -491,6 +492,7 @@ class SpooledMessage:
     campaign: str = ""
     product: str = ""
     notice: PolicyNotice | None = None
+    ends: datetime | None = None
 
     @property
     def topic(self) -> str:

@@ -198,8 +198,8 @@ def test_every_header_that_is_described_is_tried() -> None:
 JSON_HEADERS = sorted({case.header for case in EVERY if case.path})
 
 
-def called(name: str) -> str:
-    return json.dumps([f"{vendor}:{name}" for vendor in VENDORS])
+def called(name: str, *more: str) -> str:
+    return json.dumps([*(f"{vendor}:{name}" for vendor in VENDORS), *more])
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "topics": f"""
             [topics.{TOPIC}]
             name = "Product announcements"
-            also_called = {called(NEWS)}
+            also_called = {called(NEWS, "standard:Weekly.Lists.Example.com")}
             [topics.special-offers]
             name = "Special offers"
             also_called = {called(OFFERS)}
@@ -317,6 +317,15 @@ def test_a_name_of_the_vendors_chooses_the_stream(house: Gateway, sink: Sink, ca
     assert field_of(sent(sink), "List-Unsubscribe") == []
     if case in MUST_EXIST:
         assert slug(answer(house, case.field(BILLING))) == "550 5.7.0 unknown-topic", "not for this From address"
+
+
+@pytest.mark.req("HDR-03")
+def test_a_list_is_known_by_what_stands_in_its_brackets_in_any_case(house: Gateway, sink: Sink) -> None:
+    for said in ("<weekly.lists.example.com>", "Special offers\r\n <WEEKLY.lists.Example.COM>"):
+        assert slug(answer(house, f"List-Id: {said}")) == "sent", said
+    for other in ("weekly.lists.example.com <other.lists.example.com>", "<weekly.lists.example.com.evil.example>"):
+        assert slug(answer(house, f"List-Id: {other}")) == NO_CONSENT, other
+    assert len(sink.wait_for(2)) == 2
 
 
 @pytest.mark.req("CLS-01")

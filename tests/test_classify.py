@@ -79,8 +79,13 @@ def test_a_message_without_a_from_is_refused() -> None:
 
 
 def test_every_author_must_be_one_of_the_stream() -> None:
-    assert choice("a@news.example.com, b@news.example.com").stream is NEWSLETTER
-    assert mismatch("a@news.example.com, billing@example.com").enhanced == "5.7.1"
+    desk = Stream("desk", ACCOUNT, (), ("*@desk.example.com",))
+    assert choice("a@desk.example.com, b@desk.example.com", streams=(*STREAMS, desk)).stream is desk
+    assert mismatch("a@desk.example.com, billing@example.com", streams=(*STREAMS, desk)).enhanced == "5.7.1"
+
+
+def test_promotion_has_one_author() -> None:
+    assert mismatch("a@news.example.com, b@news.example.com").enhanced == "5.7.1"
 
 
 @pytest.mark.parametrize("stream", STREAMS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from gateway import headers
@@ -47,6 +48,7 @@ from gateway.model import (
     Verdict,
 )
 from gateway.policy import PAUSED, RULES, needs_facts, refused_by_all, strictest
+from gateway.pretence import end_of_campaign, feigned_reply, over
 from gateway.stamp import Unstampable
 from gateway.store import Facts, LoginRecord, Now, Orders, Store
 from gateway.store.condition import Trouble
@@ -205,6 +207,21 @@ class SubmissionHandler:
     async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
         visit: Visit = session.visit
         block = headers.split(envelope.content)
+        asked = self._asked(block)
+        if isinstance(asked, Reply):
+            return asked
+        choice = await self._choice(block, asked, visit, envelope)
+        if isinstance(choice, Reply):
+            return choice
+        ends = end_of_campaign(block) if choice.message_class is MessageClass.PROMOTIONAL else None
+        message = self._message(visit, session, envelope, choice, _campaign(block, asked), ends)
+        subject = _subject(message, block, asked)
+        if self._store.people.orders().is_paused(choice.stream.name):
+            return self._postponed(message, visit, subject)
+        return await self._rule(message, visit, choice, block, subject)
+
+    def _asked(self, block: headers.HeaderBlock) -> Asked | Reply:
+        """Return what a header asks for in other systems' words; a refusal where it can be no message's."""
         repeated = headers.repeated_singletons(block)
         if repeated:
             sentence = f"the header has more than one {repeated[0]} field, RFC 5322 section 3.6"
@@ -212,13 +229,13 @@ class SubmissionHandler:
         asked = self._house.dialects.read(block)
         if isinstance(asked, Unsupported):
             return self._objection(Reason.UNSUPPORTED_HEADER, "5.6.0", asked.sentence)
-        looping = loop_refusal(block, self._house.hostname, self._house.max_hops)
-        choice = looping or classify(block, visit.streams, self._house.topics, asked)
-        match choice:
-            case Reply():
-                return choice
-            case Mismatch(reason, enhanced, sentence):
-                return self._objection(reason, enhanced, sentence)
+        return loop_refusal(block, self._house.hostname, self._house.max_hops) or asked
+
+    async def _choice(self, block: headers.HeaderBlock, asked: Asked, visit: Visit, envelope: Any) -> Choice | Reply:
+        """Return what a message is, or the refusal of what it cannot be, whoever it goes to."""
+        choice = classify(block, visit.streams, self._house.topics, asked)
+        if isinstance(choice, Mismatch):
+            return self._objection(choice.reason, choice.enhanced, choice.sentence)
         objection = await self._heed(asked, choice, visit, envelope) if asked.claims else None
         if objection:
             return objection
@@ -228,17 +245,25 @@ class SubmissionHandler:
             if isinstance(notice, Mismatch):
                 return self._objection(notice.reason, notice.enhanced, notice.sentence)
             choice = choice.about(notice)
+        return self._objection_to_class(choice, visit, envelope, block) or choice
+
+    def _objection_to_class(
+        self, choice: Choice, visit: Visit, envelope: Any, block: headers.HeaderBlock
+    ) -> Reply | None:
+        """Return why a message cannot be what its class says, whoever it goes to; None where it can."""
         if needs_facts(choice.message_class) and self._cannot_decide(visit):
             return _WAITS
-        if choice.message_class is MessageClass.PROMOTIONAL and not envelope.mail_from:
+        if choice.message_class is not MessageClass.PROMOTIONAL:
+            return None
+        if not envelope.mail_from:
             return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "promotional mail needs a reverse path")
-        if choice.message_class is MessageClass.PROMOTIONAL and not self._copies.can_sign(block):
-            return CANNOT_SIGN
-        message = self._message(visit, session, envelope, choice, _campaign(block, asked))
-        subject = _subject(message, block, asked)
-        if self._store.people.orders().is_paused(choice.stream.name):
-            return self._postponed(message, visit, subject)
-        return await self._rule(message, visit, choice, block, subject)
+        try:
+            pretence = feigned_reply(block) or over(end_of_campaign(block), self._now())
+        except Malformed as problem:
+            pretence = str(problem)
+        if pretence:
+            return self._objection(Reason.CONTENT, "5.7.0", pretence)
+        return None if self._copies.can_sign(block) else CANNOT_SIGN
 
     async def _facts(self, visit: Visit, addresses: Sequence[Address]) -> list[Facts]:
         """Look people up; without the people store, essential mail goes on and knows nobody (SMTP-22)."""
@@ -375,7 +400,15 @@ class SubmissionHandler:
             ruling.n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
         )
 
-    def _message(self, visit: Visit, session: Session, envelope: Any, choice: Choice, campaign: str) -> SpooledMessage:
+    def _message(
+        self,
+        visit: Visit,
+        session: Session,
+        envelope: Any,
+        choice: Choice,
+        campaign: str,
+        ends: datetime | None,
+    ) -> SpooledMessage:
         return SpooledMessage(
             id=self._ids.spool(),
             login=visit.login.name,
@@ -391,6 +424,7 @@ class SubmissionHandler:
             campaign=campaign,
             product=choice.purposes[0].product if choice.purposes else "",
             notice=choice.purposes[0].notice if choice.purposes else None,
+            ends=ends,
         )
 
     # who is asking

@@ -30,6 +30,7 @@ HELD = 0
 def envelope_json(message: SpooledMessage) -> str:
     """Return everything about a message but its octets, as its row keeps it."""
     peer = message.peer
+    ends = {"ends": message.ends.isoformat()} if message.ends else {}
     envelope = orjson.dumps(
         {
             "login": message.login,
@@ -39,6 +40,7 @@ def envelope_json(message: SpooledMessage) -> str:
             "campaign": message.campaign,
             "product": message.product,
             "notice": message.notice and [message.notice.version, message.notice.asks],
+            **ends,
             "reverse_path": message.reverse_path,
             "options": message.options,
             "peer": [peer.helo, peer.ip, peer.protocol, peer.tls],
@@ -68,6 +70,7 @@ def message_of(message_id: int, envelope: str, body: bytes) -> SpooledMessage:
         campaign=raw.get("campaign", ""),
         product=raw.get("product", ""),
         notice=PolicyNotice(*notice) if notice else None,
+        ends=datetime.fromisoformat(raw["ends"]) if "ends" in raw else None,
     )
 
 
