@@ -7,6 +7,8 @@ Whose word it is (a program's, an operator's) and where it is kept is left to wh
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +16,7 @@ from typing import Any, Final
 
 from gateway.address import Address
 from gateway.consent import EventType, NewEvent, Source
-from gateway.model import Topic
+from gateway.model import Company, Topic
 
 BASES: Final[Mapping[str, tuple[EventType, ...]]] = {
     "express": (EventType.EXPRESS_OPT_IN,),
@@ -35,6 +37,22 @@ EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 """By how much the clock of whoever tells an event may be ahead of ours."""
 
+STATEMENTS: Final = ("purpose", "requester", "contact", "withdrawal")
+"""What a request for consent may have to say: for what, who asks, where they are reached, that it can be withdrawn."""
+
+METHODS: Final = ("web-form", "app", "paper", "phone", "in-person", "email", "point-of-sale")
+"""How people may have been asked; the first unless told."""
+
+PUBLISHED: Final = "published"
+"""The method of whoever found an address in public: nobody has agreed to anything (Spam Act 2003, Schedule 2 cl. 4)."""
+
+_WITHDRAWAL = re.compile(
+    r"withdraw|unsubscrib|opt(?:ing)?[ -]?out|revoke|change your mind|stop (?:at any time|these|them|this)|at any time"
+    r"|retirer|désabonn|désinscri|widerruf|abmeld|abbestell|darte de baja|revocar|annulla|disiscri|afmeld|avregistrer",
+    re.IGNORECASE,
+)
+_REACHABLE = re.compile(r"[^\s@]+@[^\s@]+\.\w|https?://|www\.|\+?\d[\d ()/.-]{6,}\d")
+
 _UNTICKED: Final = ("", "unticked")
 _CATEGORIES: Final = ("partner", "affiliate", "third part", "sponsor", "advertiser", "selected compan", "and others")
 """Words by which a controller is a category and not somebody (CON-05)."""
@@ -42,7 +60,12 @@ _CATEGORIES: Final = ("partner", "affiliate", "third part", "sponsor", "advertis
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A registered notice: the wording, place and control under which people opt in, and its period."""
+    """A registered notice: the wording, place and control under which people opt in, and its period.
+
+    `kind` is what the control was and `control` how it stood before anybody touched it; `method` is how the answer was
+    collected; `controllers` are who was named as asking; `policy_version` is that of the privacy policy that the notice
+    pointed at (GDPR 13). `states` is what its text says of what Canada wants said (`STATEMENTS`).
+    """
 
     name: str
     topic: str
@@ -52,9 +75,27 @@ class Notice:
     valid_from: datetime
     valid_until: datetime | None
     number: int = 0
+    version: str = "1"
+    language: str = "en"
+    kind: str = "checkbox"
+    method: str = "web-form"
+    controllers: tuple[str, ...] = ()
+    policy_version: str = ""
+    states: tuple[str, ...] = ()
 
     def was_shown(self, at: datetime) -> bool:
         return self.valid_from <= at and (self.valid_until is None or at < self.valid_until)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the exact text, in hexadecimal."""
+        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What an event says of the notice for ever: its name, and what it cannot have been but this text."""
+        policy = {"policy_version": self.policy_version} if self.policy_version else {}
+        return {"notice": self.name, "notice_sha256": self.sha256, **policy}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +103,9 @@ class Claim:
     """What is said of one person: that they said yes (or, `refused`, no) on a basis, to topics, at a time.
 
     `control_state` is how the control stood before the person met it, `with_terms` that the same control accepted the
-    terms too; `controllers` are who may rely on it, by name, `own_name` being the company itself. `facts` and
-    `personal` are what else is kept: for ever, and until it is erased.
+    terms too; `method` is how it was collected, if not as the notice says; `must_state` is what the law of the place
+    wants the notice to say. `controllers` are who may rely on it by name, `own_name` being the company itself. `facts`
+    and `personal` are what else is kept: for ever, and until it is erased.
     """
 
     address: Address
@@ -73,8 +115,10 @@ class Claim:
     refused: bool = False
     control_state: str = ""
     with_terms: bool = False
+    method: str = ""
     controllers: tuple[str, ...] = ()
     own_name: str = ""
+    must_state: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     free: bool = False
     country: str = ""
@@ -89,7 +133,12 @@ def problems_of(
 
     `notice` is the registered one under which it was given, None where none was named.
     """
-    return [*_about_time(claim, notice, now), *_about_topics(claim, topics, notice), *_about_control(claim)]
+    return [
+        *_about_time(claim, notice, now),
+        *_about_topics(claim, topics, notice),
+        *_about_control(claim),
+        *_about_words(claim, notice),
+    ]
 
 
 def events_of(claim: Claim, topics: Mapping[str, Topic]) -> list[NewEvent]:
@@ -104,6 +153,23 @@ def events_of(claim: Claim, topics: Mapping[str, Topic]) -> list[NewEvent]:
         where = {**claim.facts, "country": claim.country, "source": Source.DECLARED}
         events.append(NewEvent(EventType.PLACE_LEARNED, claim.address, claim.at, facts=where, personal=personal))
     return events
+
+
+def statements_in(text: str, topic: Topic, company: Company) -> tuple[str, ...]:
+    """Return which of `STATEMENTS` a notice's text makes, as far as can be told from its words."""
+    words = _plain(text)
+    has_address = _plain(company.postal_address) in words and _REACHABLE.search(text)
+    says = {
+        "purpose": _plain(topic.name) in words,
+        "requester": _plain(company.name) in words,
+        "contact": bool(has_address),
+        "withdrawal": bool(_WITHDRAWAL.search(text)),
+    }
+    return tuple(one for one in STATEMENTS if says[one])
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def _about_time(claim: Claim, notice: Notice | None, now: datetime) -> Iterator[tuple[str, str]]:
@@ -132,9 +198,27 @@ def _about_control(claim: Claim) -> Iterator[tuple[str, str]]:
             yield "control_state", "a control that was ticked already is no opt-in (GDPR recital 32)"
         if claim.with_terms:
             yield "with_terms", "accepting the terms is no opt-in; record it with the basis policy-accepted"
-    for one in claim.controllers:
+    if claim.method == PUBLISHED:
+        yield (
+            "method",
+            "that an address is published is no dealing with whoever has it (Spam Act 2003, Schedule 2 cl. 4)",
+        )
+    yield from (("controllers", problem) for problem in about_controllers(claim.controllers))
+
+
+def about_controllers(names: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the names of who relies on a consent: each must be somebody (CON-05)."""
+    for one in names:
         if any(word in one.lower() for word in _CATEGORIES):
-            yield "controllers", f"{one} is a category; name each controller"
+            yield f"{one} is a category; name each controller"
+
+
+def _about_words(claim: Claim, notice: Notice | None) -> Iterator[tuple[str, str]]:
+    """Where the law says what a request for consent must say, one that did not is no request (SOR/2012-36, s. 4)."""
+    if notice and claim.basis in CONSENTS and not claim.refused:
+        unsaid = [one for one in claim.must_state if one not in notice.states]
+        if unsaid:
+            yield "notice", f"the notice {notice.name} does not state what {claim.country} wants: {', '.join(unsaid)}"
 
 
 def _refusals(claim: Claim) -> Iterator[tuple[EventType, str, dict[str, Any]]]:
@@ -145,7 +229,8 @@ def _refusals(claim: Claim) -> Iterator[tuple[EventType, str, dict[str, Any]]]:
 def _dealings(claim: Claim, topics: Mapping[str, Topic]) -> Iterator[tuple[EventType, str, dict[str, Any]]]:
     """Yield what happened: an opt-in for each topic and controller, a sale for each product family."""
     said_to = [{}] if not claim.controllers else [_relying(one, claim.own_name) for one in claim.controllers]
-    told = {"basis": claim.basis, **({"control_state": claim.control_state} if claim.control_state else {})}
+    met = {"control_state": claim.control_state, "method": claim.method}
+    told = {"basis": claim.basis, **{name: one for name, one in met.items() if one}}
     for kind in BASES[claim.basis]:
         if kind is EventType.SALE:
             free = {"free": True} if claim.free else {}

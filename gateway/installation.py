@@ -17,6 +17,7 @@ from gateway.address import Address
 from gateway.config import Config
 from gateway.ids import Ids, spool_text
 from gateway.model import Fate, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
+from gateway.proof import Archive
 from gateway.report import delivery_report, is_told
 from gateway.sign import Signer, SigningKey
 from gateway.store import Now, ReportMaker, Store, open_path
@@ -99,6 +100,13 @@ async def prepare(config: Config) -> list[Path]:
     await store.people.apply_journal()
     await store.close()
     return copies
+
+
+async def archive_of(config: Config, store: Store) -> Archive:
+    """Return what the ledger's events point at: the company, its topics, notices and policy versions."""
+    notices = {one.name: one for one in await store.people.notices()}
+    published = await store.people.policies()
+    return Archive(config.company, config.topics, notices, tuple(one.version for one in published))
 
 
 def signers(config: Config) -> Mapping[str, Signer]:

@@ -26,7 +26,7 @@ class Regime:
 
     `bases` are what it accepts for promotional mail; a basis in `lapses` is good for that long, to the day.
     `objection_follows` says that a person's "no" covers all their addresses; `policy_acceptance` that an operator may
-    let accepting the privacy policy count (POL-02).
+    let accepting the privacy policy count (POL-02); `request_states` is what a request for consent says (LAW-CA-05).
     """
 
     code: str
@@ -38,6 +38,7 @@ class Regime:
     objection_follows: bool = True
     policy_acceptance: bool = False
     citations: tuple[str, ...] = ()
+    request_states: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.code}/{self.version}"
@@ -61,6 +62,7 @@ def regime_of(raw: Mapping[str, Any]) -> Regime:
             objection_follows=raw.get("objection_follows", True),
             policy_acceptance=raw.get("policy_acceptance", False),
             citations=tuple(raw["citations"]),
+            request_states=tuple(raw.get("request_states", ())),
         )
     except KeyError as error:
         raise ValueError(f"the regime lacks {error}") from error
@@ -73,6 +75,12 @@ class PolicyVersion:
     version: str
     effective: datetime
     reconsent: tuple[str, ...] = ()
+
+
+def in_force(policies: Iterable[PolicyVersion], at: datetime) -> str:
+    """Return the version of the privacy policy that was in force at a time; "" where none was published for it."""
+    begun = [one for one in policies if one.effective <= at]
+    return max(begun, key=lambda one: one.effective).version if begun else ""
 
 
 class Jurisdiction(NamedTuple):
@@ -144,6 +152,11 @@ class Law:
     @property
     def _floor(self) -> Regime:
         return next(one for one in self.regimes if one.code == FLOOR)
+
+    def request_states(self, country: str) -> tuple[str, ...]:
+        """Return what the rules of a country want a request for consent to say."""
+        applied = (one for one in self.regimes if country in one.countries)
+        return tuple(dict.fromkeys(said for one in applied for said in one.request_states))
 
     def may_accept_policy(self, country: str) -> bool:
         """True where every rule of a country leaves it to the operator whether accepting the policy counts."""

@@ -30,7 +30,7 @@ _SENTENCES = {
     Reason.REPEATED: "the recipient has had the notice of this policy version",
     Reason.UNKNOWN_TOPIC: "the message names no topic that its stream has",
 }
-_CONSENTS = (Basis.CONFIRMED, Basis.EXPRESS)
+CONSENTS = (Basis.CONFIRMED, Basis.EXPRESS)
 LACKS_CONSENT = (Reason.EXPIRED, Reason.UNPROVEN, Reason.NO_CONSENT)
 """Why promotional mail is refused to who has said no "no"; the nearest to a permission first."""
 
@@ -154,7 +154,7 @@ def _grounds(
 
 def _is_about(permission: Permission, topic: Topic) -> bool:
     """Consent is to one topic; what comes of dealings with the company covers its own topics, never a partner's."""
-    if permission.basis in _CONSENTS:
+    if permission.basis in CONSENTS:
         return permission.topic == topic.slug
     return permission.basis is not Basis.OFFER and not topic.partner
 
@@ -174,7 +174,7 @@ def _is_current(
     basis, at = permission.basis, permission.at
     if jurisdiction.regime.lapses and jurisdiction.regime.has_lapsed(basis, at, now):
         return False
-    if topic.max_age and basis in _CONSENTS and now > topic.max_age.after(at):
+    if topic.max_age and basis in CONSENTS and now > topic.max_age.after(at):
         return False
     return not law.policies or all(
         at >= one.effective or one.version in standing.reconsents

@@ -17,9 +17,11 @@ from gateway.cli import (
     customers,
     demo,
     duties,
+    explain,
     imports,
+    ledger,
     logins,
-    mail,
+    notices,
     people,
     person,
     policies,
@@ -50,8 +52,8 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 
 
 ROOMS = (
-    *(serving, setup, demo, logins, tokens, people, person, suppressions, imports, policies),
-    *(customers, mail, simulate, queue, backup, retention, duties, processing),
+    *(serving, setup, demo, logins, tokens, notices, people, person, suppressions, imports, policies),
+    *(customers, explain, ledger, simulate, queue, backup, retention, duties, processing),
 )
 
 for commands in ROOMS:

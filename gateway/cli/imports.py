@@ -22,11 +22,10 @@ from rich.progress import Progress
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import consent, known_topic, operator
+from gateway.cli.people import consent, known_topic, operator, registered_notice
 from gateway.cli.suppressions import SCOPE, covered, suppressions
 from gateway.consent import NewEvent
 from gateway.errors import Malformed
-from gateway.evidence import Notice
 from gateway.imports.formats import CONFIRMED, NAMES, OPT_IN
 from gateway.imports.plan import Effect, Terms, effect, leans_on
 from gateway.imports.readers import read
@@ -96,8 +95,8 @@ def consent_import(
 ) -> None:
     """Take in a file of opt-ins; whoever opted out in it is suppressed for the topic."""
     known_topic(desk, topic)
-    registered = _notice(desk, notice, topic) if notice else None
-    attested = {"notice": notice, "attested_by": attested_by} if notice and attested_by else {}
+    registered = registered_notice(desk, notice, topic) if notice else None
+    attested = {**registered.facts, "attested_by": attested_by} if registered and attested_by else {}
     period = (registered.valid_from, registered.valid_until) if registered else (None, None)
     _import(desk, file, form or "", Terms(Scope.TOPIC, topic, desk.now(), True, attested, *period), dry_run)
 
@@ -139,13 +138,6 @@ def suppressions_undo(desk: Desk, number: int) -> None:
 def _may_lean(other: Import, number: int) -> bool:
     """True where an import did not repeat what this one said, or stopped before it could tell."""
     return number in other.leans_on or (other.state == APPLYING and other.number > number)
-
-
-def _notice(desk: Desk, name: str, topic: str) -> Notice:
-    found = [one for one in desk.with_store(lambda store: store.people.notices()) if one.name == name]
-    if not found or found[0].topic != topic:
-        desk.no(f"there is no notice {name} for {topic}", notice=name, topic=topic)
-    return found[0]
 
 
 async def _all(imports: SqliteImports) -> list[Import]:

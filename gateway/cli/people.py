@@ -1,4 +1,4 @@
-"""Commands about people: the wordings they met, and who has opted in."""
+"""Commands about people: who has opted in to what, and what was said of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from gateway.cli.output import Desk, pass_desk
 from gateway.config.names import COUNTRY
 from gateway.consent import Event
 from gateway.errors import Malformed
-from gateway.evidence import BASES, Claim, Notice, events_of, problems_of
+from gateway.evidence import (
+    BASES,
+    METHODS,
+    PUBLISHED,
+    Claim,
+    Notice,
+    events_of,
+    problems_of,
+)
 from gateway.model import Topic
 from gateway.store import Store
 
@@ -59,69 +67,11 @@ def operator() -> str:
     return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
-# notices
-
-
-@click.group()
-def notices() -> None:
-    """The wordings under which people opt in."""
-
-
-@notices.command("add")
-@click.argument("name")
-@click.option("--topic", required=True)
-@click.option("--text", "text", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
-@click.option("--url", required=True, help="Where the question stood.")
-@click.option("--control", type=click.Choice(["unticked"]), required=True, help="The control as people met it.")
-@click.option("--from", "valid_from", type=DATE, required=True)
-@click.option("--until", "valid_until", type=DATE, default=None)
-@pass_desk
-def notices_add(
-    desk: Desk,
-    name: str,
-    topic: str,
-    text: Path,
-    url: str,
-    control: str,
-    valid_from: datetime,
-    valid_until: datetime | None,
-) -> None:
-    """Register a notice. It never changes afterwards: a new wording is a new notice."""
-    known_topic(desk, topic)
-    until = utc(valid_until) if valid_until else None
-    notice = Notice(name, topic, text.read_text("utf-8"), url, control, utc(valid_from), until)
-
-    async def add(store: Store) -> bool:
-        if any(one.name == name for one in await store.people.notices()):
-            return False
-        await store.people.add_notice(notice)
-        return True
-
-    if not desk.with_store(add):
-        desk.no(f"there is a notice {name} already, and a notice never changes", name=name)
-    desk.say(f"notice {name} is registered", name=name, topic=topic)
-
-
-@notices.command("list")
-@pass_desk
-def notices_list(desk: Desk) -> None:
-    """List the registered notices."""
-    rows = [
-        {
-            "name": one.name,
-            "topic": one.topic,
-            "url": one.url,
-            "control": one.control,
-            "from": one.valid_from.date(),
-            "until": one.valid_until.date() if one.valid_until else None,
-            "text": one.text,
-        }
-        for one in desk.with_store(lambda store: store.people.notices())
-    ]
-    desk.list(rows, ["name", "topic", "url", "control", "from", "until"], "no notices; see assent notices add")
-
-
-# consent
+def known_topic(desk: Desk, topic: str) -> Topic:
+    topics = desk.config().topics
+    if topic not in topics:
+        raise click.UsageError(f"no such topic: {topic}; there are {', '.join(topics)}")
+    return topics[topic]
 
 
 @click.group()
@@ -135,6 +85,7 @@ def consent() -> None:
 @click.option("--basis", type=click.Choice(list(BASES)), required=True)
 @click.option("--notice", default="", help="The registered notice under which it was given.")
 @click.option("--at", type=DATE, default=None, help="When it was given, UTC; now unless told.")
+@click.option("--method", type=click.Choice((*METHODS, PUBLISHED)), default=None, help="If not as the notice says.")
 @click.option("--family", default="", help="The product family of a sale; the topic's own unless told.")
 @click.option("--free", is_flag=True, help="The sale was an account that cost nothing.")
 @click.option("--country", type=COUNTRY_CODE, default=None, help="The country that the person declared (ISO 3166).")
@@ -146,6 +97,7 @@ def consent_record(
     basis: str,
     notice: str,
     at: datetime | None,
+    method: str | None,
     family: str,
     free: bool,
     country: str | None,
@@ -153,10 +105,13 @@ def consent_record(
     """Record the opt-ins of one or more people, or the dealings that may stand in for them, all or none."""
     known_topic(desk, topic)
     topics = desk.config().topics
-    facts = {"channel": "operator", "operator": operator(), "notice": notice}
+    shown = registered_notice(desk, notice, topic) if notice else None
+    facts = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""})}
     claims = [
         Claim(
             *(address, utc(at) if at else desk.now(), (topic,), basis),
+            method=method or "",
+            must_state=desk.config().law.request_states(country or ""),
             families=(family,) if family else (),
             free=free,
             country=country or "",
@@ -164,7 +119,9 @@ def consent_record(
         )
         for address in addresses
     ]
-    _check_claim(desk, claims[0], notice)
+    problems = problems_of(claims[0], topics, shown, desk.now())
+    if problems:
+        raise click.UsageError("; ".join(sentence for _, sentence in problems))
     events = [event for claim in claims for event in events_of(claim, topics)]
     recorded = desk.with_store(lambda store: store.people.record(events))
     numbers = [event.seq for event in recorded]
@@ -172,14 +129,11 @@ def consent_record(
     desk.say(f"recorded as event {told}", events=numbers, topic=topic, basis=basis)
 
 
-def _check_claim(desk: Desk, claim: Claim, notice: str) -> None:
-    """Refuse what cannot have happened; all claims of one command differ in the address only."""
-    found = [one for one in desk.with_store(lambda store: store.people.notices()) if one.name == notice]
-    if notice and (not found or found[0].topic not in claim.topics):
-        desk.no(f"there is no notice {notice} for {claim.topics[0]}", notice=notice, topic=claim.topics[0])
-    problems = problems_of(claim, desk.config().topics, found[0] if found else None, desk.now())
-    if problems:
-        raise click.UsageError("; ".join(sentence for _, sentence in problems))
+def registered_notice(desk: Desk, name: str, topic: str) -> Notice:
+    found = [one for one in desk.with_store(lambda store: store.people.notices()) if one.name == name]
+    if not found or found[0].topic != topic:
+        desk.no(f"there is no notice {name} for {topic}", notice=name, topic=topic)
+    return found[0]
 
 
 @consent.command("show")
@@ -212,11 +166,4 @@ def _told(event: Event) -> dict[str, Any]:
     }
 
 
-def known_topic(desk: Desk, topic: str) -> Topic:
-    topics = desk.config().topics
-    if topic not in topics:
-        raise click.UsageError(f"no such topic: {topic}; there are {', '.join(topics)}")
-    return topics[topic]
-
-
-COMMANDS = (notices, consent)
+COMMANDS = (consent,)

@@ -171,12 +171,14 @@ class Api:
             refused=said.answer == "no",
             control_state=said.control_state,
             with_terms=said.with_terms,
+            method=said.method,
             controllers=tuple(said.controllers),
             own_name=self._config.company.name,
             families=(said.family,) if said.family else (),
             free=said.free,
             country=said.country,
-            facts={**_source(call), "notice": notice.name},
+            must_state=self._config.law.request_states(said.country),
+            facts={**_source(call), **notice.facts},
             personal=_given(page=said.page, ip=said.ip, user_agent=said.user_agent),
         )
         if wrong := problems_of(claim, self._config.topics, notice, self._now()):

@@ -47,6 +47,7 @@ Slug = Annotated[
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Scope = Literal["topic", "partner", "all-marketing", "address"]
 Basis = Literal["express", "confirmed", "sale", "inquiry", "soft-opt-in", "policy-accepted"]
+Method = Literal["", "web-form", "app", "paper", "phone", "in-person", "email", "point-of-sale", "published"]
 Why = Literal["unsubscribed", "objected", "complained", "bounced", "minor"]
 
 
@@ -83,6 +84,7 @@ class ConsentRequest(Document):
     basis: Basis = "express"
     answer: Annotated[Literal["yes", "no"], Field(description='"no": the person was asked, and refused.')] = "yes"
     control_state: Annotated[Literal["", "unticked", "ticked"], Field(description="Before the person met it.")] = ""
+    method: Annotated[Method, Field(description="How it was collected, if not as the notice says.")] = ""
     with_terms: Annotated[bool, Field(description="The same control accepted the terms.")] = False
     controllers: Annotated[list[Line], Field(max_length=20, description="Who may rely on it, each by name.")] = []
     family: Annotated[Line, Field(description="The product family of a sale.")] = ""

@@ -255,6 +255,9 @@ class People(Protocol):
     async def history(self, address_id: bytes) -> list[Event]:
         """Return a person's events in the order in which they were recorded."""
 
+    async def events(self, numbers: Sequence[int]) -> list[Event]:
+        """Return events by their numbers, those that there are, in the order of the ledger."""
+
     async def address_of(self, address_id: bytes) -> Address | None:
         """Return a person's address; None once it has been erased, or if there is no such person."""
 

@@ -26,6 +26,7 @@ from gateway.store.writer import Connection
 _COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
 EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
 OF_PERSON = f"{EVENTS} WHERE e.address_id = ? ORDER BY e.seq"
+OF_NUMBERS = f"{EVENTS} WHERE e.seq IN (SELECT value FROM json_each(?)) ORDER BY e.seq"
 PERSON = "p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ?1 AND k.digest = {}"
 _NARROW = f"SELECT {PERSON.format('address_keys', '?2')}"
 

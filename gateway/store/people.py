@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,6 @@ from gateway.address import Address
 from gateway.consent import NOTHING_KNOWN, Event, NewEvent, Standing
 from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
-from gateway.ledger import timestamp
 from gateway.model import KeyRing
 from gateway.rights import Breach, Request
 from gateway.store import ApiToken, Facts, LoginRecord, NoticeRecord, Now, Once, Orders, PublishedPolicy
@@ -29,6 +27,7 @@ from gateway.store.condition import Trouble
 from gateway.store.duties import put_breach, read_breaches, read_requests
 from gateway.store.history import (
     EVENTS,
+    OF_NUMBERS,
     OF_PERSON,
     PERSON,
     append_event,
@@ -50,6 +49,7 @@ from gateway.store.orders import (
 )
 from gateway.store.reader import Reader
 from gateway.store.standby import Known, Standby
+from gateway.store.wordings import put_wording, read_wordings
 from gateway.store.writer import Connection, Writer, reading
 from gateway.tokens import FIRST_TOPIC
 
@@ -124,6 +124,11 @@ class SqlitePeople:
     async def history(self, address_id: bytes) -> list[Event]:
         with self._reading() as connection:
             rows = connection.execute(OF_PERSON, (address_id,)).fetchall()
+        return [event_of(row) for row in rows]
+
+    async def events(self, numbers: Sequence[int]) -> list[Event]:
+        with self._reading() as connection:
+            rows = connection.execute(OF_NUMBERS, (json.dumps(list(numbers)),)).fetchall()
         return [event_of(row) for row in rows]
 
     async def introduce(self, addresses: Sequence[Address]) -> list[Facts]:
@@ -333,22 +338,10 @@ class SqlitePeople:
 
     async def notices(self) -> list[Notice]:
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT name, topic, text, url, control, valid_from, valid_until, number FROM notices ORDER BY number"
-            ).fetchall()
-        return [_notice_of(row) for row in rows]
+            return read_wordings(connection)
 
     async def add_notice(self, notice: Notice) -> None:
-        """Register a notice; the store gives it its number. A registered notice never changes."""
-        until = timestamp(notice.valid_until) if notice.valid_until else None
-        row = (notice.name, notice.topic, notice.text, notice.url, notice.control, timestamp(notice.valid_from), until)
-        await self._writer.do(
-            lambda connection: connection.execute(
-                "INSERT INTO notices (name, topic, text, url, control, valid_from, valid_until)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                row,
-            )
-        )
+        await self._writer.do(lambda connection: put_wording(connection, notice))
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -391,9 +384,3 @@ def _with_look_alikes(facts: Facts, others: Sequence[str]) -> Facts:
 def _digests(key: bytes, address: Address) -> tuple[bytes, bytes]:
     narrow = keyed_digest(key, address.key)
     return narrow, narrow if address.broad_key == address.key else keyed_digest(key, address.broad_key)
-
-
-def _notice_of(row: Sequence[Any]) -> Notice:
-    name, topic, text, url, control, valid_from, valid_until, number = row
-    until = datetime.fromisoformat(valid_until) if valid_until else None
-    return Notice(name, topic, text, url, control, datetime.fromisoformat(valid_from), until, number)

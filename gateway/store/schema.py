@@ -179,6 +179,15 @@ PEOPLE = (
     CREATE INDEX policy_notice_texts_by_reader ON policy_notice_texts (reader) WHERE reader IS NOT NULL;
     CREATE INDEX events_policy_notices ON events (seq) WHERE type IN ('POLICY_NOTICE', 'POLICY_NOTICE_ENDED');
     """,
+    """
+    ALTER TABLE notices ADD COLUMN version TEXT NOT NULL DEFAULT '1';
+    ALTER TABLE notices ADD COLUMN language TEXT NOT NULL DEFAULT 'en';
+    ALTER TABLE notices ADD COLUMN kind TEXT NOT NULL DEFAULT '';
+    ALTER TABLE notices ADD COLUMN method TEXT NOT NULL DEFAULT '';
+    ALTER TABLE notices ADD COLUMN controllers TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE notices ADD COLUMN policy_version TEXT NOT NULL DEFAULT '';
+    ALTER TABLE notices ADD COLUMN states TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 
 SPOOL = (

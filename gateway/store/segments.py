@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -199,6 +200,7 @@ def verify(people: Path, folder: Path, key: Ed25519PublicKey, anchor: Path | Non
         yield from _verify_purges(connection, key)
         yield from _verify_standing(connection)
         yield from _verify_people(connection)
+        yield from _verify_notices(connection)
         if anchor:
             yield from _verify_anchor(connection, anchor, key)
 
@@ -413,6 +415,24 @@ def _verify_people(connection: Connection) -> Iterator[str]:
         " AND address_id NOT IN (SELECT address_id FROM address_keys)"
     )
     yield from (f"person {address_id.hex()} cannot be found by their address" for (address_id,) in rows)
+
+
+_NOTICES_SHOWN = """
+    SELECT DISTINCT facts ->> '$.notice', facts ->> '$.notice_sha256'
+    FROM (SELECT CASE WHEN json_valid(facts) THEN facts ELSE '{}' END AS facts FROM events)
+    WHERE facts ->> '$.notice_sha256' IS NOT NULL
+"""
+
+
+def _verify_notices(connection: Connection) -> Iterator[str]:
+    """What people said yes to is only proved by the words that they met: those of the digest in the ledger."""
+    texts = dict(connection.execute("SELECT name, text FROM notices"))
+    for name, digest in connection.execute(_NOTICES_SHOWN):
+        text = texts.get(name)
+        if text is None:
+            yield f"notice {name}: its text is missing"
+        elif hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() != digest:
+            yield f"notice {name}: the text is not the one that people met"
 
 
 def _verify_anchor(connection: Connection, anchor: Path, key: Ed25519PublicKey) -> Iterator[str]:
