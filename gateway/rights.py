@@ -77,8 +77,9 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """What has to be done by when; nobody need be told of it before `warned_from`."""
+    """What has to be done by when, a "request" or a "breach"; nobody need be told of it before `warned_from`."""
 
+    kind: str
     what: str
     due: datetime
     warned_from: datetime
@@ -113,12 +114,12 @@ def requests_of(events: Iterable[Event]) -> list[Request]:
 def deadlines(requests: Iterable[Request], breaches: Iterable[Breach]) -> list[Deadline]:
     """Return what is still to be done, the most urgent first."""
     answers = [
-        Deadline(f"the answer to request {one.id} ({one.right})", one.due, one.due - WARNED_BEFORE)
+        Deadline("request", f"the answer to request {one.id} ({one.right})", one.due, one.due - WARNED_BEFORE)
         for one in requests
         if one.answer is None
     ]
     reports = [
-        Deadline(f"telling the authority of the breach {one.name}", one.due, one.known_at)
+        Deadline("breach", f"telling the authority of the breach {one.name}", one.due, one.known_at)
         for one in breaches
         if one.reported_at is None
     ]

@@ -45,7 +45,7 @@ MAIL = {
     "report",
     "summary",
 }
-CORE = PURE | MAIL | {"policy", "hindsight", "pretence", "brake", "pacing", "retention", "rights"}
+CORE = PURE | MAIL | {"policy", "hindsight", "pretence", "brake", "pacing", "retention", "activity", "rights"}
 SHELL = CORE | {"ids", "passwords", "campaigns", "summaries", "copies", "store", "config", "metrics"}
 
 # Each room of gateway/ and the rooms that it may import. A package is one room: its modules may import one another.
@@ -63,6 +63,7 @@ HOUSE: dict[str, set[str]] = {
     "proof": NOUNS | {"consent", "evidence", "law"},
     "hindsight": NOUNS | {"consent", "law", "policy"},
     "retention": NOUNS | {"consent"},
+    "activity": NOUNS | {"consent"},
     "rights": NOUNS | {"consent"},
     "dialogue": NOUNS,
     "dialects": NOUNS | {"headers"},

@@ -22,6 +22,7 @@ from gateway.cli import (
     ledger,
     logins,
     notices,
+    overview,
     people,
     person,
     policies,
@@ -52,7 +53,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 
 
 ROOMS = (
-    *(serving, setup, demo, logins, tokens, notices, people, person, suppressions, imports, policies),
+    *(serving, overview, setup, demo, logins, tokens, notices, people, person, suppressions, imports, policies),
     *(customers, explain, ledger, simulate, queue, backup, retention, duties, processing),
 )
 

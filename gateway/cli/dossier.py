@@ -80,15 +80,15 @@ async def related(store: Store, standing: Standing) -> list[str]:
     return sorted(one.text for one in found if one)
 
 
-def page(title: str, told: Mapping[str, Any]) -> str:
-    """Return facts as an HTML page that needs nothing else."""
+def page(title: str, told: Mapping[str, Any], picture: str = "") -> str:
+    """Return facts as an HTML page that needs nothing else; a picture, if there is one, stands above them."""
     sections = "".join(f"<h2>{escape(_title(name))}</h2>{_html(value)}" for name, value in told.items())
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title>"
         "<style>body{font:1rem/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse}th,td{border:1px solid;padding:.2rem .5rem;text-align:left}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{sections}</body></html>"
+        f"<body><h1>{escape(title)}</h1>{picture}{sections}</body></html>"
     )
 
 

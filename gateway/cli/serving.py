@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
-from typing import Any
 
 import click
 
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
-from gateway.errors import StoreUnavailable
 from gateway.installation import prepare
-from gateway.shadow import shadow_ends
-from gateway.store import Store
-
-OLD_MAIL = timedelta(hours=1)
-"""How long mail may have been waiting before `status` suggests a look at the queue."""
 
 
 @click.command()
@@ -58,47 +50,6 @@ def migrate(desk: Desk) -> None:
     desk.say("\n".join(told), data_dir=config.data_dir, copies=copies)
 
 
-@click.command()
-@pass_desk
-def status(desk: Desk) -> None:
-    """Say what waits, what was decided, and what to look at."""
-    desk.tell(desk.with_store(lambda store: _status(desk, store)))
-
-
-async def _status(desk: Desk, store: Store) -> dict[str, Any]:
-    waiting, oldest = await store.queue.depth()
-    age = desk.now() - oldest if oldest else timedelta(0)
-    return {
-        "queued_recipients": waiting,
-        "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
-        "suppressed_people": await _suppressed(store),
-        "logins": len([one for one in await store.people.logins() if not one.disabled]),
-        "paused_streams": _paused(store),
-        "shadow_ends": _shadow_ends(desk),
-        "troubles": [one.sentence for one in store.condition.troubles()],
-        "suggestion": "assent queue list" if age > OLD_MAIL else None,
-    }
-
-
-def _paused(store: Store) -> list[str]:
-    return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
-
-
-def _shadow_ends(desk: Desk) -> list[str]:
-    """Say of each stream in shadow mode when it will enforce, and how many people it will refuse then."""
-    folder, today = desk.folder(), desk.now().date()
-    ends = [one for one in shadow_ends(desk.config().streams) if one.days_left(today) >= 0]
-    return [f"{one.stream} after {one.until}: {folder.shadowed(one.stream)} people" for one in ends]
-
-
-async def _suppressed(store: Store) -> int | None:
-    """Return how many people are suppressed; None while nobody can be asked."""
-    try:
-        return len(await store.people.suppressed())
-    except StoreUnavailable:
-        return None
-
-
 def _run(desk: Desk, parts: tuple[str, ...]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = desk.config()
@@ -126,4 +77,4 @@ def _addresses(config: Config, parts: tuple[str, ...]) -> list[str]:
     return [f"{what:22} {address}" for what, addresses in listening for address in addresses]
 
 
-COMMANDS = (serve, relay, site, console, migrate, status)
+COMMANDS = (serve, relay, site, console, migrate)

@@ -6,7 +6,7 @@ Opening does not create: `prepare` does, once, in one process, before the worker
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from datetime import datetime
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.consent import Event
 from gateway.errors import StoreUnavailable
 from gateway.model import KeyRing
 from gateway.retention import Retention
@@ -21,7 +22,7 @@ from gateway.rights import Deadline, deadlines
 from gateway.store import Now, ReportMaker, Store, disk
 from gateway.store.backup import Manifest, Places, Progress, write_backup
 from gateway.store.condition import Condition
-from gateway.store.duties import concerned, read_breaches, read_requests
+from gateway.store.duties import read_breaches, read_requests
 from gateway.store.history import keyed_digest
 from gateway.store.imports import SqliteImports
 from gateway.store.journal import Journal
@@ -31,7 +32,8 @@ from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
 from gateway.store.purge import Purged, note_backup, purge
 from gateway.store.schema import DECISIONS, PEOPLE, SPOOL
-from gateway.store.segments import ANCHOR, Sealer, find_lines, find_shadowed, verify
+from gateway.store.segments import ANCHOR, DECISION_LOG, LEDGER, Sealer, find_lines, find_shadowed, last_head, verify
+from gateway.store.spans import Line, events_between, lines_between
 from gateway.store.spool import SqliteSpool, remove_orphans
 from gateway.store.standby import Snapshot, Standby
 from gateway.store.traces import empty_log, find_traces
@@ -104,6 +106,12 @@ class DataFolder:
     def sealer(self, now: Now) -> Sealer:
         return Sealer(self.people, self.spool, self.decisions, self.ledger_key(), now)
 
+    def last_heads(self) -> dict[str, str]:
+        """Return the digest of the newest segment head of each chain, which pins everything that came before."""
+        with reading(self.people), closing(connect(self.people, read_only=True)) as connection:
+            heads = {chain: last_head(connection, chain) for chain in (LEDGER, DECISION_LOG)}
+        return {chain: head.digest() for chain, head in heads.items() if head}
+
     def verify(self, anchor: Path | None) -> list[str]:
         """Return every place where the ledger or the decision log is not what was sealed."""
         return list(verify(self.people, self.decisions, self.ledger_key().public_key(), anchor))
@@ -142,8 +150,18 @@ class DataFolder:
 
     def concerned(self, since: datetime, until: datetime) -> set[str]:
         """Return, as decision lines call them, of whom something was decided or recorded in a span of time."""
+        recorded = {event.address_id.hex() for event in self.events_between(since, until)}
+        return recorded | {str(line["who"]) for line in self.lines_between(since, until)}
+
+    def events_between(self, since: datetime, until: datetime) -> Iterator[Event]:
+        """Yield the ledger's events that were recorded in a span of time. Raises `StoreUnavailable`."""
         with reading(self.people):
-            return concerned(self.people, self.decisions, self._unsealed(), since, until)
+            yield from events_between(self.people, since, until)
+
+    def lines_between(self, since: datetime, until: datetime) -> Iterator[Line]:
+        """Yield the decision lines of a span of time, those included that are not sealed yet."""
+        with reading(self.decisions):
+            yield from lines_between(self.decisions, self._unsealed, since, until)
 
     def purge(self, keep: Retention, now: datetime, progress: Progress, *, dry_run: bool = False) -> Purged:
         """Forget what has been kept for long enough; with `dry_run` only count it. Raises `StoreUnavailable`."""

@@ -1,0 +1,242 @@
+"""Commands that say how it goes: what came of the last hours, what to look at, and the signed report of a month."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from gateway.activity import Activity, gather
+from gateway.cli import dossier, picture
+from gateway.cli.output import Desk, pass_desk, progress_bar
+from gateway.errors import StoreUnavailable
+from gateway.ledger import canonical_json
+from gateway.shadow import shadow_ends
+from gateway.store import Store
+
+OLD_MAIL = timedelta(hours=1)
+"""How long mail may have been waiting before somebody should look at the queue."""
+
+OPT_OUT_SECONDS: Final = 60
+"""How long a "no" may take to be recorded; the law gives days, the product promises a second."""
+
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_SPANS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_SIGNED: Final = b"assent.report.v1\0"
+
+
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class SinceType(click.ParamType[str]):
+    """A moment in the past, as people say it: fri, today, 36h, 7d, 2026-11-20; what is meant depends on now."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            moment(str(value), datetime.now(UTC))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write fri, today, 36h, 7d, 2026-11-20 or 2026-11-20T08:00", param, ctx)
+        return str(value)
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """Return the moment that a text means, in UTC; raises `ValueError`."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    word = text.strip().lower()
+    if word == "today":
+        return midnight
+    if word[:3] in _DAYS and re.fullmatch("[a-z]{3,9}", word):
+        return midnight - timedelta(days=(now.weekday() - _DAYS.index(word[:3])) % 7)
+    span = re.fullmatch(r"(\d{1,4})([hdw])", word)
+    if span:
+        return now - int(span[1]) * _SPANS[span[2]]
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@click.command()
+@click.option("--since", type=SinceType(), default="24h", show_default=True, help="fri, today, 36h, 7d, 2026-11-20 …")
+@pass_desk
+def status(desk: Desk, since: str) -> None:
+    """Say what came of the last hours, what waits, and what to look at, with a command for each."""
+    told = desk.with_store(lambda store: _status(desk, store, moment(since, desk.now())))
+    if desk.as_json:
+        desk.tell(told)
+        return
+    desk.tell({name: value for name, value in told.items() if name not in ("refused", "alarms")})
+    desk.list(told["refused"], ["reason", "login", "recipients"], "nobody was refused")
+    desk.list(told["alarms"], ["alarm", "command"], "nothing to look at")
+
+
+async def _status(desk: Desk, store: Store, since: datetime) -> dict[str, Any]:
+    now, folder = desk.now(), desk.folder()
+    waiting, oldest = await store.queue.depth()
+    told = _activity(desk, since, now)
+    return {
+        **told,
+        "queued_recipients": waiting,
+        "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
+        "suppressed_people": await _suppressed(store),
+        "logins": len([one for one in await store.people.logins() if not one.disabled]),
+        "paused_streams": _paused(store),
+        "shadow_ends": _shadow_ends(desk),
+        "troubles": [one.sentence for one in store.condition.troubles()],
+        "alarms": [
+            {"alarm": alarm, "command": command}
+            for alarm, command in (
+                *_about_store(store, now - oldest if oldest else timedelta(0)),
+                *_about_streams(desk, store, told),
+                *((one.told(now), _ANSWERS[one.kind]) for one in folder.deadlines() if one.warned_from <= now),
+            )
+        ],
+    }
+
+
+def _activity(desk: Desk, since: datetime, now: datetime) -> dict[str, Any]:
+    """Return the numbers since then; none of them while the store cannot be read."""
+    folder = desk.folder()
+    try:
+        found = gather(folder.events_between(since, now), folder.lines_between(since, now), since, now)
+    except StoreUnavailable:
+        return {"since": since.isoformat(timespec="seconds"), "refused": []}
+    return found.to_json()
+
+
+_ANSWERS: Final = {"request": "assent requests list", "breach": "assent breach list"}
+
+
+def _about_store(store: Store, oldest: timedelta) -> Iterator[tuple[str, str]]:
+    for one in store.condition.troubles():
+        yield one.sentence, "assent check"
+    if oldest > OLD_MAIL:
+        yield f"mail has waited for {oldest.total_seconds() / 3600:.0f} hours", "assent queue list"
+
+
+def _about_streams(desk: Desk, store: Store, told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in _paused(store):
+        yield f"the stream {name} is paused", f"assent streams release {name}"
+    today = desk.now().date()
+    for end in shadow_ends(desk.config().streams):
+        if 0 <= end.days_left(today) <= 7:
+            yield (
+                f"the stream {end.stream} enforces after {end.until}",
+                f"assent simulate --stream {end.stream} LIST.csv",
+            )
+    slowest = told.get("slowest_opt_out_seconds") or 0
+    if slowest > OPT_OUT_SECONDS:
+        yield f"an opt-out took {slowest:.0f} s to be recorded", "assent check"
+    unproven = [one for one in told["refused"] if one["reason"] in ("no-consent", "unproven")]
+    if sum(one["recipients"] for one in unproven) > told.get("relayed", 0):
+        yield "most of what came was refused for want of consent", "assent consent import FILE --dry-run"
+
+
+def _paused(store: Store) -> list[str]:
+    return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
+
+
+def _shadow_ends(desk: Desk) -> list[str]:
+    """Say of each stream in shadow mode when it will enforce, and how many people it will refuse then."""
+    folder, today = desk.folder(), desk.now().date()
+    ends = [one for one in shadow_ends(desk.config().streams) if one.days_left(today) >= 0]
+    return [f"{one.stream} after {one.until}: {folder.shadowed(one.stream)} people" for one in ends]
+
+
+async def _suppressed(store: Store) -> int | None:
+    """Return how many people are suppressed; None while nobody can be asked."""
+    try:
+        return len(await store.people.suppressed())
+    except StoreUnavailable:
+        return None
+
+
+# the report of a month
+
+
+@click.command()
+@click.option("--month", default=None, metavar="YYYY-MM", help="The last whole month unless told.")
+@click.option("--html", is_flag=True, help="A page with a picture, that can be printed, instead of JSON.")
+@click.option("--verify", type=EXISTING, help="Check the signature of a report.")
+@pass_desk
+def report(desk: Desk, month: str | None, html: bool, verify: Path | None) -> None:
+    """Print the signed compliance report of a month: every number is a count of lines of the log."""
+    if verify:
+        _verify(desk, verify)
+        return
+    since, until = _span(month, desk.now())
+    folder = desk.folder()
+    with progress_bar("counting"):
+        found = gather(folder.events_between(since, until), folder.lines_between(since, until), since, until)
+    signed = _signed(desk, found)
+    click.echo(_page(found, signed) if html else json.dumps(signed, indent=2, ensure_ascii=False))
+
+
+def _span(month: str | None, now: datetime) -> tuple[datetime, datetime]:
+    this_month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    try:
+        since = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC) if month else _month_before(this_month)
+    except ValueError as error:
+        raise click.UsageError(f"--month {month}: write it as {now:%Y-%m}") from error
+    if since > now:
+        raise click.UsageError(f"--month {month} has not begun")
+    return since, (since + timedelta(days=32)).replace(day=1)
+
+
+def _month_before(month: datetime) -> datetime:
+    return (month - timedelta(days=1)).replace(day=1)
+
+
+def _signed(desk: Desk, found: Activity) -> dict[str, Any]:
+    """Return the report with the heads that seal what it counts, signed with the ledger's key."""
+    key = desk.folder().ledger_key()
+    told = {
+        "controller": dossier.controller(desk.config()),
+        "month": f"{found.since:%Y-%m}",
+        "made_at": desk.now().isoformat(timespec="seconds"),
+        "is_whole": desk.now() >= found.until,
+        **found.to_json(),
+        "sealed_by": desk.folder().last_heads(),
+    }
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return {"report": told, "public_key": public.hex(), "signature": key.sign(_octets(told)).hex()}
+
+
+def _verify(desk: Desk, file: Path) -> None:
+    """Exit 1 where a report is not as this installation signed it."""
+    try:
+        told = json.loads(file.read_text("utf-8"))
+        signature, stated = bytes.fromhex(told["signature"]), told["report"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise click.UsageError(f"{file.name} is no report of Assent") from error
+    if not _is_ours(desk.folder().ledger_key().public_key(), signature, _octets(stated)):
+        desk.no(f"{file.name} is not as it was signed here", file=file.name, valid=False)
+    desk.say(f"{file.name} is the report of {stated['month']} as it was signed here", file=file.name, valid=True)
+
+
+def _is_ours(key: Ed25519PublicKey, signature: bytes, octets: bytes) -> bool:
+    try:
+        key.verify(signature, octets)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _octets(told: Mapping[str, Any]) -> bytes:
+    return _SIGNED + canonical_json(told)
+
+
+def _page(found: Activity, signed: Mapping[str, Any]) -> str:
+    """Return the report as a page: a picture of its days, then every number, and the signature."""
+    title = f"Compliance report {found.since:%B %Y}"
+    return dossier.page(title, signed["report"] | {"signature": signed["signature"]}, picture.of_days(found))
+
+
+COMMANDS = (status, report)

@@ -1,0 +1,141 @@
+"""How it goes, in numbers that anybody can count again: `assent status`, and the signed report of a month."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.conftest import MakeGateway
+from tests.faketime import shifted
+from tests.gateway_under_test import Gateway, eventually, fetch, invoice, newsletter, token_of
+from tests.sink import Sink
+
+Someone = Callable[[], str]
+
+
+@pytest.fixture(scope="module")
+def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a known day behind it: five opted in, three leave by three ways, two were never asked."""
+    running = Gateway(tmp_path_factory.mktemp("status") / "house", shared_sink.url).prepare().start()
+    readers = [f"reader{n}@example.org" for n in range(5)]
+    running.opt_in(*readers)
+    shared_sink.clear()
+    for reader in readers:
+        assert running.submit(newsletter(reader), [reader])[""][0] == 250
+    tokens = {one.recipients[0]: token_of(one.content) for one in shared_sink.wait_for(5)}
+    running.one_click(tokens[readers[0]])
+    running.one_click(tokens[readers[0]])
+    running.run("suppressions", "add", readers[1], "--scope", "all-marketing", "--reason", "objected")
+    running.run("suppressions", "add", readers[2], "--scope", "all-marketing", "--reason", "complained")
+    for refused in (*readers[:3], "never1@example.org", "never2@example.org"):
+        assert running.submit(newsletter(refused), [refused])[refused][0] == 550
+    assert running.submit(invoice(), [readers[0]], login="shop", sender="billing@example.com")[""][0] == 250
+    eventually(lambda: running.json("status")["relayed"] == 6)
+    yield running
+    running.close()
+
+
+@pytest.mark.req("OPS-02")
+def test_status_says_what_came_of_the_day(house: Gateway) -> None:
+    told = eventually(lambda: (found := house.json("status"))["submitted"] == 11 and found)
+    assert (told["relayed"], told["failed"], told["queued_recipients"]) == (6, 0, 0)
+    refused = {(one["reason"], one["login"]): one["recipients"] for one in told["refused"]}
+    assert refused == {
+        ("no-consent", "news"): 2,
+        ("unsubscribed", "news"): 1,
+        ("objected", "news"): 1,
+        ("complained", "news"): 1,
+    }
+    assert told["refused_promotion"] == 5
+    assert told["opt_outs"] == {"operator": 2, "one-click": 1}, "a second click says nothing new"
+    assert (told["opt_ins"], told["complaints"]) == (5, 1)
+    assert told["alarms"] == []
+    assert told["slowest_opt_out_seconds"] < 5 and told["latest_promotion_after_an_opt_out_seconds"] is None
+    page = house.run("status").stdout
+    assert "no-consent" in page and "nothing to look at" in page
+
+
+@pytest.mark.parametrize("since", ["today", "24h", "7d", "1w", f"{datetime.now(UTC):%A}", f"{datetime.now(UTC):%F}"])
+def test_the_span_of_status_is_said_as_people_say_it(house: Gateway, since: str) -> None:
+    assert house.json("status", "--since", since)["submitted"] in (11, 0)
+    assert house.json("status", "--since", "0h")["submitted"] == 0
+
+
+def test_a_span_that_nobody_understands_is_told_so(house: Gateway) -> None:
+    done = house.run("status", "--since", "noon", check=False)
+    assert done.returncode == 2 and "write fri, today, 36h" in done.stderr
+
+
+def test_what_needs_a_look_comes_with_a_command(house: Gateway) -> None:
+    house.run("streams", "pause", "offers", "--why", "a test")
+    house.run("breach", "open", "usb-stick", "--what", "lost on a train")
+    received = datetime.now(UTC) - timedelta(days=26)
+    house.run("requests", "add", "reader4@example.org", "--right", "access", "--received", f"{received:%F}")
+    commands = {one["command"] for one in house.json("status")["alarms"]}
+    assert {"assent streams release offers", "assent breach list", "assent requests list"} <= commands
+    for command in commands:
+        assert house.run(*command.split()[1:], "--help").returncode == 0, "each is a command that there is"
+    house.run("streams", "release", "offers")
+
+
+@pytest.mark.req("OPS-10")
+def test_a_month_is_reported_in_numbers_that_the_log_confirms(house: Gateway) -> None:
+    house.environment = shifted("+32d")
+    signed = house.json("report", "--month", f"{datetime.now(UTC):%Y-%m}")
+    house.environment = {}
+    told = signed["report"]
+    status = house.json("status", "--since", "1w")
+    for number in ("submitted", "relayed", "refused", "opt_outs", "complaints", "refused_promotion", "opt_ins"):
+        assert told[number] == status[number]
+    assert told["is_whole"] and told["controller"]["name"] == "Example Software, Inc."
+    assert set(told["sealed_by"]) == {"ledger", "decisions"}
+    anchor = [json.loads(line) for line in (house.folder / "var" / "anchor.jsonl").read_text().splitlines()]
+    assert {one["chain"] for one in anchor} >= set(told["sealed_by"])
+
+
+@pytest.mark.req("OPS-10")
+def test_a_report_is_signed_and_a_changed_one_is_found(house: Gateway) -> None:
+    month = f"{datetime.now(UTC):%Y-%m}"
+    signed = house.json("report", "--month", month)
+    assert not signed["report"]["is_whole"], "the month is not over"
+    file = house.folder / "report.json"
+    file.write_text(json.dumps(signed))
+    assert house.run("report", "--verify", str(file)).returncode == 0
+    signed["report"]["complaints"] = 0
+    file.write_text(json.dumps(signed))
+    assert house.run("report", "--verify", str(file), check=False).returncode == 1
+    file.write_text("[]")
+    assert house.run("report", "--verify", str(file), check=False).returncode == 2
+    assert house.run("report", "--month", "2026-13", check=False).returncode == 2
+    assert house.run("report", "--month", "2999-01", check=False).returncode == 2
+
+
+def test_a_report_is_a_page_with_a_picture(house: Gateway) -> None:
+    page = house.run("report", "--month", f"{datetime.now(UTC):%Y-%m}", "--html").stdout
+    (picture,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    drawn = xml.etree.ElementTree.fromstring(picture)
+    assert drawn.get("role") == "img"
+    assert {one.findtext("title") for one in drawn.iter("rect")} == {"6 relayed", "5 refused", "3 opt_outs"}
+    assert "<script" not in page and "http://" not in page and "https://example.com/privacy" in page
+
+
+@pytest.mark.req("OPS-10")
+def test_an_opt_out_that_took_long_shows(make_gateway: MakeGateway, sink: Sink, someone: Someone) -> None:
+    house = make_gateway().start()
+    reader = someone()
+    house.opt_in(reader)
+    assert house.json("status")["slowest_opt_out_seconds"] is None
+    token = house.json("tokens", "add", "desk", "--scopes", "record")["token"]
+    said_at = datetime.now(UTC).replace(microsecond=0)
+    body = {"address": reader, "channel": "letter", "at": said_at.replace(year=said_at.year - 1).isoformat()}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    answer = fetch(f"http://127.0.0.1:{house.console}/api/v1/withdrawals", "POST", json.dumps(body).encode(), headers)
+    assert answer.status == 201, answer.text
+    told = house.json("status")
+    assert told["slowest_opt_out_seconds"] > 300 * 86400 and told["opt_outs"] == {"letter": 1}
+    assert any("opt-out took" in one["alarm"] for one in told["alarms"])
