@@ -8,33 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 import click
 
-from gateway.cli import (
-    backup,
-    customers,
-    demo,
-    duties,
-    explain,
-    imports,
-    ledger,
-    logins,
-    notices,
-    overview,
-    people,
-    person,
-    policies,
-    processing,
-    queue,
-    retention,
-    serving,
-    setup,
-    simulate,
-    suppressions,
-    tokens,
-)
 from gateway.cli.output import Desk
 from gateway.errors import ConfigError, Malformed, StoreUnavailable
 
@@ -42,7 +22,46 @@ EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_ROOMS: Final[Mapping[str, str]] = {
+    "serving": "serve relay site console migrate",
+    "overview": "status report",
+    "setup": "init check dkim",
+    "demo": "demo",
+    "logins": "logins streams",
+    "tokens": "tokens",
+    "notices": "notices",
+    "imports": "consent suppressions",
+    "person": "person",
+    "policies": "policy",
+    "customers": "customers",
+    "explain": "explain",
+    "ledger": "ledger",
+    "simulate": "simulate",
+    "queue": "queue",
+    "backup": "backup restore",
+    "retention": "purge",
+    "duties": "requests breach",
+    "processing": "processing",
+}
+"""Which module has which commands; it is loaded when one of them is asked for, so that the others cost no time."""
+
+_ROOM_OF: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+
+class _Program(click.Group):
+    """A group whose commands are loaded when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_ROOM_OF)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ROOM_OF:
+            return None
+        commands: tuple[click.Command, ...] = import_module(f"{__package__}.{_ROOM_OF[cmd_name]}").COMMANDS
+        return next(one for one in commands if one.name == cmd_name)
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", "path", type=click.Path(path_type=Path), default=Path("config.toml"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 @click.version_option(package_name="assent")
@@ -50,16 +69,6 @@ EX_CONFIG = 78
 def assent(context: click.Context, path: Path, as_json: bool) -> None:
     """Email marketing compliance gateway: mail that would break a promise cannot leave."""
     context.obj = Desk(path.absolute(), as_json)
-
-
-ROOMS = (
-    *(serving, overview, setup, demo, logins, tokens, notices, people, person, suppressions, imports, policies),
-    *(customers, explain, ledger, simulate, queue, backup, retention, duties, processing),
-)
-
-for commands in ROOMS:
-    for command in commands.COMMANDS:
-        assent.add_command(command)
 
 
 def main() -> None:

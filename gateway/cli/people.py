@@ -164,6 +164,3 @@ def _told(event: Event) -> dict[str, Any]:
         "facts": event.facts,
         "personal": event.personal,
     }
-
-
-COMMANDS = (consent,)

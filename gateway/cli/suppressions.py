@@ -206,6 +206,3 @@ def covered(desk: Desk, scope: str, topic: str) -> Scope:
     if topic:
         known_topic(desk, topic)
     return extent
-
-
-COMMANDS = (suppressions,)
