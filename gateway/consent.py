@@ -6,7 +6,7 @@ or an operator's written reversal. Evidence types are never converted into one a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -113,7 +113,8 @@ class Event:
 class Permission:
     """What may allow mail: the event that gave it, on which basis, for which topic ("" for all own ones), when.
 
-    `family` is the product family of a sale; `controller` is who may use it, "" for the company itself (POL-31).
+    `family` is the product family of a sale; `controller` is who may use it, "" for the company itself (POL-31). One
+    that is `imported` counts once all of that import has been applied; 0 for one that counts at once.
     """
 
     event: int
@@ -122,11 +123,22 @@ class Permission:
     at: datetime
     family: str = ""
     controller: str = ""
+    imported: int = 0
 
     @property
     def _slot(self) -> tuple[str, str, str, str]:
         """Of two permissions with the same slot the newer one counts."""
         return self.basis, self.topic, self.family, self.controller
+
+    def outdoes(self, other: Permission, unfinished: Collection[int] | None) -> bool:
+        """True where the other one is of no use beside this one, which is the newer.
+
+        `unfinished` are the imports that may not be complete, None where that is not known.
+        """
+        if self._slot != other._slot:
+            return False
+        is_certain = self.imported == 0 or (unfinished is not None and self.imported not in unfinished)
+        return is_certain or self.imported == other.imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +208,12 @@ class Standing:
     moved_to: str = ""
     notices: tuple[Notified, ...] = ()
 
+    def counting(self, unfinished: Collection[int]) -> Standing:
+        """Return what counts of this while some imports have not been applied to their end: their consents do not."""
+        if not unfinished or not any(one.imported in unfinished for one in self.permissions):
+            return self
+        return replace(self, permissions=tuple(one for one in self.permissions if one.imported not in unfinished))
+
     def suppression(self, topic: str, *, partner: bool) -> Suppression | None:
         """Return the first suppression that stops promotional mail on the topic."""
         return next((one for one in self.suppressions if one.covers(topic, partner=partner)), None)
@@ -232,7 +250,7 @@ class Standing:
         """Return what `from_json` reads; what is empty is left out, since every decision reads it."""
         further = {
             "linked": [one.event for one in self.suppressions if one.linked],
-            "imported": [[one.event, one.imported] for one in self.suppressions if one.imported],
+            "imported": [[event, number] for event, number in self._imported() if number],
             "places": [[one.country, one.source] for one in self.places],
             "products": list(self.products),
             "reconsents": list(self.reconsents),
@@ -251,14 +269,21 @@ class Standing:
             **{name: value for name, value in further.items() if value},
         }
 
+    def _imported(self) -> Iterator[tuple[int, int]]:
+        yield from ((one.event, one.imported) for one in self.suppressions)
+        yield from ((one.event, one.imported) for one in self.permissions)
+
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Standing:
         linked = frozenset(raw.get("linked", ()))
         imported = dict(raw.get("imported", ()))
         return cls(
             permissions=tuple(
-                Permission(seq, Basis(basis), topic, datetime.fromisoformat(at), *rest)
-                for seq, basis, topic, at, *rest in _permissions_of(raw)
+                Permission(
+                    *(seq, Basis(basis), topic, datetime.fromisoformat(at), family, controller),
+                    imported=imported.get(seq, 0),
+                )
+                for seq, basis, topic, at, family, controller in _permissions_of(raw)
             ),
             suppressions=tuple(
                 Suppression(
@@ -280,8 +305,10 @@ class Standing:
 
 def _permissions_of(raw: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
     """Until migration 2 a standing held one permission a topic, by its topic's name."""
-    held = raw["permissions"]
-    return [[seq, basis, topic, at] for topic, (seq, basis, at) in held.items()] if isinstance(held, dict) else held
+    held: Any = raw["permissions"]
+    if isinstance(held, dict):
+        return [[seq, basis, topic, at, "", ""] for topic, (seq, basis, at) in held.items()]
+    return list(held)
 
 
 NOTHING_KNOWN = Standing()
@@ -351,6 +378,9 @@ def _suppress(standing: Standing, event: Event) -> Standing:
     return replace(standing, suppressions=(*others, new))
 
 
+UNFINISHED = "unfinished"
+"""The fact by which a consent waits for the end of its import: the other imports that were at work when that began."""
+
 _BASES: dict[EventType, Basis] = {
     EventType.EXPRESS_OPT_IN: Basis.EXPRESS,
     EventType.OPT_IN_CONFIRMED: Basis.CONFIRMED,
@@ -363,15 +393,18 @@ _STRENGTH = {basis: rank for rank, basis in enumerate(Basis)}
 
 
 def _permit(standing: Standing, event: Event) -> Standing:
-    """Keep what an event permits; of the same kind, the newest by its own time."""
+    """Keep what an event permits; of the same kind, the newest by its own time that is certain to count."""
     facts = event.facts
     new = Permission(
-        event.seq, _basis(event), event.topic, event.at, facts.get("family", ""), facts.get("controller", "")
+        *(event.seq, _basis(event), event.topic, event.at, facts.get("family", ""), facts.get("controller", "")),
+        imported=facts["import"] if UNFINISHED in facts else 0,
     )
-    held = {one._slot: one for one in standing.permissions}
-    if new._slot not in held or held[new._slot].at <= new.at:
-        held[new._slot] = new
-    return replace(standing, permissions=tuple(sorted(held.values(), key=_order)))
+    if not standing.permissions:
+        return replace(standing, permissions=(new,))
+    unfinished = {*facts[UNFINISHED], new.imported} if UNFINISHED in facts else None
+    left = sorted((*standing.permissions, new), key=lambda one: (one.at, one.event))
+    of_use = [one for n, one in enumerate(left) if not any(newer.outdoes(one, unfinished) for newer in left[n + 1 :])]
+    return replace(standing, permissions=tuple(sorted(of_use, key=_order)))
 
 
 def _basis(event: Event) -> Basis:

@@ -1,12 +1,13 @@
 """A decision of the past, made again: with what was known then, and with what has become known since (CON-01, CON-08).
 
 The rule that must not be broken: what was known at a moment is what had been recorded by then, whatever time an event
-claims for itself. It decides with `policy` and nothing else; where a history comes from is left to whoever asks.
+claims for itself. It decides with `policy` and nothing else; where a history comes from is left to whoever asks, as
+is when each import was complete (`completed`, a time to come for one that is not): its consents count from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +15,8 @@ from gateway.consent import Event, EventType, Standing, fold
 from gateway.law import Law
 from gateway.model import Action, Purpose, Reason, Topic, Verdict
 from gateway.policy import CONSENTS, LACKS_CONSENT, decide
+
+Completed = Mapping[int, datetime]
 
 ON_ITS_WAY = timedelta(minutes=10)
 """How long a copy may have been under way between its decision and the line that says so (RFC 5321 §4.5.3.2.6)."""
@@ -33,9 +36,10 @@ class Hindsight:
         return self.told_late is not None
 
 
-def known_at(history: Sequence[Event], moment: datetime) -> Standing:
+def known_at(history: Sequence[Event], moment: datetime, completed: Completed) -> Standing:
     """Return what stood for a person at a moment, as far as it had been recorded then."""
-    return fold(one for one in history if one.recorded_at <= moment)
+    standing = fold(one for one in history if one.recorded_at <= moment)
+    return standing.counting({number for number, at in completed.items() if at > moment})
 
 
 def true_at(history: Sequence[Event], moment: datetime) -> Standing:
@@ -46,9 +50,11 @@ def true_at(history: Sequence[Event], moment: datetime) -> Standing:
     return fold(one for one in history if one.at <= moment or one.type is EventType.IMPORT_UNDONE)
 
 
-def look_back(purpose: Purpose, history: Sequence[Event], law: Law, moment: datetime) -> Hindsight:
+def look_back(
+    purpose: Purpose, history: Sequence[Event], law: Law, moment: datetime, completed: Completed
+) -> Hindsight:
     """Decide for promotion at a moment of the past, with what was known then and with what is known now."""
-    then = decide(purpose, known_at(history, moment), law, moment)
+    then = decide(purpose, known_at(history, moment, completed), law, moment)
     now = decide(purpose, true_at(history, moment), law, moment)
     late = None
     if then.may_send and not now.may_send and now.reason not in LACKS_CONSENT:
@@ -69,7 +75,13 @@ def lapses(topic: Topic, standing: Standing, law: Law) -> dict[int, datetime]:
 
 
 def decide_again(
-    purpose: Purpose, history: Sequence[Event], law: Law, line: Verdict, at: datetime, is_test: bool
+    purpose: Purpose,
+    history: Sequence[Event],
+    law: Law,
+    line: Verdict,
+    at: datetime,
+    is_test: bool,
+    completed: Completed,
 ) -> tuple[Verdict, datetime]:
     """Make a decision of the log again; return what comes out, and the moment that it was made with.
 
@@ -77,7 +89,7 @@ def decide_again(
     """
     meanwhile = [one.recorded_at for one in history if at - ON_ITS_WAY <= one.recorded_at <= at]
     moments = [at, *(one - timedelta(microseconds=1) for one in sorted(meanwhile, reverse=True))]
-    made = [(decide(purpose, known_at(history, one), law, one, is_test), one) for one in moments]
+    made = [(decide(purpose, known_at(history, one, completed), law, one, is_test), one) for one in moments]
     return next(((verdict, one) for verdict, one in made if is_same(verdict, line)), made[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Gateway, newsletter
+from tests.gateway_under_test import TOPIC, Gateway, eventually, newsletter
 from tests.sink import Sink
 
 PARTNERS = "partner-offers"
@@ -284,3 +285,28 @@ def test_undoing_a_list_leaves_what_a_list_of_digests_says_too(house: Gateway) -
     assert refusal(house, person) == "unsubscribed"
     house.run("suppressions", "undo", str(digests))
     assert refusal(house, person) == ""
+
+
+def test_no_consent_of_an_import_counts_before_all_of_it_is_applied(house: Gateway) -> None:
+    people = [f"many{n}@example.org" for n in range(40_000)]
+    out, kept = "many-out@example.org", "many-kept@example.org"
+    house.opt_in(out, kept)
+    rows = [f"{one},Ann,{{}},enabled,2020-01-01T10:00:00Z" for one in (*people, kept)]
+    rows.append(f"{out},Ann,{{}},blocklisted,2020-01-01T10:00:00Z")
+    file = written(house, "many.csv", "\n".join(["email,name,attributes,status,created_at", *rows]))
+    command = ("consent", "import", file, "--topic", TOPIC, "--notice", "join", "--attested-by", "Ann")
+    with subprocess.Popen(house.command("--json", *command), cwd=house.folder, stdout=subprocess.PIPE) as importing:
+        eventually(lambda: refusal(house, out) == "unsubscribed")
+        importing.kill()
+    last = house.json("suppressions", "imports")[-1]
+    assert last["state"] == "applying"
+    sample = people[::2000]
+    assert {refusal(house, one) for one in sample} == {"no-consent"}
+    assert refusal(house, kept) == ""
+    assert house.json("ledger", "verify")["problems"] == []
+    undone = house.json("suppressions", "undo", str(last["import"]))
+    assert 100 < undone["people"] < len(people)
+    assert refusal(house, out) == ""
+    assert house.json(*command)["counts"]["express"] == len(people) + 1
+    assert {refusal(house, one) for one in (*sample, kept)} == {""}
+    assert refusal(house, out) == "unsubscribed"

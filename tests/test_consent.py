@@ -250,3 +250,30 @@ def test_recording_each_no_once_amounts_to_no_more_mail(events: list[Event]) -> 
 def test_a_standing_survives_the_way_through_json(events: list[Event]) -> None:
     standing = fold(events)
     assert Standing.from_json(json.loads(json.dumps(standing.to_json()))) == standing
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["begin", "finish", "say"]), st.integers(0, 4), st.integers(0, 5)), max_size=40)
+)
+def test_of_what_imports_claim_the_newest_counts_whose_import_is_complete(told: list[tuple[str, int, int]]) -> None:
+    """Number 0 is the person, who is always believed; what is kept is bounded all the same."""
+    unfinished: dict[int, list[int]] = {}
+    said: list[tuple[int, datetime]] = []
+    standing, begun = NOTHING_KNOWN, 0
+    for seq, (what, number, minutes) in enumerate(told, 1):
+        if what == "begin":
+            begun += 1
+            unfinished[begun] = sorted(unfinished)
+        elif what == "finish":
+            unfinished.pop(number, None)
+        elif number == 0 or number in unfinished:
+            at = START + timedelta(minutes=minutes)
+            facts = {"import": number, "unfinished": unfinished[number]} if number else {}
+            standing = standing.after(Event(seq, OPT_IN, WHO, at, at, "news", None, facts))
+            said.append((number, at))
+    counting = standing.counting(unfinished).permissions
+    assert max((one.at for one in counting), default=None) == max(
+        (at for number, at in said if number not in unfinished), default=None
+    )
+    assert standing.counting(()) is standing
+    assert Standing.from_json(json.loads(json.dumps(standing.to_json()))) == standing

@@ -38,11 +38,13 @@ class Step:
     type: EventType
     topic: str = ""
     scope: Scope | None = None
-    facts: tuple[tuple[str, str], ...] = ()
+    facts: tuple[tuple[str, object], ...] = ()
 
 
+IMPORTED = (("import", 1), ("unfinished", ()))
 UNIVERSE = (
     *(Step(type, one.slug) for type in (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED) for one in TOPICS),
+    Step(EventType.OPT_IN_CONFIRMED, "news", facts=IMPORTED),
     *(Step(EventType.UNSUBSCRIBE, one.slug) for one in TOPICS),
     Step(EventType.UNSUBSCRIBE, scope=Scope.PARTNER),
     Step(EventType.UNSUBSCRIBE, scope=Scope.ALL_MARKETING),
@@ -59,7 +61,8 @@ UNIVERSE = (
 class Judge:
     """The law, for one topic: whether a "no" stands, a mailbox is dead, a child reads, and anything was agreed to.
 
-    That a mailbox is dead is no wish: whatever is confirmed from it says that it lives.
+    That a mailbox is dead is no wish: whatever is confirmed from it says that it lives. What a file claims to be
+    confirmed is an agreement like any other.
     """
 
     topic: Topic
@@ -74,7 +77,7 @@ class Judge:
                 return replace(self, is_dead=True)
             case EventType.MINOR_FLAG:
                 return replace(self, is_minor=True)
-            case EventType.OPT_IN_CONFIRMED:
+            case EventType.OPT_IN_CONFIRMED if step.facts != IMPORTED:
                 lives = replace(self, is_dead=False)
                 return replace(lives, said_no=False, agreed=True) if step.topic == self.topic.slug else lives
         if step.type in NOES:
@@ -87,7 +90,7 @@ class Judge:
         return self.topic.partner if step.scope is Scope.PARTNER else True
 
     def _is_agreement(self, step: Step) -> bool:
-        if step.type is EventType.EXPRESS_OPT_IN:
+        if step.type in (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED):
             return step.topic == self.topic.slug
         return step.type in (EventType.SALE, EventType.INQUIRY) and not self.topic.partner
 
@@ -116,7 +119,7 @@ def check(standing: Standing, judges: Judges, seq: int) -> None:
 def shape(standing: Standing) -> object:
     """What two standings must have in common to have the same future: all but sequence numbers and times."""
     return (
-        frozenset((one.basis, one.topic, one.family, one.controller) for one in standing.permissions),
+        frozenset((one.basis, one.topic, one.family, one.controller, one.imported) for one in standing.permissions),
         frozenset((one.scope, one.topic, one.reason, one.released) for one in standing.suppressions),
         standing.products,
         standing.reconsents,

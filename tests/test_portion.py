@@ -19,7 +19,7 @@ from tests.store_under_test import START, Rig
 STRANGERS = tuple(Address.parse(f"{one}@example.org") for one in ("a", "B", "ñ", "Ñ", "listed"))
 KNOWN = OLD, NEW, ERASED = tuple(Address.parse(f"{one}@example.org") for one in ("old", "new", "erased"))
 EVERYBODY = (*STRANGERS, *KNOWN)
-IMPORT = 3
+IMPORT = 2
 OPT_INS = (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED)
 OPT_OUTS = (EventType.UNSUBSCRIBE, EventType.COMPLAINT, EventType.HARD_BOUNCE)
 
@@ -40,6 +40,8 @@ async def prepare(rig: Rig, people: SqlitePeople) -> None:
     await people.link(OLD, NEW, {})
     await people.record([happened(EventType.OPT_IN_CONFIRMED, ERASED), happened(EventType.ERASURE, ERASED)])
     imports = rig.folder.open_imports(rig.clock.now)
+    for number in (1, IMPORT):
+        assert (await imports.begin("list.txt", "ann"))[0] == number
     await imports.add_digests(1, STRANGERS[-1].list_digests[:1], Scope.ALL_MARKETING, "")
     await imports.close()
 

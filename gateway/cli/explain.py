@@ -22,7 +22,7 @@ from gateway.config import Config
 from gateway.consent import Event
 from gateway.decisions import message_id_digest
 from gateway.errors import StoreUnavailable
-from gateway.hindsight import Hindsight, decide_again, is_same, known_at, lapses, look_back, was_decided
+from gateway.hindsight import Completed, Hindsight, decide_again, is_same, known_at, lapses, look_back, was_decided
 from gateway.ids import ulid_milliseconds
 from gateway.installation import archive_of
 from gateway.law import Law
@@ -103,8 +103,8 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
         (facts,) = await store.people.facts([address])
         history = await store.people.history(facts.address_id) if facts.address_id else []
         purpose, law = Purpose(MessageClass.PROMOTIONAL, wanted), witness.law(at)
-        found = look_back(purpose, history, law, at)
-        ends = lapses(wanted, known_at(history, at), law)
+        found = look_back(purpose, history, law, at, witness.completed)
+        ends = lapses(wanted, known_at(history, at, witness.completed), law)
         proofs = [one | _age(one, ends, at) for one in await witness.proofs(found.then.evidence)]
         return found, proofs, facts.who
 
@@ -152,11 +152,13 @@ class Witness:
     store: Store
     archive: Archive
     published: Sequence[PublishedPolicy]
+    completed: Completed
     histories: dict[str, list[Event]] = field(default_factory=dict)
 
     @classmethod
     async def open(cls, config: Config, store: Store) -> Witness:
-        return cls(config, store, await archive_of(config, store), await store.people.policies())
+        archive, published = await archive_of(config, store), await store.people.policies()
+        return cls(config, store, archive, published, await store.people.imports_completed())
 
     def law(self, at: datetime) -> Law:
         """Return the law as it stood at a moment, by the policy versions that had been published then."""
@@ -192,9 +194,9 @@ class Witness:
         at = datetime.fromisoformat(line["at"])
         history = await self._history(line["who"], line["evidence"])
         was = was_decided(line["action"], line["reason"], line["evidence"], line["rules"])
-        verdict, moment = decide_again(purpose, history, self.law(at), was, at, "test" in line)
+        verdict, moment = decide_again(purpose, history, self.law(at), was, at, "test" in line, self.completed)
         told = {"again": {"at": utc_text(moment), **_verdict(verdict), "is_the_same": is_same(verdict, was)}}
-        late = look_back(purpose, history, self.law(at), moment).told_late
+        late = look_back(purpose, history, self.law(at), moment, self.completed).told_late
         if late and line.get("outcome") == Outcome.RELAYED:
             told["violation"] = _violation(late)
         return told

@@ -27,13 +27,13 @@ from gateway.cli.suppressions import SCOPE, covered, suppressions
 from gateway.consent import NewEvent
 from gateway.errors import Malformed
 from gateway.imports.formats import CONFIRMED, NAMES, OPT_IN
-from gateway.imports.plan import Effect, Terms, effect, leans_on
+from gateway.imports.plan import PREVIEW, Effect, Run, Terms, effect, leans_on
 from gateway.imports.readers import read
 from gateway.imports.rows import BadRow, Found, Row, WrongFile
 from gateway.imports.stage import Stage, stage
 from gateway.model import Scope
 from gateway.store import Store
-from gateway.store.imports import APPLYING, UNDONE, Import, SqliteImports
+from gateway.store.imports import APPLYING, UNDONE, Import, NotAtWork, SqliteImports
 
 T = TypeVar("T")
 _Place = Callable[[str], bytes]
@@ -44,9 +44,6 @@ _DIGESTS_AT_ONCE = 500
 _TOO_MANY = 100_000
 _NAMED = 20
 """How many people the preview names whose confirmed opt-in an older opt-out overrides."""
-
-PREVIEW = -1
-"""The number of an import that only looks."""
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORMAT = click.Choice(NAMES)
@@ -169,9 +166,12 @@ def _import(desk: Desk, file: Path, form: str, terms: Terms, dry_run: bool) -> N
         if dry_run:
             _preview(desk, staged, terms, tally, partial(bar.advance, step))
         else:
-            number = _with_imports(
-                desk, lambda imports: _apply(imports, file, staged, terms, tally, partial(bar.advance, step))
-            )
+            try:
+                number = _with_imports(
+                    desk, lambda imports: _apply(imports, file, staged, terms, tally, partial(bar.advance, step))
+                )
+            except NotAtWork as error:
+                desk.no(f"{error}: nothing of it is left", error=str(error))
     _report(desk, number, tally, errors)
 
 
@@ -251,7 +251,8 @@ def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally, advance: Cal
 async def _apply(
     imports: SqliteImports, file: Path, staged: Stage, terms: Terms, tally: Tally, advance: Callable[[int], None]
 ) -> int:
-    number = await imports.begin(str(file), operator())
+    number, unfinished = await imports.begin(str(file), operator())
+    run = Run(number, unfinished)
     rows = staged.rows()
     while portion := list(islice(rows, _APPLY_AT_ONCE)):
         digests = [bytes.fromhex(one.subject) for one in portion if one.algorithm]
@@ -259,7 +260,7 @@ async def _apply(
             await imports.add_digests(number, digests[first : first + _DIGESTS_AT_ONCE], terms.scope, terms.topic)
         tally.counts[Effect.DIGEST] += len(digests)
         people = [(one, Address.parse(one.subject.strip())) for one in portion if not one.algorithm]
-        await _record(imports, number, [(address, terms.event(row, address, number)) for row, address in people], tally)
+        await _record(imports, number, [(address, terms.event(row, address, run)) for row, address in people], tally)
         advance(len(portion))
     if tally.counts[Effect.DIGEST]:
         await _match(imports)

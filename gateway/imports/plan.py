@@ -1,19 +1,20 @@
 """What a row of a file becomes in the ledger, and what that changes for whom.
 
 The rule that must not be broken: an opt-in without a notice, somebody who attests it and a time of its own is kept as
-unproven, which permits nothing (CON-13). A claim that lies in the future is no claim.
+unproven, which permits nothing (CON-13), and no opt-in counts before its import is complete. A claim that lies in the
+future is no claim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from gateway.address import Address
-from gateway.consent import EventType, NewEvent, Standing
+from gateway.consent import UNFINISHED, EventType, NewEvent, Standing
 from gateway.imports.rows import Row
 from gateway.model import Scope
 
@@ -32,6 +33,18 @@ class Effect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """An import that is at work: its number, and those that had not been applied to their end when it began."""
+
+    number: int
+    unfinished: Sequence[int] = ()
+
+
+PREVIEW = Run(-1)
+"""An import that only looks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """Under which terms the rows of one file are taken.
 
@@ -47,9 +60,9 @@ class Terms:
     valid_from: datetime | None = None
     valid_until: datetime | None = None
 
-    def event(self, row: Row, person: Address, number: int) -> NewEvent:
-        """Return what a row becomes; `number` is the import's."""
-        facts: dict[str, Any] = {"channel": "import", "import": number, "line": row.line}
+    def event(self, row: Row, person: Address, run: Run) -> NewEvent:
+        """Return what a row becomes."""
+        facts: dict[str, Any] = {"channel": "import", "import": run.number, "line": row.line}
         personal = {"address": person.text}
         kind = row.type or EventType.UNSUBSCRIBE
         if kind not in (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED):
@@ -57,6 +70,7 @@ class Terms:
             scope = Scope.ADDRESS if kind is EventType.HARD_BOUNCE else self.scope
             topic = self.topic if scope is Scope.TOPIC else ""
             return NewEvent(kind, person, at, topic, scope, facts, personal)
+        facts[UNFINISHED] = run.unfinished
         if not self._is_proven(row.at):
             facts["provenance"] = "unproven"
             return NewEvent(EventType.EXPRESS_OPT_IN, person, row.at or self.now, self.topic, None, facts, personal)

@@ -270,6 +270,9 @@ class People(Protocol):
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         """Return the next events of the ledger, in the order in which they were recorded."""
 
+    async def imports_completed(self) -> dict[int, datetime]:
+        """Return when the consents of each import began to count; a time to come for one that is not complete."""
+
     async def number_topics(self, slugs: Sequence[str]) -> None:
         """Give each topic that has none a number in links; a number is never reused."""
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -46,6 +47,10 @@ class Import:
     at: str
 
 
+class NotAtWork(Exception):
+    """Somebody has undone the import that was being applied."""
+
+
 class SqliteImports:
     """The verbs of imports on `assent.db`."""
 
@@ -60,24 +65,26 @@ class SqliteImports:
     async def close(self) -> None:
         await self._writer.close()
 
-    async def begin(self, file: str, by: str) -> int:
-        """Give an import its number."""
+    async def begin(self, file: str, by: str) -> tuple[int, list[int]]:
+        """Give an import its number; return it, and the other imports that are not complete."""
 
-        def add(connection: Connection) -> int:
+        def add(connection: Connection) -> tuple[int, list[int]]:
+            others = sorted(unfinished_imports(connection))
             row = (file, "", by, APPLYING, "{}", "[]", timestamp(self._now()))
-            return int(
-                connection.execute(f"INSERT INTO imports ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
-            )
+            added = connection.execute(f"INSERT INTO imports ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            return int(added.lastrowid), others
 
         return await self._writer.do(add)
 
     async def apply(self, number: int, events: Sequence[tuple[Address, NewEvent]]) -> list[Standing]:
         """Record the first of these events, as many as one short transaction takes, each of a known import.
 
-        Return what stood for each of these people before; the caller brings the others again.
+        Return what stood for each of these people before; the caller brings the others again. Raises `NotAtWork`, as
+        `add_digests` and `finish` do.
         """
 
         def record(connection: Connection) -> list[Standing]:
+            _see_at_work(connection, number)
             until, before, first = monotonic() + TRANSACTION_SECONDS, list[Standing](), last_event(connection) + 1
             portion = Portion(connection, self._ring, self._new_id, self._now())
             while len(before) < len(events) and (not before or monotonic() < until):
@@ -94,9 +101,12 @@ class SqliteImports:
     async def add_digests(self, number: int, digests: Sequence[bytes], scope: Scope, topic: str) -> None:
         """Keep digests that match whoever becomes known later; some hundreds at a time."""
         rows = [(one, scope, topic, number) for one in digests]
-        await self._writer.do(
-            lambda connection: connection.executemany("INSERT OR IGNORE INTO digest_entries VALUES (?, ?, ?, ?)", rows)
-        )
+
+        def add(connection: Connection) -> None:
+            _see_at_work(connection, number)
+            connection.executemany("INSERT OR IGNORE INTO digest_entries VALUES (?, ?, ?, ?)", rows)
+
+        await self._writer.do(add)
 
     async def match_digests(self, after: bytes) -> bytes | None:
         """Give known people the "no" that digests hold for them, in the order of their ids; return how far it came."""
@@ -115,13 +125,18 @@ class SqliteImports:
         return await self._writer.do(match)
 
     async def finish(self, number: int, form: str, counts: Mapping[str, int], leans_on: Sequence[int]) -> None:
-        """Write down that all of an import has been applied, and what came of it."""
-        row = (form, COMPLETE, json.dumps(dict(counts)), json.dumps(sorted(leans_on)), number)
-        await self._writer.do(
-            lambda connection: connection.execute(
-                "UPDATE imports SET format = ?, state = ?, counts = ?, leans_on = ? WHERE number = ?", row
+        """Write down that all of an import has been applied, and what came of it: from now on its consents count."""
+        lists = (json.dumps(dict(counts)), json.dumps(sorted(leans_on)))
+        row = (form, COMPLETE, *lists, timestamp(self._now()), number)
+
+        def complete(connection: Connection) -> None:
+            _see_at_work(connection, number)
+            connection.execute(
+                "UPDATE imports SET format = ?, state = ?, counts = ?, leans_on = ?, completed_at = ? WHERE number = ?",
+                row,
             )
-        )
+
+        await self._writer.do(complete)
 
     def all(self) -> list[Import]:
         """Return every import, the oldest first."""
@@ -159,8 +174,27 @@ class SqliteImports:
             recall(connection, self._ring, Address.parse(text), person, self._now())
 
 
+def unfinished_imports(connection: Connection) -> frozenset[int]:
+    """Return the imports that have not been applied to their end."""
+    rows = connection.execute("SELECT number FROM imports WHERE completed_at IS NULL")
+    return frozenset(number for (number,) in rows)
+
+
+def imports_completed(connection: Connection) -> dict[int, datetime]:
+    """Return when each import had been applied to its end; a time to come for one that has not been."""
+    rows = connection.execute("SELECT number, ifnull(completed_at, ?) FROM imports", (_NOT_YET,))
+    return {number: datetime.fromisoformat(at) for number, at in rows}
+
+
+_NOT_YET = "9999-12-31T00:00:00+00:00"
 _COLUMNS = "file, format, by, state, counts, leans_on, at"
 _HISTORY = "SELECT e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, NULL FROM events e"
+
+
+def _see_at_work(connection: Connection, number: int) -> None:
+    (state,) = connection.execute("SELECT state FROM imports WHERE number = ?", (number,)).fetchone()
+    if state != APPLYING:
+        raise NotAtWork(f"import {number} has been undone while it was at work")
 
 
 def _import_of(row: Sequence[Any]) -> Import:

@@ -37,6 +37,7 @@ from gateway.store.history import (
     person_of,
     standing_of,
 )
+from gateway.store.imports import imports_completed, unfinished_imports
 from gateway.store.notices import begin_notices, read_notices
 from gateway.store.orders import (
     change_stream,
@@ -86,6 +87,7 @@ class SqlitePeople:
         self._numbers: dict[str, int] = {}
         self._slugs: dict[int, str] = {}
         self._remembered: dict[str, Facts] = {}
+        self._unfinished: frozenset[int] = frozenset()
         self._read: tuple[Connection, int] = (None, -1)
         self._orders_read = self._read
         self._learn(self._known())
@@ -105,11 +107,16 @@ class SqlitePeople:
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             if self._read != (connection, version) or len(self._remembered) > _REMEMBERED:
                 self._remembered.clear()
+                self._unfinished = unfinished_imports(connection)
                 self._read = connection, version
             return [self._remembered.get(one.key) or self._look_up(connection, one) for one in addresses]
 
     def _look_up(self, connection: Connection, address: Address) -> Facts:
-        facts = self._remembered[address.key] = _facts(connection, self._ring, address)
+        facts = _facts(connection, self._ring, address)
+        standing = facts.standing.counting(self._unfinished)
+        if standing is not facts.standing:
+            facts = replace(facts, standing=standing)
+        self._remembered[address.key] = facts
         return facts
 
     def unread(self, address: Address) -> Facts:
@@ -208,6 +215,10 @@ class SqlitePeople:
         with self._reading() as connection:
             rows = connection.execute(f"{EVENTS} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (seq, limit)).fetchall()
         return [event_of(row) for row in rows]
+
+    async def imports_completed(self) -> dict[int, datetime]:
+        with self._reading() as connection:
+            return imports_completed(connection)
 
     # topics
 

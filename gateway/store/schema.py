@@ -188,6 +188,10 @@ PEOPLE = (
     ALTER TABLE notices ADD COLUMN policy_version TEXT NOT NULL DEFAULT '';
     ALTER TABLE notices ADD COLUMN states TEXT NOT NULL DEFAULT '[]';
     """,
+    """
+    ALTER TABLE imports ADD COLUMN completed_at TEXT;
+    UPDATE imports SET completed_at = at WHERE state = 'complete';
+    """,
 )
 
 SPOOL = (
