@@ -45,6 +45,9 @@ _TOO_MANY = 100_000
 _NAMED = 20
 """How many people the preview names whose confirmed opt-in an older opt-out overrides."""
 
+_OF_ROWS = _ROWS, _UNUSABLE, _PASSED_OVER = "rows", "rows that cannot be used", "opt-ins passed over"
+"""What is counted besides the effects."""
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FORMAT = click.Choice(NAMES)
 
@@ -191,7 +194,7 @@ def _read(file: Path, form: str, terms: Terms, staged: Stage, tally: Tally, plac
                 f"{file.name} has more than {_TOO_MANY} lines that cannot be used; the first, line"
                 f" {bad[0].line}: {bad[0].why}"
             )
-    tally.counts["rows that cannot be used"] += len(bad)
+    tally.counts[_UNUSABLE] += len(bad)
     return write_beside(file, bad) if bad else None
 
 
@@ -210,7 +213,7 @@ def _usable(
 ) -> Iterator[tuple[bytes, Row] | BadRow]:
     """Yield what says something of somebody who can be named, with their place, in which it counts once."""
     for tally.format, row in rows:
-        tally.counts["rows"] += 1
+        tally.counts[_ROWS] += 1
         if isinstance(row, BadRow):
             yield row
         else:
@@ -224,7 +227,7 @@ def _of_row(row: Row, terms: Terms, tally: Tally, place: _Place) -> Iterator[tup
     elif row.algorithm:
         yield bytes.fromhex(row.subject), row
     elif is_consent and not terms.takes_consents:
-        tally.counts["opt-ins passed over"] += 1
+        tally.counts[_PASSED_OVER] += 1
     elif is_consent and row.at and row.at > terms.now:
         yield BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
     else:
@@ -286,10 +289,10 @@ async def _match(imports: SqliteImports) -> None:
 
 
 def _report(desk: Desk, number: int, tally: Tally, errors: Path | None) -> None:
-    counts = {str(name): count for name, count in tally.counts.items() if count}
+    counts = {str(name): tally.counts[name] for name in (*_OF_ROWS, *Effect) if tally.counts[name]}
     told: dict[str, Any] = {"format": tally.format, "counts": counts, "import": number or None}
     if tally.overridden:
-        told["confirmed_later"] = tally.overridden
+        told["confirmed_later"] = sorted(tally.overridden)
     if errors:
         told["errors"] = str(errors)
     desk.tell(told if desk.as_json else {name: one for name, one in {**told, **counts}.items() if name != "counts"})
