@@ -15,13 +15,14 @@ from gateway.errors import Malformed
 from gateway.headers import Field, HeaderBlock
 
 _REPLY = re.compile(r"\s*(?:re|fwd?)\s*(?:\[\d{1,4}\]\s*)?[:\uff1a]", re.IGNORECASE)
+_MAY_BE_REPLY = re.compile(rb"[^:]*:\s*(?:re|fw|=\?)", re.IGNORECASE)
 _BEFORE_IT = ("in-reply-to", "references")
 
 
 def feigned_reply(block: HeaderBlock) -> str:
     """Return what is wrong with a subject that begins as a reply's and answers nothing (CLS-08); "" if nothing is."""
     subject = block.first("subject")
-    if subject is None or not _REPLY.match(_text(subject)):
+    if subject is None or not _MAY_BE_REPLY.match(subject.raw) or not _REPLY.match(_text(subject)):
         return ""
     if any(field.name in _BEFORE_IT and field.value for field in block.fields):
         return ""

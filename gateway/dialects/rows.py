@@ -41,6 +41,8 @@ class Reading(StrEnum):
 
 
 FORMS: Final[Mapping[str, type]] = {"object": dict, "array": list, "boolean": bool}
+_OF_RULE: Final = frozenset({"means", "says", "unless", "classes", "is"})
+_OF_HEADER: Final = frozenset({"name", "reads", "pattern", "members", "first", "keep", "off"})
 ESSENTIAL: Final = "essential"
 PROMOTIONAL: Final = "promotional"
 ANY: Final = "*"
@@ -120,10 +122,13 @@ def vendor_of(key: str, raw: Mapping[str, Any]) -> Vendor:
 
 def _header(vendor: str, raw: Mapping[str, Any]) -> Header:
     name: str = raw["name"]
+    _refuse_unknown(raw, _OF_HEADER | (frozenset() if "members" in raw else _OF_RULE))
     members: Sequence[Mapping[str, Any]] = raw.get("members", ())
     reading = Reading.JSON if members else Reading.PATTERN if "pattern" in raw else Reading(raw.get("reads", "text"))
     if (reading is Reading.JSON) != bool(members):
         raise ValueError(f"{name} is JSON, and says nothing of its members")
+    for one in members:
+        _refuse_unknown(one, _OF_RULE | {"path"})
     rules = [_rule(tuple(one["path"].split(".")), one) for one in members] or [_rule((), raw)]
     header = Header(
         vendor,
@@ -136,6 +141,11 @@ def _header(vendor: str, raw: Mapping[str, Any]) -> Header:
     if header.is_family and header.is_read:
         raise ValueError(f"{name} is a family of headers, which can only be removed")
     return header
+
+
+def _refuse_unknown(raw: Mapping[str, Any], known: frozenset[str]) -> None:
+    if unknown := raw.keys() - known:
+        raise ValueError(f"{raw['name'] if 'name' in raw else raw['path']} has {', '.join(sorted(unknown))}")
 
 
 def _rule(path: tuple[str, ...], raw: Mapping[str, Any]) -> Rule:
