@@ -21,6 +21,7 @@ class EventType(StrEnum):
     """What can stand in the ledger. The names are for ever: they are hashed into it."""
 
     POLICY_ACCEPTED = "POLICY_ACCEPTED"
+    CORPORATE_SUBSCRIBER = "CORPORATE_SUBSCRIBER"
     EXPRESS_OPT_IN = "EXPRESS_OPT_IN"
     OPT_IN_CONFIRMED = "OPT_IN_CONFIRMED"
     SALE = "SALE"
@@ -54,8 +55,8 @@ class EventType(StrEnum):
 class Basis(StrEnum):
     """What may allow promotional mail, the strongest first; which of them do is the law's to say.
 
-    `UNPROVEN` is an opt-in that somebody claims without proof, `OFFER` the opt-out that was offered at a sale, and
-    `FREE_SALE` an account that cost nothing.
+    `UNPROVEN` is an opt-in that somebody claims without proof, `OFFER` the opt-out that was offered at a sale,
+    `FREE_SALE` an account that cost nothing, and `CORPORATE` that the address is a company's and nobody's own.
     """
 
     CONFIRMED = "confirmed"
@@ -65,6 +66,7 @@ class Basis(StrEnum):
     FREE_SALE = "free-sale"
     INQUIRY = "inquiry"
     POLICY_ACCEPTED = "policy-accepted"
+    CORPORATE = "corporate"
     OFFER = "offer"
     UNPROVEN = "unproven"
 
@@ -387,6 +389,7 @@ _BASES: dict[EventType, Basis] = {
     EventType.SALE: Basis.SALE,
     EventType.INQUIRY: Basis.INQUIRY,
     EventType.POLICY_ACCEPTED: Basis.POLICY_ACCEPTED,
+    EventType.CORPORATE_SUBSCRIBER: Basis.CORPORATE,
     EventType.SOFT_OPTOUT_OFFERED: Basis.OFFER,
 }
 _STRENGTH = {basis: rank for rank, basis in enumerate(Basis)}

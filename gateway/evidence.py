@@ -25,6 +25,7 @@ BASES: Final[Mapping[str, tuple[EventType, ...]]] = {
     "inquiry": (EventType.INQUIRY,),
     "soft-opt-in": (EventType.SALE, EventType.SOFT_OPTOUT_OFFERED),
     "policy-accepted": (EventType.POLICY_ACCEPTED,),
+    "corporate": (EventType.CORPORATE_SUBSCRIBER,),
 }
 """What is recorded for each basis: what happened. A soft opt-in is a sale at which an opt-out was offered."""
 

@@ -26,7 +26,8 @@ class Regime:
 
     `bases` are what it accepts for promotional mail; a basis in `lapses` is good for that long, to the day.
     `objection_follows` says that a person's "no" covers all their addresses; `policy_acceptance` that an operator may
-    let accepting the privacy policy count (POL-02); `request_states` is what a request for consent says (LAW-CA-05).
+    let accepting the privacy policy count (POL-02), `corporate_subscribers` the same of an address that is a company's
+    (LAW-UK-01); `request_states` is what a request for consent says (LAW-CA-05).
     """
 
     code: str
@@ -37,6 +38,7 @@ class Regime:
     lapses: Mapping[Basis, Period] = field(default_factory=dict, hash=False)
     objection_follows: bool = True
     policy_acceptance: bool = False
+    corporate_subscribers: bool = False
     citations: tuple[str, ...] = ()
     request_states: tuple[str, ...] = ()
 
@@ -61,6 +63,7 @@ def regime_of(raw: Mapping[str, Any]) -> Regime:
             lapses={Basis(name): Period.parse(text) for name, text in raw.get("lapses", {}).items()},
             objection_follows=raw.get("objection_follows", True),
             policy_acceptance=raw.get("policy_acceptance", False),
+            corporate_subscribers=raw.get("corporate_subscribers", False),
             citations=tuple(raw["citations"]),
             request_states=tuple(raw.get("request_states", ())),
         )
@@ -96,13 +99,15 @@ class Law:
     """Everything by which decisions are made that is not about one person.
 
     `require` is "express" (the floor always holds) or "regime"; `policy_accepted_in` are the countries where accepting
-    the policy counts, `free_accounts` whether an account that cost nothing is a sale (LAW-EU-04).
+    the policy counts, `corporate_in` those where a company's own address needs no opt-in, `free_accounts` whether an
+    account that cost nothing is a sale (LAW-EU-04).
     """
 
     regimes: tuple[Regime, ...]
     require: str = "express"
     markets: tuple[str, ...] = ()
     policy_accepted_in: frozenset[str] = frozenset()
+    corporate_in: frozenset[str] = frozenset()
     free_accounts: bool = False
     policies: tuple[PolicyVersion, ...] = ()
 
@@ -133,21 +138,22 @@ class Law:
         lawless = {*countries} - {country for country, _ in applied}
         if self.require == "express" or lawless or not applied:
             applied.insert(0, ("", self._floor))
-        accepts_policy = bool(countries) and self.policy_accepted_in.issuperset(countries)
-        return tuple(Jurisdiction(country, one, self._bases(one, accepts_policy)) for country, one in applied)
+        further = self._further_bases(countries)
+        return tuple(Jurisdiction(country, one, self._bases(one, further)) for country, one in applied)
 
     def _countries(self, places: Sequence[Place]) -> tuple[str, ...]:
         """What was declared, or else every market; and whatever else points at a country."""
         declared = [one.country for one in places if one.source is Source.DECLARED]
         return tuple(dict.fromkeys([*(declared or self.markets), *(one.country for one in places)]))
 
-    def _bases(self, regime: Regime, accepts_policy: bool) -> frozenset[Basis]:
-        further = set[Basis]()
-        if accepts_policy:
-            further.add(Basis.POLICY_ACCEPTED)
-        if self.free_accounts and Basis.SALE in regime.bases:
-            further.add(Basis.FREE_SALE)
-        return regime.bases | further
+    def _further_bases(self, countries: Sequence[str]) -> frozenset[Basis]:
+        """Return what an operator lets count wherever the person may be; the company's own promise yields to it."""
+        switched = ((Basis.POLICY_ACCEPTED, self.policy_accepted_in), (Basis.CORPORATE, self.corporate_in))
+        return frozenset(basis for basis, switched_on in switched if countries and switched_on.issuperset(countries))
+
+    def _bases(self, regime: Regime, further: frozenset[Basis]) -> frozenset[Basis]:
+        is_free = self.free_accounts and Basis.SALE in regime.bases
+        return regime.bases | further | ({Basis.FREE_SALE} if is_free else set())
 
     @property
     def _floor(self) -> Regime:
@@ -162,6 +168,11 @@ class Law:
         """True where every rule of a country leaves it to the operator whether accepting the policy counts."""
         rules = [one for one in self.regimes if country in one.countries]
         return bool(rules) and all(one.policy_acceptance for one in rules)
+
+    def may_mail_companies(self, country: str) -> bool:
+        """True where every rule of a country leaves it to the operator to mail companies without an opt-in."""
+        rules = [one for one in self.regimes if country in one.countries]
+        return bool(rules) and all(one.corporate_subscribers for one in rules)
 
 
 @lru_cache(maxsize=16)

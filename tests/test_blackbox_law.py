@@ -80,8 +80,10 @@ def made(folder: object, sink: Sink, consent: str) -> Gateway:
 
 @pytest.fixture(scope="module")
 def promise(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A company that mails Americans and has switched on that accepting its policy counts there."""
-    house = made(tmp_path_factory.mktemp("promise") / "house", shared_sink, 'policy_accepted_in = ["US"]')
+    """Accepting the policy counts in the United States here, and British companies need no opt-in."""
+    house = made(
+        tmp_path_factory.mktemp("promise") / "house", shared_sink, 'policy_accepted_in = ["US"]\ncorporate_in = ["GB"]'
+    )
     yield house
     house.close()
 
@@ -143,6 +145,58 @@ def test_accepting_the_policy_cannot_be_switched_on_where_it_is_no_consent(promi
     promise.config.write_text(text)
     assert done.returncode == 78
     assert "accepting a policy is no consent to mail in DE" in done.stdout + done.stderr
+
+
+@pytest.mark.req("LAW-UK-01")
+def test_a_british_company_needs_no_opt_in_where_that_is_switched_on_and_its_no_is_a_no(
+    promise: Gateway, countries: Gateway, someone: Someone
+) -> None:
+    company, german, trader, objector = someone(), someone(), someone(), someone()
+    for house in (promise, countries):
+        for who, country in ((company, "GB"), (german, "DE"), (objector, "GB")):
+            record(house, who, "corporate", "--country", country)
+        record(house, trader, "express", "--country", "GB", "--at", ago(10), topic="software-updates")
+        house.run("suppressions", "add", objector, "--scope", "all-marketing", "--reason", "objected")
+    told = [outcome(promise, "newsletter", one) for one in (company, german, trader, objector)]
+    assert told == ["sent", "no-consent", "no-consent", "objected"]
+    assert outcome(promise, "partners", company) == "no-consent", "nor is it an opt-in to other companies' offers"
+    assert outcome(countries, "newsletter", company) == "no-consent", "it is off unless somebody switches it on"
+
+
+LIMBS = {
+    "(i) confirm a transaction": ("billing", "Your order 4711 is confirmed"),
+    "(ii) warranty, recall, safety, security": ("products", "A security fix for your editor"),
+    "(iii) terms, standing, balance of an account": ("billing", "Your subscription ends in March"),
+    "(iv) employment or a benefit plan": ("billing", "Your pension statement"),
+    "(v) goods, services, updates that one is entitled to": ("products", "Your update is ready"),
+}
+"""The limbs of 15 USC 7702(17)(A), each with the login of the class that it is; docs/standards.md says the same."""
+
+
+@pytest.mark.req("LAW-US-07")
+def test_each_limb_of_transactional_mail_has_its_class_and_everything_else_is_promotion(
+    promise: Gateway, someone: Someone
+) -> None:
+    left = someone()
+    promise.run("customers", "add", left, "--product", "editor")
+    promise.run("suppressions", "add", left, "--scope", "all-marketing", "--reason", "unsubscribed")
+    for limb, (login, subject) in LIMBS.items():
+        product = ["Assent-Product: editor"] if login == "products" else []
+        assert outcome(promise, login, left, f"X-Subject: {subject}", *product) == "sent", limb
+        assert outcome(promise, login, left, "Assent-Class: promotional", *product) != "sent", "stricter, if it says so"
+        assert outcome(promise, login, left, "Assent-Class: transactional", *product) == "class-mismatch"
+    for kind in ("account", "product", "requested", "system"):
+        assert outcome(promise, "newsletter", left, f"Assent-Class: {kind}") == "unsubscribed", (
+            "refused before its word"
+        )
+        stranger = someone()
+        record(promise, stranger, "express")
+        assert outcome(promise, "newsletter", stranger, f"Assent-Class: {kind}") == "class-mismatch", "never looser"
+    text = promise.config.read_text()
+    promise.config.write_text(text.replace('class = "account"', 'class = "transactional"', 1))
+    done = promise.run("check", check=False)
+    promise.config.write_text(text)
+    assert done.returncode == 78, "there are no classes but those"
 
 
 @pytest.mark.req("POL-03", "POL-05")

@@ -205,7 +205,7 @@ def test_mail_goes_encrypted_to_a_smarthost_whose_certificate_is_right(hub: Hub,
 UNSAFE = ["stripped", "misnamed", "misnamed-implicit", "expired", "expired-implicit", "unknown-authority"]
 
 
-@pytest.mark.req("OUT-05")
+@pytest.mark.req("OUT-05", "POL-19")
 def test_without_a_verified_certificate_mail_waits_and_nothing_of_it_is_said(hub: Hub) -> None:
     sent = {name: hub.submit(name, READER) for name in UNSAFE}
     for name, message_id in sent.items():

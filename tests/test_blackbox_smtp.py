@@ -191,7 +191,7 @@ def elsewhere() -> Iterator[Elsewhere]:
         subprocess.run(["ip", "netns", "del", mark], capture_output=True)
 
 
-@pytest.mark.req("SMTP-03", "SMTP-26")
+@pytest.mark.req("SMTP-03", "SMTP-26", "POL-19")
 def test_another_host_can_neither_log_in_without_tls_nor_submit_without_login(
     elsewhere: Elsewhere, make_gateway: MakeGateway, sink: Sink
 ) -> None:

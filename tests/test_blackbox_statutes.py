@@ -106,7 +106,7 @@ def by_command(house: Gateway, copy: bytes, reader: str) -> None:
     house.run("suppressions", "add", reader, "--scope", "all-marketing", "--reason", "objected")
 
 
-@pytest.mark.req("LAW-EU-01")
+@pytest.mark.req("LAW-EU-01", "POL-08")
 @pytest.mark.parametrize("way", [by_link, by_mail, by_command])
 def test_an_objection_needs_no_reason_whatever_way_it_comes(
     gateway: Gateway, sink: Sink, someone: Someone, way: Callable[[Gateway, bytes, str], None]
@@ -116,7 +116,7 @@ def test_an_objection_needs_no_reason_whatever_way_it_comes(
     assert outcome(gateway, reader) in ("unsubscribed", "objected")
 
 
-@pytest.mark.req("LAW-EU-01")
+@pytest.mark.req("LAW-EU-01", "POL-08")
 def test_a_program_objects_for_a_person_without_a_reason(
     gateway: Gateway, sink: Sink, someone: Someone, api_token: str
 ) -> None:
@@ -138,3 +138,40 @@ def test_no_octet_for_a_refused_recipient_reaches_the_smarthost(gateway: Gateway
     sink.wait_for(1)
     spoken = "\n".join(sink.commands)
     assert reader in spoken and stranger not in spoken and left not in spoken
+
+
+@pytest.mark.req("POL-19")
+def test_a_page_is_not_shown_in_the_clear_and_a_no_is_taken_all_the_same(
+    gateway: Gateway, sink: Sink, someone: Someone
+) -> None:
+    reader = someone()
+    token = token_of(copy_for(gateway, sink, reader))
+    in_clear = {"X-Forwarded-Proto": "http"}
+    for path in (f"/u/{token}", "/policy", "/a/anything", "/.well-known/security.txt", "/nowhere"):
+        answer = gateway.get(path, **in_clear)
+        assert (answer.status, answer.text) == (403, "This site is served over TLS only.\n")
+        assert answer.headers["Strict-Transport-Security"]
+    assert gateway.get(f"/u/{token}", **{"X-Forwarded-Proto": "https"}).status == 200
+    assert gateway.get("/healthz", **in_clear).status == 200
+    assert gateway.post(f"/u/{token}", b"List-Unsubscribe=One-Click", **in_clear).status == 200
+    assert outcome(gateway, reader) == "unsubscribed"
+
+
+@pytest.mark.req("LAW-US-08")
+def test_no_mail_goes_out_in_the_name_of_another_domain_or_with_a_header_that_says_two_things(
+    gateway: Gateway, sink: Sink, someone: Someone
+) -> None:
+    reader = someone()
+    gateway.opt_in(reader)
+    for author in ("ceo@bank.example", "news@example.com.evil.example", "letters@news.example.org"):
+        replies = gateway.submit(newsletter(reader, sender=author), [reader])
+        assert replies[""][0] == 550 and replies[""][1].startswith("5.7.1 class-mismatch: "), author
+    honest = newsletter(reader)
+    two_authors = honest.replace(b"\r\nTo:", b", Bank <ceo@bank.example>\r\nTo:", 1)
+    assert gateway.submit(two_authors, [reader])[""][0] == 550
+    for field in (b"From: Bank <ceo@bank.example>\r\n", b"Subject: Re: your account\r\n", b"Date: Mon, 1 Jan 2024\r\n"):
+        code, text = gateway.submit(field + honest, [reader])[""]
+        assert code == 554 and text.startswith("5.6.0 content: "), field
+    other = b"Reply-To: desk@helpdesk.example\r\n" + honest
+    assert gateway.submit(other, [reader])[""][0] == 250
+    assert all(one.envelope_from.endswith("@news.example.com") for one in sink.wait_for(1))

@@ -267,7 +267,7 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 
 # What has come since, in the contract's spirit.
 ADDED = {
-    "consent": "policy_accepted_in free_account_is_sale rules",
+    "consent": "policy_accepted_in corporate_in free_account_is_sale rules",
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities warn_after",
     "streams": "give_up_after summary_after product controller also_called",
@@ -952,6 +952,14 @@ def test_lines_are_found_in_any_mixture(entries: list[tuple[str, bool, str, str]
     tomllib.loads(text)
     lines = Lines(text)
     assert {place: lines.of(place) for place in expected} == expected
+
+
+@pytest.mark.req("LAW-UK-01")
+def test_a_country_where_companies_are_protected_like_anybody_cannot_be_switched_on(house: House) -> None:
+    house.change("corporate_in = []", 'corporate_in = ["GB"]')
+    assert house.load().law.corporate_in == {"GB"}
+    house.change('corporate_in = ["GB"]', 'corporate_in = ["GB", "DE"]')
+    assert "corporate_in: companies need an opt-in like anybody in DE; remove it" in house.only_problem()
 
 
 @pytest.mark.req("POL-02")

@@ -51,7 +51,7 @@ from tests.site_under_test import (
     token,
 )
 from unsubscribe_site import app, throttle
-from unsubscribe_site.app import BODY_LIMIT, client_address
+from unsubscribe_site.app import BODY_LIMIT, client_address, is_in_clear
 from unsubscribe_site.pages import STYLESHEET, mask
 from unsubscribe_site.throttle import Throttle
 from unsubscribe_site.wish import Body, Wish, read_wish
@@ -868,6 +868,25 @@ def test_only_a_trusted_proxy_is_believed_about_who_asked(
     remote: str, forwarded: str, trusted: list[str], client: str
 ) -> None:
     assert client_address(remote, forwarded, [ip_network(one) for one in trusted]) == client
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "trusted", "is_clear"),
+    [
+        ("127.0.0.1", "", [], False),
+        ("::1", "", [], False),
+        ("127.0.0.1", "HTTP", [], True),
+        ("192.0.2.7", "", [], True),
+        ("192.0.2.7", "https", [], True),
+        ("192.0.2.7", "https", ["192.0.2.7/32"], False),
+        ("192.0.2.7", "http", ["192.0.2.7/32"], True),
+        ("", "https", ["192.0.2.7/32"], True),
+    ],
+)
+def test_nobody_but_a_trusted_proxy_is_believed_to_have_had_tls(
+    remote: str, forwarded: str, trusted: list[str], is_clear: bool
+) -> None:
+    assert is_in_clear(remote, forwarded, [ip_network(one) for one in trusted]) is is_clear
 
 
 @pytest.mark.req("WEB-14")

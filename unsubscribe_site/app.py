@@ -119,6 +119,8 @@ class _Site:
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give every failure its page; the boundary where surprises end."""
         request[ROUTE] = request.match_info.route.name or "unmatched"
+        if request.method != "POST" and request[ROUTE] != "healthz" and self._is_read_along(request):
+            return web.Response(status=403, text="This site is served over TLS only.\n")
         try:
             return await handler(request)
         except InvalidToken:
@@ -232,6 +234,10 @@ class _Site:
             return ""
         return mask(address) if address else ""
 
+    def _is_read_along(self, request: web.Request) -> bool:
+        told = request.headers.get("X-Forwarded-Proto", "")
+        return not request.secure and is_in_clear(request.remote or "", told, self._settings.trusted_proxies)
+
     def _may_fail(self, request: web.Request) -> bool:
         return self._strangers.allows_failure(self._client(request), time.monotonic())
 
@@ -253,6 +259,15 @@ def client_address(remote: str, forwarded_for: str, trusted: Sequence[Network]) 
     return client
 
 
+def is_in_clear(remote: str, forwarded_proto: str, trusted: Sequence[Network]) -> bool:
+    """True where a request without TLS of its own came over a network that others can read along (POL-19).
+
+    That it came without TLS is believed of anybody, that it had some only of a trusted proxy.
+    """
+    return forwarded_proto.strip().lower() == "http" or not _is_in(remote, (*_LOOPBACK, *trusted))
+
+
+_LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _ANYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 

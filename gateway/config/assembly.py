@@ -52,6 +52,7 @@ def _law(table: Table) -> Law:
         require=table["require"],
         markets=table["markets"],
         policy_accepted_in=frozenset(table["policy_accepted_in"]),
+        corporate_in=frozenset(table["corporate_in"]),
         free_accounts=table["free_account_is_sale"],
     )
 

@@ -7,7 +7,7 @@ stands there, and `Notes` keeps it from being blamed twice.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -66,12 +66,21 @@ def _check_promotion(config: Config, notes: Notes) -> None:
 
 
 def _check_law(config: Config, notes: Notes) -> None:
-    """Accepting a policy is no consent where consent must be freely given, and asked for by itself (POL-02)."""
-    place = ("consent", "policy_accepted_in")
-    refused = sorted(one for one in config.law.policy_accepted_in if not config.law.may_accept_policy(one))
+    """What an operator lets count must be left to operators by the country's rules (POL-02, LAW-UK-01)."""
+    law = config.law
+    told = "accepting a policy is no consent to mail in {} (GDPR 7(2))"
+    _check_countries("policy_accepted_in", law.policy_accepted_in, law.may_accept_policy, told, notes)
+    told = "companies need an opt-in like anybody in {}"
+    _check_countries("corporate_in", law.corporate_in, law.may_mail_companies, told, notes)
+
+
+def _check_countries(
+    key: str, countries: Iterable[str], may_count: Callable[[str], bool], told: str, notes: Notes
+) -> None:
+    place = ("consent", key)
+    refused = sorted(one for one in countries if not may_count(one))
     if refused:
-        said = f"{dotted(place)}: accepting a policy is no consent to mail in {', '.join(refused)} (GDPR 7(2))"
-        notes.problem(place, f"{said}; remove it")
+        notes.problem(place, f"{dotted(place)}: {told.format(', '.join(refused))}; remove it")
 
 
 def _check_stream(stream: Stream, config: Config, notes: Notes) -> None:

@@ -178,6 +178,12 @@ CONSENT = Section(
             "Countries where accepting the privacy policy counts as an opt-in to the company's own topics (POL-02).",
         ),
         Key(
+            "corporate_in",
+            COUNTRIES,
+            [],
+            'Countries where an address that is recorded as a company\'s needs no opt-in (LAW-UK-01); a "no" holds.',
+        ),
+        Key(
             "free_account_is_sale",
             FLAG,
             False,

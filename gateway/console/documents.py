@@ -46,7 +46,7 @@ Slug = Annotated[
 ]
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Scope = Literal["topic", "partner", "all-marketing", "address"]
-Basis = Literal["express", "confirmed", "sale", "inquiry", "soft-opt-in", "policy-accepted"]
+Basis = Literal["express", "confirmed", "sale", "inquiry", "soft-opt-in", "policy-accepted", "corporate"]
 Method = Literal["", "web-form", "app", "paper", "phone", "in-person", "email", "point-of-sale", "published"]
 Why = Literal["unsubscribed", "objected", "complained", "bounced", "minor"]
 
