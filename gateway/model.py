@@ -430,6 +430,7 @@ class Company:
     region: str = ""
     hosts: tuple[str, ...] = ()
     help_url: str = ""
+    phone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

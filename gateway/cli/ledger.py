@@ -31,6 +31,3 @@ def ledger_verify(desk: Desk, anchor: Path | None) -> None:
     if problems:
         desk.no("\n".join(problems), problems=problems)
     desk.say("the ledger and the decision log are whole", problems=[])
-
-
-COMMANDS = (ledger,)

@@ -147,6 +147,7 @@ COMPANY = Section(
             "Stands in every promotional message, and must be set for them (15 USC 7704).",
         ),
         Key("contact", ADDRESS, REQUIRED, "Where people write about their data; the site shows it."),
+        Key("phone", LINE, UNSET, "Where people call about their data; receipts of consent name it."),
         Key("privacy_policy", WEB_URL, REQUIRED, "Where the privacy policy is; footers and the site link to it."),
         Key("region", COUNTRY, UNSET, "The country that the company is established in."),
         Key("hosts", HOST_PATTERNS, [], "The hosts that are the company's own, as opposed to a third party's."),

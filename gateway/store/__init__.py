@@ -207,6 +207,27 @@ class Selection:
     copies: tuple[tuple[int, int], ...] = ()
 
 
+class LedgerLine(NamedTuple):
+    """An event with all that its hash is made of; salt is None where the personal fields have been erased.
+
+    `redaction` signs the personal fields where some have lapsed, so that the commitment covers more than is left.
+    """
+
+    event: Event
+    commitment: bytes
+    digest: bytes
+    salt: bytes | None
+    redaction: bytes | None
+
+
+class PersonHistory(NamedTuple):
+    """A person with all their events; `who` is how an address's key is told ("" once the address has been erased)."""
+
+    person: bytes
+    who: str
+    events: list[Event]
+
+
 class People(Protocol):
     """People, their history, and what operators keep beside them."""
 
@@ -272,6 +293,15 @@ class People(Protocol):
 
     async def imports_completed(self) -> dict[int, datetime]:
         """Return when the consents of each import began to count; a time to come for one that is not complete."""
+
+    async def last_event(self) -> int:
+        """Return the number of the newest event; 0 for an empty ledger."""
+
+    async def lines_after(self, seq: int, limit: int) -> list[LedgerLine]:
+        """Return the next events of the ledger with what their hashes are made of."""
+
+    async def histories_after(self, address_id: bytes, limit: int) -> list[PersonHistory]:
+        """Return the next people and all their events, in the order of their ids; b"" comes before the first."""
 
     async def number_topics(self, slugs: Sequence[str]) -> None:
         """Give each topic that has none a number in links; a number is never reused."""

@@ -7,7 +7,10 @@ which it stands has been synced; an fsync of the file alone promises nothing abo
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def make_folder(path: Path) -> None:
@@ -20,10 +23,17 @@ def make_folder(path: Path) -> None:
 
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, whole or not at all; raises `FileExistsError`, never overwrites."""
+    with new_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written bit by bit; it gets its name once it is whole. Raises `FileExistsError`."""
     unnamed = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(unnamed, "xb", opener=_for_its_owner) as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.link(unnamed, path)

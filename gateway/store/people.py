@@ -22,10 +22,22 @@ from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
 from gateway.model import KeyRing
 from gateway.rights import Breach, Request
-from gateway.store import ApiToken, Facts, LoginRecord, NoticeRecord, Now, Once, Orders, PublishedPolicy
+from gateway.store import (
+    ApiToken,
+    Facts,
+    LedgerLine,
+    LoginRecord,
+    NoticeRecord,
+    Now,
+    Once,
+    Orders,
+    PersonHistory,
+    PublishedPolicy,
+)
 from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
 from gateway.store.duties import put_breach, read_breaches, read_requests
+from gateway.store.exports import read_histories, read_lines
 from gateway.store.history import (
     EVENTS,
     OF_NUMBERS,
@@ -220,6 +232,19 @@ class SqlitePeople:
     async def imports_completed(self) -> dict[int, datetime]:
         with self._reading() as connection:
             return imports_completed(connection)
+
+    async def last_event(self) -> int:
+        with self._reading() as connection:
+            (last,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+        return last or 0
+
+    async def lines_after(self, seq: int, limit: int) -> list[LedgerLine]:
+        with self._reading() as connection:
+            return read_lines(connection, seq, limit)
+
+    async def histories_after(self, address_id: bytes, limit: int) -> list[PersonHistory]:
+        with self._reading() as connection:
+            return read_histories(connection, address_id, limit, lambda one: self.unread(one).who)
 
     # topics
 
