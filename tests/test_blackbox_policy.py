@@ -160,6 +160,10 @@ def test_a_notice_goes_to_the_newest_address_of_a_person_and_once(house: Gateway
     assert old not in received.recipients
     recorded(house, "moved")
     assert told(house, notice([old, new], "moved"), [old, new]) == {old: "moved", "": "repeated"}
+    listed = house.folder / "readers.txt"
+    listed.write_text("\n".join([old, new, someone()]))
+    simulated = house.json("simulate", "--stream", "billing", "--policy-version", "moved", str(listed))
+    assert (simulated["would_get_it"], simulated["refused"]) == (1, {"moved": 1, "repeated": 1})
     house.publish_policy("moved-2", effective="2025-07-02")
     assert told(house, notice([new], "moved-2"), [new]) == {"": "sent"}, "the next version is another notice"
 

@@ -26,7 +26,7 @@ from gateway.imports.readers import read
 from gateway.imports.rows import BadRow, Row, WrongFile
 from gateway.imports.stage import Stage, stage
 from gateway.law import Law
-from gateway.model import MessageClass, Purpose, Stream, Topic, Verdict
+from gateway.model import MessageClass, PolicyNotice, Purpose, Stream, Topic, Verdict
 from gateway.policy import refused_by_all, strictest
 from gateway.store import Now, Store
 
@@ -80,10 +80,13 @@ class Trial:
 @click.option("--stream", required=True, help="The stream that the message would be of.")
 @click.option("--topic", default="", help="Its topic; without it, every topic of the stream must allow a recipient.")
 @click.option("--product", default="", help="What a product message would be about.")
+@click.option("--policy-version", "version", default="", help="What a policy notice would be about.")
 @click.option("--format", "form", type=FORMAT, default=None, help="Refuse the file if it is in another one.")
 @click.option("--write", default="", metavar="ALLOWED,REFUSED", help="Two files (CSV) for who would get it, who not.")
 @pass_desk
-def simulate(desk: Desk, file: Path, stream: str, topic: str, product: str, form: str | None, write: str) -> None:
+def simulate(
+    desk: Desk, file: Path, stream: str, topic: str, product: str, version: str, form: str | None, write: str
+) -> None:
     """Count who of a list would get a stream's next message, and why the others would not; nothing is sent.
 
     FILE is what the imports read: an address a line, or a vendor's own file. What that says of somebody's status does
@@ -92,7 +95,8 @@ def simulate(desk: Desk, file: Path, stream: str, topic: str, product: str, form
     config = desk.config()
     if stream not in config.streams:
         raise click.UsageError(f"no such stream: {stream}; there are {', '.join(config.streams)}")
-    trial = Trial(_purposes(config.streams[stream], config.topics, topic, product), config.law, desk.now)
+    purposes = _purposes(config.streams[stream], config.topics, topic, product, version)
+    trial = Trial(purposes, config.law, desk.now)
     with ExitStack() as files:
         outcome = Outcome(_lists(write, files))
         staged = files.enter_context(stage(desk.folder().root))
@@ -106,7 +110,7 @@ def simulate(desk: Desk, file: Path, stream: str, topic: str, product: str, form
     _tell(desk, stream, file, outcome)
 
 
-def _purposes(stream: Stream, topics: Mapping[str, Topic], topic: str, product: str) -> Sequence[Purpose]:
+def _purposes(stream: Stream, topics: Mapping[str, Topic], topic: str, product: str, version: str) -> Sequence[Purpose]:
     """Return what the message would be sent for, as `classify` finds it out at the door."""
     if topic and topic not in stream.topics:
         raise click.UsageError(
@@ -116,7 +120,10 @@ def _purposes(stream: Stream, topics: Mapping[str, Topic], topic: str, product: 
         return [stream.promotes(topics[slug]) for slug in ([topic] if topic else stream.topics)]
     if stream.message_class is MessageClass.PRODUCT and not (product or stream.product):
         raise click.UsageError("say with --product what the message would be about")
-    return [Purpose(stream.message_class, product=product or stream.product)]
+    if stream.message_class is MessageClass.POLICY_NOTICE and not version:
+        raise click.UsageError("say with --policy-version what the notice would be about")
+    notice = PolicyNotice(version) if version else None
+    return [Purpose(stream.message_class, product=product or stream.product, notice=notice)]
 
 
 def _lists(write: str, files: ExitStack) -> tuple[_Lines, _Lines] | None:
