@@ -36,8 +36,10 @@ torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what th
 	ASSENT_MAILS=10000 \
 	ASSENT_QUEUED=1000000 \
 	ASSENT_SIMULATED=1000 \
+	ASSENT_MODEL_STEPS=1000000 \
 	$(BIN)/pytest tests/crash tests/abuse tests/test_blackbox_queue.py tests/test_blackbox_clock.py tests/test_blackbox_locks.py tests/test_blackbox_large.py \
-	  tests/test_blackbox_relaying.py tests/test_blackbox_faults.py tests/test_blackbox_delivery.py tests/test_blackbox_accounting.py tests/test_blackbox_simulate.py
+	  tests/test_blackbox_relaying.py tests/test_blackbox_faults.py tests/test_blackbox_delivery.py tests/test_blackbox_accounting.py tests/test_blackbox_simulate.py \
+	  tests/test_model_check.py
 
 bench: .venv/dev peers ## messages a second beside real peers, written to bench/RESULTS.md
 	$(BIN)/python -m bench --write

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.machine import describe_machine
-from bench.parts import Measure, Options, large, peers, people, queue, recipients
+from bench.parts import Measure, Options, imports, large, peers, people, queue, recipients
 from bench.process import PassFailed, Unavailable, say
 from bench.results import Part, bars_table, keep, kept_parts, render_part
 
@@ -22,6 +22,7 @@ PARTS: Final[Mapping[str, Measure]] = {
     "large": large.measure,
     "people": people.measure,
     "queue": queue.measure,
+    "imports": imports.measure,
 }
 
 
@@ -34,7 +35,7 @@ def main() -> int:
         return 0
     options = Options(
         *(asked.rounds, asked.sessions, asked.messages, asked.only),
-        *(asked.recipients, asked.people, asked.queued),
+        *(asked.recipients, asked.people, asked.queued, asked.imported),
     )
     went_well = [_measure(name, options, write=asked.write) for name in asked.only_part]
     return int(not all(went_well))
@@ -69,6 +70,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--recipients", type=int, default=1_000, help="of one submission")
     parser.add_argument("--people", type=int, default=10_000_000, help="in the larger store")
     parser.add_argument("--queued", type=int, default=1_000_000, help="recipients that wait")
+    parser.add_argument("--imported", type=int, default=1_000_000, help="rows of a file")
     parser.add_argument("--write", action="store_true", help="keep the parts in results.json and write RESULTS.md")
     parser.add_argument("--render", action="store_true", help="measure nothing, write RESULTS.md from results.json")
     asked = parser.parse_args()

@@ -16,7 +16,7 @@ from typing import Any
 RESULTS = Path(__file__).with_name("results.json")
 REPORT = Path(__file__).with_name("RESULTS.md")
 
-ORDER = ("peers", "recipients", "large", "people", "queue", "torture")
+ORDER = ("peers", "recipients", "large", "people", "queue", "imports", "torture")
 """The parts as they stand in the report; others follow by name."""
 
 Cell = str | int | float | None

@@ -402,8 +402,8 @@ def _permit(standing: Standing, event: Event) -> Standing:
         *(event.seq, _basis(event), event.topic, event.at, facts.get("family", ""), facts.get("controller", "")),
         imported=facts["import"] if UNFINISHED in facts else 0,
     )
-    if not standing.permissions:
-        return replace(standing, permissions=(new,))
+    if standing is NOTHING_KNOWN:
+        return Standing((new,))
     unfinished = {*facts[UNFINISHED], new.imported} if UNFINISHED in facts else None
     left = sorted((*standing.permissions, new), key=lambda one: (one.at, one.event))
     of_use = [one for n, one in enumerate(left) if not any(newer.outdoes(one, unfinished) for newer in left[n + 1 :])]

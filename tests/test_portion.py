@@ -14,6 +14,7 @@ from gateway.address import Address
 from gateway.consent import EventType, NewEvent, fold
 from gateway.model import Scope
 from gateway.store.people import SqlitePeople
+from gateway.store.portion import Told
 from tests.store_under_test import START, Rig
 
 STRANGERS = tuple(Address.parse(f"{one}@example.org") for one in ("a", "B", "ñ", "Ñ", "listed"))
@@ -48,7 +49,8 @@ async def prepare(rig: Rig, people: SqlitePeople) -> None:
 
 async def import_all(rig: Rig, events: Sequence[NewEvent]) -> None:
     imports = rig.folder.open_imports(rig.clock.now)
-    left = [(one.person, one) for one in events if isinstance(one.person, Address)]
+    digest_of = rig.folder.order_of_people()
+    left = [Told(digest_of(one.person.key), one.person, one) for one in events if isinstance(one.person, Address)]
     while left:
         left = left[len(await imports.apply(IMPORT, left[:7])) :]
     await imports.close()

@@ -17,7 +17,8 @@ from bench.results import Part
 class Options:
     """How much is measured. `peers` are the words of `--only`; `messages` is a pass's, None for seconds' worth.
 
-    `recipients` are those of one submission, `people` those in the larger store, `queued` the recipients that wait.
+    `recipients` are those of one submission, `people` those in the larger store, `queued` the recipients that wait,
+    `imported` the rows of a file.
     """
 
     rounds: int
@@ -27,6 +28,7 @@ class Options:
     recipients: int
     people: int
     queued: int
+    imported: int
 
 
 Measure = Callable[[Path, Options], Part]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gc
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -34,17 +35,19 @@ from gateway.imports.stage import Stage, stage
 from gateway.model import Scope
 from gateway.store import Store
 from gateway.store.imports import APPLYING, UNDONE, Import, NotAtWork, SqliteImports
+from gateway.store.portion import Told
 
 T = TypeVar("T")
 _Place = Callable[[str], bytes]
 
 _READ_AT_ONCE = 2000
-_APPLY_AT_ONCE = 1000
+_APPLY_AT_ONCE = 512
 _DIGESTS_AT_ONCE = 500
 _TOO_MANY = 100_000
 _NAMED = 20
 """How many people the preview names whose confirmed opt-in an older opt-out overrides."""
 
+_OPT_INS = (OPT_IN, CONFIRMED)
 _OF_ROWS = _ROWS, _UNUSABLE, _PASSED_OVER = "rows", "rows that cannot be used", "opt-ins passed over"
 """What is counted besides the effects."""
 
@@ -159,6 +162,7 @@ def _import(desk: Desk, file: Path, form: str, terms: Terms, dry_run: bool) -> N
     """Read all of a file, then apply what stands in it, or only count that."""
     tally = Tally()
     folder = desk.folder()
+    _collect_seldom()
     with stage(folder.root) as staged, Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
         try:
             errors = _read(file, form, terms, staged, tally, folder.order_of_people())
@@ -176,6 +180,12 @@ def _import(desk: Desk, file: Path, form: str, terms: Terms, dry_run: bool) -> N
             except NotAtWork as error:
                 desk.no(f"{error}: nothing of it is left", error=str(error))
     _report(desk, number, tally, errors)
+
+
+def _collect_seldom() -> None:
+    """Let the collector pass over what is loaded, and look seldom: a million rows leave no cycles behind."""
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 def _refuse(desk: Desk, sentence: str) -> NoReturn:
@@ -216,32 +226,30 @@ def _usable(
         tally.counts[_ROWS] += 1
         if isinstance(row, BadRow):
             yield row
+        elif not terms.takes_consents and row.type in _OPT_INS:
+            tally.counts[_PASSED_OVER] += 1
         else:
-            yield from _of_row(row, terms, tally, place)
+            yield _placed(row, terms, place)
 
 
-def _of_row(row: Row, terms: Terms, tally: Tally, place: _Place) -> Iterator[tuple[bytes, Row] | BadRow]:
-    is_consent = row.type is not None and row.type in (OPT_IN, CONFIRMED)
+def _placed(row: Row, terms: Terms, place: _Place) -> tuple[bytes, Row] | BadRow:
     if row.algorithm and terms.takes_consents:
-        yield BadRow(row.line, row.subject, "a digest is no proof of an opt-in")
-    elif row.algorithm:
-        yield bytes.fromhex(row.subject), row
-    elif is_consent and not terms.takes_consents:
-        tally.counts[_PASSED_OVER] += 1
-    elif is_consent and row.at and row.at > terms.now:
-        yield BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
-    else:
-        try:
-            yield place(Address.parse(row.subject.strip()).key), row
-        except Malformed as error:
-            yield BadRow(row.line, row.subject[:200], str(error))
+        return BadRow(row.line, row.subject, "a digest is no proof of an opt-in")
+    if row.algorithm:
+        return bytes.fromhex(row.subject), row
+    if row.at and row.at > terms.now and row.type in _OPT_INS:
+        return BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
+    try:
+        return place(Address.parse(row.subject.strip()).key), row
+    except Malformed as error:
+        return BadRow(row.line, row.subject[:200], str(error))
 
 
 def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally, advance: Callable[[int], None]) -> None:
     async def look(store: Store) -> None:
         rows = staged.rows()
         while portion := list(islice(rows, _APPLY_AT_ONCE)):
-            people = [(one, Address.parse(one.subject.strip())) for one in portion if not one.algorithm]
+            people = [(one, Address.parse(one.subject.strip())) for _, one in portion if not one.algorithm]
             known = await store.people.facts([address for _, address in people])
             for (row, address), facts in zip(people, known, strict=True):
                 tally.add(facts.standing, terms.event(row, address, PREVIEW))
@@ -258,12 +266,12 @@ async def _apply(
     run = Run(number, unfinished)
     rows = staged.rows()
     while portion := list(islice(rows, _APPLY_AT_ONCE)):
-        digests = [bytes.fromhex(one.subject) for one in portion if one.algorithm]
+        digests = [place for place, one in portion if one.algorithm]
         for first in range(0, len(digests), _DIGESTS_AT_ONCE):
             await imports.add_digests(number, digests[first : first + _DIGESTS_AT_ONCE], terms.scope, terms.topic)
         tally.counts[Effect.DIGEST] += len(digests)
-        people = [(one, Address.parse(one.subject.strip())) for one in portion if not one.algorithm]
-        await _record(imports, number, [(address, terms.event(row, address, run)) for row, address in people], tally)
+        told = [_told(place, row, terms, run) for place, row in portion if not row.algorithm]
+        await _record(imports, number, told, tally)
         advance(len(portion))
     if tally.counts[Effect.DIGEST]:
         await _match(imports)
@@ -271,14 +279,17 @@ async def _apply(
     return number
 
 
-async def _record(
-    imports: SqliteImports, number: int, events: Sequence[tuple[Address, NewEvent]], tally: Tally
-) -> None:
-    while events:
-        before = await imports.apply(number, events)
-        for standing, (_, event) in zip(before, events, strict=False):
-            tally.add(standing, event)
-        events = events[len(before) :]
+def _told(place: bytes, row: Row, terms: Terms, run: Run) -> Told:
+    address = Address.parse(row.subject.strip())
+    return Told(place, address, terms.event(row, address, run))
+
+
+async def _record(imports: SqliteImports, number: int, told: Sequence[Told], tally: Tally) -> None:
+    while told:
+        before = await imports.apply(number, told)
+        for standing, one in zip(before, told, strict=False):
+            tally.add(standing, one.event)
+        told = told[len(before) :]
 
 
 async def _match(imports: SqliteImports) -> None:

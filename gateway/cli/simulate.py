@@ -106,7 +106,9 @@ def simulate(
         except WrongFile as error:
             desk.no(f"{error}. Nobody was looked at.", error=str(error))
         step = bar.add_task("deciding", total=len(staged))
-        desk.with_store(lambda store: _decide(store, trial, staged.rows(), outcome, partial(bar.advance, step)))
+        desk.with_store(
+            lambda store: _decide(store, trial, (row for _, row in staged.rows()), outcome, partial(bar.advance, step))
+        )
     _tell(desk, stream, file, outcome)
 
 

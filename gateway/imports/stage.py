@@ -42,13 +42,13 @@ class Stage:
         """Return how many rows were taken, those counted that say the same."""
         return int(self._connection.execute("SELECT count(*) FROM rows").fetchone()[0])
 
-    def rows(self) -> Iterator[Row]:
-        """Yield every row, opt-outs first, each kind by places."""
-        for kind, line, subject, at, algorithm, _ in self._connection.execute(
-            "SELECT type, line, subject, at, algorithm, max(at) FROM rows"
+    def rows(self) -> Iterator[tuple[bytes, Row]]:
+        """Yield every row with its place, opt-outs first, each kind by places."""
+        for place, kind, line, subject, at, algorithm, _ in self._connection.execute(
+            "SELECT place, type, line, subject, at, algorithm, max(at) FROM rows"
             " GROUP BY is_consent, place, type ORDER BY is_consent, place, type"
         ):
-            yield Row(line, subject, EventType(kind), datetime.fromisoformat(at) if at else None, algorithm)
+            yield place, Row(line, subject, EventType(kind), datetime.fromisoformat(at) if at else None, algorithm)
 
 
 def _text(at: datetime | None) -> str:

@@ -6,6 +6,7 @@ person exactly what would stand had it never been. What a row means is decided b
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,10 @@ from gateway.consent import EventType, NewEvent, Standing, fold
 from gateway.ledger import timestamp
 from gateway.model import KeyRing, Scope
 from gateway.store import Now
+from gateway.store.checkpoint import checkpoint
 from gateway.store.history import append_event, event_of, recall
-from gateway.store.portion import Portion, last_event
-from gateway.store.writer import Connection, Writer, connect, reading
+from gateway.store.portion import Portion, Told, last_event
+from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_octets, reading
 
 TRANSACTION_SECONDS = 0.03
 """How long an import works inside one transaction: with its commit less than 50 ms, so that clicks never wait."""
@@ -76,7 +78,7 @@ class SqliteImports:
 
         return await self._writer.do(add)
 
-    async def apply(self, number: int, events: Sequence[tuple[Address, NewEvent]]) -> list[Standing]:
+    async def apply(self, number: int, events: Sequence[Told]) -> list[Standing]:
         """Record the first of these events, as many as one short transaction takes, each of a known import.
 
         Return what stood for each of these people before; the caller brings the others again. Raises `NotAtWork`, as
@@ -92,7 +94,11 @@ class SqliteImports:
             _add_chunk(connection, number, first)
             return before
 
-        return await self._writer.do(record)
+        before = await self._writer.do(record)
+        if log_octets(self._path) > LOG_OCTETS:
+            with reading(self._path):
+                await asyncio.to_thread(checkpoint, self._path)
+        return before
 
     def _new_id(self) -> bytes:
         """Return an id for a person: those of one import lie beside each other, so that few pages are written."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,6 +25,14 @@ _FIND = (
     "SELECT k.digest, p.address_id, p.standing, p.address FROM address_keys k JOIN people p USING (address_id)"
     " WHERE k.kid = ? AND k.digest IN ({})"
 )
+
+
+class Told(NamedTuple):
+    """An event, the address that it is about, and the digest of that under the newest key."""
+
+    digest: bytes
+    address: Address
+    event: NewEvent
 
 
 @dataclass(slots=True)
@@ -61,15 +69,12 @@ class Portion:
         self._events: list[tuple[Any, ...]] = []
         self._personal: list[tuple[Any, ...]] = []
 
-    def add(self, events: Sequence[tuple[Address, NewEvent]]) -> list[Standing]:
-        """Record events of these people; return what stood for each one's person before it."""
-        people = self._meet({address.key: address for address, _ in events})
-        handed = {n: self._hand_over(one) for n, (address, one) in enumerate(events) if address.key not in people}
+    def add(self, told: Sequence[Told]) -> list[Standing]:
+        """Record these events; return what stood for each one's person before it."""
+        people = self._meet({one.digest: one.address for one in told})
+        handed = {n: self._hand_over(one.event) for n, one in enumerate(told) if one.digest not in people}
         self._last = last_event(self._connection) if handed else self._last
-        before = [
-            handed[n] if n in handed else self._tell(people[address.key], one)
-            for n, (address, one) in enumerate(events)
-        ]
+        before = [handed[n] if n in handed else self._tell(people[one.digest], one.event) for n, one in enumerate(told)]
         self._write(people.values())
         return before
 
@@ -95,35 +100,31 @@ class Portion:
 
     # who they are
 
-    def _meet(self, addresses: Mapping[str, Address]) -> dict[str, _Person]:
-        """Return by key those whom only their own events concern; who is not known yet is among them."""
-        found: dict[str, _Person] = {}
+    def _meet(self, addresses: Mapping[bytes, Address]) -> dict[bytes, _Person]:
+        """Return by newest digest those whom only their own events concern; who is not known yet is among them."""
+        found: dict[bytes, _Person] = {}
         missing = dict(addresses)
-        newest: dict[bytes, str] = {}
-        for kid, key in self._ring:
-            digests = {keyed_digest(key, one): one for one in missing}
-            newest = newest or digests
+        for n, (kid, key) in enumerate(self._ring):
+            digests = {keyed_digest(key, one.key) if n else newest: newest for newest, one in missing.items()}
             rows = self._connection.execute(_FIND.format(_places(digests)), (kid, *digests)).fetchall()
             for digest, person, text, address in rows:
-                known = digests[digest]
+                known = missing.pop(digests[digest])
                 standing = standing_of(text)
                 if address and not standing.links and not standing.must_be_forgotten:
-                    found[known] = _Person(person, standing, missing[known])
-                del missing[known]
-        others = missing.keys() - self._listed(missing.values())
-        return found | {
-            one: _Person(self._new_id(), NOTHING_KNOWN, missing[one], digest)
-            for digest, one in newest.items()
-            if one in others
-        }
+                    found[digests[digest]] = _Person(person, standing, known)
+        listed = self._listed(missing)
+        for digest, one in missing.items():
+            if digest not in listed:
+                found[digest] = _Person(self._new_id(), NOTHING_KNOWN, one, digest)
+        return found
 
-    def _listed(self, addresses: Collection[Address]) -> set[str]:
-        """Return the keys of those whom an imported list of digests may name."""
+    def _listed(self, addresses: Mapping[bytes, Address]) -> set[bytes]:
+        """Return which of these an imported list of digests names."""
         if not self._has_lists:
             return set()
-        by_digest = {digest: one.key for one in addresses for digest in one.list_digests}
-        listed = f"SELECT digest FROM digest_entries WHERE digest IN ({_places(by_digest)})"
-        return {by_digest[digest] for (digest,) in self._connection.execute(listed, tuple(by_digest))}
+        named = {digest: newest for newest, one in addresses.items() for digest in one.list_digests}
+        listed = f"SELECT digest FROM digest_entries WHERE digest IN ({_places(named)})"
+        return {named[digest] for (digest,) in self._connection.execute(listed, tuple(named))}
 
     # writing it down
 

@@ -37,11 +37,11 @@ from gateway.ledger import (
     seal,
 )
 from gateway.store import Now, disk
+from gateway.store.checkpoint import checkpoint
 from gateway.store.history import event_of
 from gateway.store.migrate import migrate
 from gateway.store.schema import DECISIONS
-from gateway.store.turn import Turn
-from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_octets, reading, unavailable
+from gateway.store.writer import Connection, Writer, connect, reading, unavailable
 
 LEDGER = "ledger"
 DECISION_LOG = "decisions"
@@ -101,7 +101,7 @@ class Sealer:
         """Move both write-ahead logs' content into their files; only the sealer does. Raises `StoreUnavailable`."""
         for path in self._files:
             with reading(path):
-                await asyncio.to_thread(_checkpoint, path)
+                await asyncio.to_thread(checkpoint, path)
 
     async def close(self) -> None:
         await self._people.close()
@@ -474,22 +474,3 @@ def _lenient_text(octets: bytes) -> str:
 def _index_of(line: bytes) -> tuple[str, str, str, str]:
     told: dict[str, Any] = orjson.loads(line)
     return told["id"], told["who"], told["message"], told.get("message_id", "")
-
-
-def _checkpoint(path: Path) -> None:
-    with closing(connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        if log_octets(path) > LOG_OCTETS:
-            _begin_log_anew(connection, path)
-
-
-def _begin_log_anew(connection: Connection, path: Path) -> None:
-    """Empty a log that writers who never pause keep from being emptied; a reader who stays in it is not waited for."""
-    connection.execute("PRAGMA busy_timeout=0")
-    turn = Turn(path)
-    try:
-        turn.take()
-        connection.execute("PRAGMA wal_checkpoint(RESTART)")
-    finally:
-        turn.give()
-        turn.close()

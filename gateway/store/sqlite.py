@@ -191,7 +191,7 @@ class DataFolder:
         return SqlitePeople(self.people, self.address_ring(), now, self.standby(condition))
 
     def order_of_people(self) -> Callable[[str], bytes]:
-        """Return what tells where the key of an address stands in the store: many at once go quickest in this order."""
+        """Return what makes the newest digest of an address of its key: many at once go quickest in its order."""
         _, key = self.address_ring().newest_first()[0]
         return partial(keyed_digest, key)
 
