@@ -14,11 +14,13 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -40,9 +42,10 @@ from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.submission import House, SubmissionHandler
 from gateway.metrics import Board
 from gateway.model import Smarthost
+from gateway.overview import overview
 from gateway.shadow import ShadowAlarms, gauge_text, shadow_ends
 from gateway.smarthost import Pool, Turnstile
-from gateway.store import Store
+from gateway.store import Now, Store
 from gateway.store.segments import Sealer
 from gateway.summaries import Summaries
 from gateway.supervisor import Crew, Main, Supervisor, bind
@@ -57,6 +60,9 @@ DRAIN_SECONDS = 10
 """How long listeners, and then attempts under way, may take to finish; the supervisor waits for both."""
 
 KEEP_SECONDS = 0.5
+SHOWN_SINCE = timedelta(days=1)
+"""What the console's first page is about."""
+
 GARBAGE_THRESHOLD = 20_000
 """Objects between two searches for cycles: mail makes many objects and few cycles (2 % of a worker's time saved)."""
 
@@ -331,6 +337,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
                 lambda: _metrics(plant, store) + gauge_text(ends, now().date()),
                 lambda: _is_ready(store),
                 console.Api(config, store, partial(data_folder(config).decision_lines, "id"), now),
+                _pages(config, store, now),
             )
             runner = await start_site(app, plant.sockets.console)
             closers.append(runner.cleanup)
@@ -343,6 +350,18 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         await store.close()
 
     return work
+
+
+def _pages(config: Config, store: Store, now: Now) -> console.Pages | None:
+    """Return the pages of the console, if it has a password."""
+    if config.console is None or not config.console.password:
+        return None
+
+    async def look() -> Mapping[str, Any]:
+        moment = now()
+        return await overview(config, data_folder(config), store, moment - SHOWN_SINCE, moment)
+
+    return console.Pages(config.console.password, store, look, now)
 
 
 def _metrics(plant: Plant, store: Store) -> str:

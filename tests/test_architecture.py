@@ -107,8 +107,9 @@ HOUSE: dict[str, set[str]] = {
     "installation": SHELL,
     "watch": SHELL - {"config"} | {"installation"},
     "housekeeping": SHELL - {"config"},
+    "overview": SHELL | {"shadow"},
     "imports": NOUNS | {"consent"},
-    "cli": SHELL | {"installation", "imports", "service", "shadow", "console"},
+    "cli": SHELL | {"installation", "imports", "service", "shadow", "console", "overview"},
     "__init__": set(),
     "__main__": {"cli"},
 }

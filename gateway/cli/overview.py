@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,16 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.activity import Activity, gather
 from gateway.cli import dossier, picture
 from gateway.cli.output import Desk, pass_desk, progress_bar
-from gateway.errors import StoreUnavailable
 from gateway.ledger import canonical_json
-from gateway.shadow import shadow_ends
-from gateway.store import Store
-
-OLD_MAIL = timedelta(hours=1)
-"""How long mail may have been waiting before somebody should look at the queue."""
-
-OPT_OUT_SECONDS: Final = 60
-"""How long a "no" may take to be recorded; the law gives days, the product promises a second."""
+from gateway.overview import overview
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SPANS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -68,94 +60,14 @@ def moment(text: str, now: datetime) -> datetime:
 @pass_desk
 def status(desk: Desk, since: str) -> None:
     """Say what came of the last hours, what waits, and what to look at, with a command for each."""
-    told = desk.with_store(lambda store: _status(desk, store, moment(since, desk.now())))
+    now = desk.now()
+    told = desk.with_store(lambda store: overview(desk.config(), desk.folder(), store, moment(since, now), now))
     if desk.as_json:
         desk.tell(told)
         return
     desk.tell({name: value for name, value in told.items() if name not in ("refused", "alarms")})
     desk.list(told["refused"], ["reason", "login", "recipients"], "nobody was refused")
     desk.list(told["alarms"], ["alarm", "command"], "nothing to look at")
-
-
-async def _status(desk: Desk, store: Store, since: datetime) -> dict[str, Any]:
-    now, folder = desk.now(), desk.folder()
-    waiting, oldest = await store.queue.depth()
-    told = _activity(desk, since, now)
-    return {
-        **told,
-        "queued_recipients": waiting,
-        "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
-        "suppressed_people": await _suppressed(store),
-        "logins": len([one for one in await store.people.logins() if not one.disabled]),
-        "paused_streams": _paused(store),
-        "shadow_ends": _shadow_ends(desk),
-        "troubles": [one.sentence for one in store.condition.troubles()],
-        "alarms": [
-            {"alarm": alarm, "command": command}
-            for alarm, command in (
-                *_about_store(store, now - oldest if oldest else timedelta(0)),
-                *_about_streams(desk, store, told),
-                *((one.told(now), _ANSWERS[one.kind]) for one in folder.deadlines() if one.warned_from <= now),
-            )
-        ],
-    }
-
-
-def _activity(desk: Desk, since: datetime, now: datetime) -> dict[str, Any]:
-    """Return the numbers since then; none of them while the store cannot be read."""
-    folder = desk.folder()
-    try:
-        found = gather(folder.events_between(since, now), folder.lines_between(since, now), since, now)
-    except StoreUnavailable:
-        return {"since": since.isoformat(timespec="seconds"), "refused": []}
-    return found.to_json()
-
-
-_ANSWERS: Final = {"request": "assent requests list", "breach": "assent breach list"}
-
-
-def _about_store(store: Store, oldest: timedelta) -> Iterator[tuple[str, str]]:
-    for one in store.condition.troubles():
-        yield one.sentence, "assent check"
-    if oldest > OLD_MAIL:
-        yield f"mail has waited for {oldest.total_seconds() / 3600:.0f} hours", "assent queue list"
-
-
-def _about_streams(desk: Desk, store: Store, told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in _paused(store):
-        yield f"the stream {name} is paused", f"assent streams release {name}"
-    today = desk.now().date()
-    for end in shadow_ends(desk.config().streams):
-        if 0 <= end.days_left(today) <= 7:
-            yield (
-                f"the stream {end.stream} enforces after {end.until}",
-                f"assent simulate --stream {end.stream} LIST.csv",
-            )
-    slowest = told.get("slowest_opt_out_seconds") or 0
-    if slowest > OPT_OUT_SECONDS:
-        yield f"an opt-out took {slowest:.0f} s to be recorded", "assent check"
-    unproven = [one for one in told["refused"] if one["reason"] in ("no-consent", "unproven")]
-    if sum(one["recipients"] for one in unproven) > told.get("relayed", 0):
-        yield "most of what came was refused for want of consent", "assent consent import FILE --dry-run"
-
-
-def _paused(store: Store) -> list[str]:
-    return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
-
-
-def _shadow_ends(desk: Desk) -> list[str]:
-    """Say of each stream in shadow mode when it will enforce, and how many people it will refuse then."""
-    folder, today = desk.folder(), desk.now().date()
-    ends = [one for one in shadow_ends(desk.config().streams) if one.days_left(today) >= 0]
-    return [f"{one.stream} after {one.until}: {folder.shadowed(one.stream)} people" for one in ends]
-
-
-async def _suppressed(store: Store) -> int | None:
-    """Return how many people are suppressed; None while nobody can be asked."""
-    try:
-        return len(await store.people.suppressed())
-    except StoreUnavailable:
-        return None
 
 
 # the report of a month

@@ -37,7 +37,7 @@ def assembled(path: Path, read: Table) -> Config:
         smarthosts={name: _smarthost(name, table) for name, table in read["smarthosts"].items()},
         feedback=FeedbackConfig(**read["feedback"]) if read["feedback"] else None,
         site=_site(read["site"]) if read["site"] else None,
-        console=ConsoleConfig(**read["console"]) if read["console"] else None,
+        console=ConsoleConfig(read["console"]["listen"], read["console"]["password_file"]) if read["console"] else None,
         dkim={name: _dkim(name, table) for name, table in read["dkim"].items()},
         topics={slug: Topic(slug=slug, **table) for slug, table in read["topics"].items()},
         streams={name: _stream(name, table) for name, table in read["streams"].items()},

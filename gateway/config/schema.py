@@ -285,8 +285,11 @@ SITE = Section(
 
 CONSOLE = Section(
     "console",
-    "Where operators and programs look in: `/metrics`, `/healthz`, `/readyz`, and the API under `/api/v1`.",
-    (Key("listen", LISTEN, ["127.0.0.1:8081"], "Addresses to serve on; keep them inside."),),
+    "Where operators and programs look in: `/metrics`, `/healthz`, `/readyz`, the API under `/api/v1`, and pages.",
+    (
+        Key("listen", LISTEN, ["127.0.0.1:8081"], "Addresses to serve on; keep them inside."),
+        Key("password_file", SECRET, UNSET, "The password of the pages under `/console`; without it there are none."),
+    ),
     absent=Presence.OFF,
 )
 

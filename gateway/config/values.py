@@ -86,9 +86,10 @@ class SiteConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleConfig:
-    """Where operators and programs look in; never on the public listener."""
+    """Where operators and programs look in; never on the public listener. Without a password there are no pages."""
 
     listen: tuple[ListenAddress, ...]
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

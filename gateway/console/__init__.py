@@ -1,7 +1,7 @@
-"""The operators' listener: health, readiness, metrics, and the API for programs; never on the public site.
+"""The operators' listener: health, readiness, metrics, the API for programs, and pages; never on the public site.
 
 Health and metrics show counts and nothing else: no address, token or subject can be asked for there. All that concerns
-people is behind a token. This is the boundary where surprises end.
+people is behind a token or a password. This is the boundary where surprises end.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from aiohttp import web
 from gateway.console import problems
 from gateway.console.api import BODY_LIMIT, PREFIX, RETRY_AFTER, Api, Route
 from gateway.console.openapi import document
+from gateway.console.pages import Pages
 from gateway.console.problems import Refused
 from gateway.errors import StoreUnavailable
 
-__all__ = ["Api", "create_app"]
+__all__ = ["Api", "Pages", "create_app"]
 
 Ready = Callable[[], Awaitable[bool]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def create_app(metrics: Callable[[], str], ready: Ready, api: Api) -> web.Application:
+def create_app(metrics: Callable[[], str], ready: Ready, api: Api, pages: Pages | None) -> web.Application:
     """Build the console; `metrics` gives the text that Prometheus reads, `ready` says whether work can be done."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -41,6 +42,8 @@ def create_app(metrics: Callable[[], str], ready: Ready, api: Api) -> web.Applic
     app.router.add_get("/metrics", metrics_text)
     for route in api.routes():
         app.router.add_route(route.method, PREFIX + route.path, _handler(api, route))
+    if pages:
+        pages.add_to(app)
     described = document(api.routes(), version("assent"))
     app.router.add_get(f"{PREFIX}/openapi.json", lambda _: _described(described))
     return app

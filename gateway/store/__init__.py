@@ -285,6 +285,9 @@ class People(Protocol):
     async def suppressed(self) -> list[tuple[Address | None, Standing]]:
         """Return everyone who has a suppression, with None for an erased address."""
 
+    async def count_suppressed(self) -> int:
+        """Return how many people have a suppression."""
+
     async def suppressed_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Address | None, Standing]]:
         """Return the next people who have a suppression, in the order of their ids; b"" comes before the first."""
 

@@ -215,6 +215,11 @@ class SqlitePeople:
             rows = connection.execute(f"SELECT address, standing FROM people WHERE {_SUPPRESSED}").fetchall()
         return [(Address.parse(a) if a else None, Standing.from_json(json.loads(s))) for a, s in rows]
 
+    async def count_suppressed(self) -> int:
+        with self._reading() as connection:
+            (count,) = connection.execute(f"SELECT count(*) FROM people WHERE {_SUPPRESSED}").fetchone()
+        return int(count)
+
     async def suppressed_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Address | None, Standing]]:
         with self._reading() as connection:
             rows = connection.execute(

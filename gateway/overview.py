@@ -1,0 +1,104 @@
+"""How an installation is doing: what came of the last hours, what waits, what to look at, and the command for it.
+
+The one rule: an alarm comes with something to do about it. The command line and the console show the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from gateway.activity import gather
+from gateway.config import Config
+from gateway.errors import StoreUnavailable
+from gateway.shadow import shadow_ends
+from gateway.store import Store
+from gateway.store.sqlite import DataFolder
+
+OLD_MAIL: Final = timedelta(hours=1)
+"""How long mail may have been waiting before somebody should look at the queue."""
+
+OPT_OUT_SECONDS: Final = 60
+"""How long a "no" may take to be recorded; the law gives days, the product promises a second."""
+
+SHADOW_DAYS: Final = 7
+
+
+async def overview(config: Config, folder: DataFolder, store: Store, since: datetime, now: datetime) -> dict[str, Any]:
+    """Return the numbers since a moment, what waits, and every alarm with its command, as JSON can tell it."""
+    waiting, oldest = await store.queue.depth()
+    told = await asyncio.to_thread(_activity, folder, since, now)
+    return {
+        **told,
+        "queued_recipients": waiting,
+        "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
+        "suppressed_people": await _suppressed(store),
+        "logins": len([one for one in await store.people.logins() if not one.disabled]),
+        "paused_streams": _paused(store),
+        "shadow_ends": _shadow_ends(config, folder, now),
+        "troubles": [one.sentence for one in store.condition.troubles()],
+        "alarms": [
+            {"alarm": alarm, "command": command}
+            for alarm, command in (
+                *_about_store(store, now - oldest if oldest else timedelta(0)),
+                *_about_streams(config, store, told, now),
+                *((one.told(now), _ANSWERS[one.kind]) for one in folder.deadlines() if one.warned_from <= now),
+            )
+        ],
+    }
+
+
+def _activity(folder: DataFolder, since: datetime, now: datetime) -> dict[str, Any]:
+    """Return the numbers since then; none of them while the store cannot be read."""
+    try:
+        found = gather(folder.events_between(since, now), folder.lines_between(since, now), since, now)
+    except StoreUnavailable:
+        return {"since": since.isoformat(timespec="seconds"), "refused": []}
+    return found.to_json()
+
+
+_ANSWERS: Final = {"request": "assent requests list", "breach": "assent breach list"}
+
+
+def _about_store(store: Store, oldest: timedelta) -> Iterator[tuple[str, str]]:
+    for one in store.condition.troubles():
+        yield one.sentence, "assent check"
+    if oldest > OLD_MAIL:
+        yield f"mail has waited for {oldest.total_seconds() / 3600:.0f} hours", "assent queue list"
+
+
+def _about_streams(config: Config, store: Store, told: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
+    for name in _paused(store):
+        yield f"the stream {name} is paused", f"assent streams release {name}"
+    for end in shadow_ends(config.streams):
+        if 0 <= end.days_left(now.date()) <= SHADOW_DAYS:
+            yield (
+                f"the stream {end.stream} enforces after {end.until}",
+                f"assent simulate --stream {end.stream} LIST.csv",
+            )
+    slowest = told.get("slowest_opt_out_seconds") or 0
+    if slowest > OPT_OUT_SECONDS:
+        yield f"an opt-out took {slowest:.0f} s to be recorded", "assent check"
+    unproven = [one for one in told["refused"] if one["reason"] in ("no-consent", "unproven")]
+    if sum(one["recipients"] for one in unproven) > told.get("relayed", 0):
+        yield "most of what came was refused for want of consent", "assent consent import FILE --dry-run"
+
+
+def _paused(store: Store) -> list[str]:
+    return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
+
+
+def _shadow_ends(config: Config, folder: DataFolder, now: datetime) -> list[str]:
+    """Say of each stream in shadow mode when it will enforce, and how many people it will refuse then."""
+    ends = [one for one in shadow_ends(config.streams) if one.days_left(now.date()) >= 0]
+    return [f"{one.stream} after {one.until}: {folder.shadowed(one.stream)} people" for one in ends]
+
+
+async def _suppressed(store: Store) -> int | None:
+    """Return how many people are suppressed; None while nobody can be asked."""
+    try:
+        return await store.people.count_suppressed()
+    except StoreUnavailable:
+        return None
