@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from gateway.address import Address
-from gateway.consent import EventType, NewEvent, Source
-from gateway.model import Company, Topic
+from gateway.consent import Event, EventType, NewEvent, Source
+from gateway.model import Company, Period, Topic
 
 BASES: Final[Mapping[str, tuple[EventType, ...]]] = {
     "express": (EventType.EXPRESS_OPT_IN,),
@@ -125,6 +125,17 @@ class Claim:
     country: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     personal: Mapping[str, Any] = field(default_factory=dict)
+
+
+def not_to_be_asked(history: Sequence[Event], ask_again: Period) -> dict[str, datetime]:
+    """Return the topics that a person refused when asked, and until when nobody asks for them again (CON-12)."""
+    until: dict[str, datetime] = {}
+    for one in history:
+        if one.type is EventType.CONSENT_REFUSED:
+            until[one.topic] = ask_again.after(one.at)
+        elif one.type in (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED):
+            until.pop(one.topic, None)
+    return until
 
 
 def problems_of(

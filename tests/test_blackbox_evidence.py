@@ -265,3 +265,19 @@ def test_every_controller_that_a_notice_named_stands_in_the_proof(house: Gateway
         check=False,
     )
     assert done.returncode == 2 and "category" in done.stderr
+
+
+@pytest.mark.req("CON-12")
+def test_who_refused_when_asked_is_not_asked_again_for_a_year(house: Gateway, someone: Someone) -> None:
+    reader = someone()
+    asked = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    opt_in(house, reader, at=ago(days=10))
+    opt_in(house, reader, at=asked.isoformat(), answer="no")
+    assert refused(house, reader) == "no-consent"
+    person = json.loads(post(house, "/people/lookup", {"address": reader}).text)
+    ((topic, until),) = person["do_not_ask"].items()
+    end = datetime.fromisoformat(until)
+    assert (topic, end.year, end.timetuple()[1:6]) == (TOPIC, asked.year + 1, asked.timetuple()[1:6])
+    opt_in(house, reader, at=ago(minutes=1))
+    person = json.loads(post(house, "/people/lookup", {"address": reader}).text)
+    assert person["do_not_ask"] == {}, "they came by themselves"

@@ -73,6 +73,9 @@ def test_an_export_tells_a_person_everything_that_is_known_and_nothing_of_others
     export = eventually(told)
     assert [one["type"] for one in export["evidence"]] == ["EXPRESS_OPT_IN", "UNSUBSCRIBE"]
     assert export["evidence"][1]["personal"]["ip"] == "127.0.0.1"
+    assert [one["collection_method"] for one in export["evidence"]] == ["operator", "one-click"]
+    assert export["evidence"][0]["address"] == reader and export["evidence"][0]["purposes"][0]["topic"] == TOPIC
+    assert export["evidence"][0]["controllers"] == ["Example Software, Inc."]
     assert [one["action"] for one in export["decisions"]] == ["send", "refuse"]
     assert export["deliveries"][0]["outcome"] == "relayed"
     assert [(one["scope"], one["topic"]) for one in export["suppressions"]] == [("topic", TOPIC)]

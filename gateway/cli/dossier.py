@@ -16,6 +16,8 @@ from gateway.address import Address
 from gateway.config import Config
 from gateway.consent import Event, Standing
 from gateway.ids import spool_text
+from gateway.installation import archive_of
+from gateway.proof import Archive, proof_of
 from gateway.retention import Retention
 from gateway.store import QueuedRecipient, Selection, Store
 from gateway.store.sqlite import DataFolder
@@ -30,6 +32,7 @@ async def gather(config: Config, folder: DataFolder, store: Store, address: Addr
     lines = [json.loads(line) for name in names for line in folder.decision_lines("who", name)]
     copies = await store.queue.copies_to(address)
     queued = [one for copy in copies for one in await store.queue.waiting(Selection(copies=(copy,)))]
+    archive, called = await archive_of(config, store), store.people.unread(address).who
     notices = {event.facts.get("notice") for event in events}
     return {
         "address": address.text,
@@ -37,12 +40,12 @@ async def gather(config: Config, folder: DataFolder, store: Store, address: Addr
         "controller": controller(config),
         "person": {"id": facts.who, "address_on_record": stored.text if stored else None},
         "related": await related(store, facts.standing),
-        "evidence": [_event(one) for one in events],
+        "evidence": [_evidence(one, archive, called) for one in events],
         **_standing(facts.standing),
         "sources": sorted({str(one.facts["channel"]) for one in events if "channel" in one.facts}),
         "notices": [
             {"name": one.name, "topic": one.topic, "text": one.text, "url": one.url}
-            for one in await store.people.notices()
+            for one in archive.notices.values()
             if one.name in notices
         ],
         "decisions": [one for one in lines if one["kind"] != "attempt"],
@@ -126,17 +129,11 @@ def _standing(standing: Standing) -> dict[str, Any]:
     }
 
 
-def _event(event: Event) -> dict[str, Any]:
-    return {
-        "event": event.seq,
-        "type": event.type,
-        "topic": event.topic,
-        "scope": event.scope,
-        "at": event.at.isoformat(timespec="seconds"),
-        "recorded_at": event.recorded_at.isoformat(timespec="seconds"),
-        "facts": dict(event.facts),
-        "personal": dict(event.personal) if event.personal is not None else None,
-    }
+def _evidence(event: Event, archive: Archive, called: str) -> dict[str, Any]:
+    """Return what proves an event; the text of its notice stands apart, once."""
+    proof = proof_of(event, archive, called)
+    notice = {name: one for name, one in proof["notice"].items() if name != "text"} if proof["notice"] else None
+    return {**proof, "topic": event.topic, "scope": event.scope, "notice": notice}
 
 
 def _queued(one: QueuedRecipient) -> dict[str, Any]:

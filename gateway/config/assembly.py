@@ -43,6 +43,7 @@ def assembled(path: Path, read: Table) -> Config:
         streams={name: _stream(name, table) for name, table in read["streams"].items()},
         law=_law(read["consent"]),
         retention=_retention(read["retention"]),
+        ask_again=read["consent"]["ask_again"],
     )
 
 

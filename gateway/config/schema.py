@@ -190,6 +190,7 @@ CONSENT = Section(
             False,
             "Whether an account that cost nothing is a sale (LAW-EU-04, CJEU C-654/23).",
         ),
+        Key("ask_again", PERIOD, "12mo", "How long nobody is asked again for what they refused when asked (CON-12)."),
         Key("rules", RULES_FOLDER, UNSET, "A folder of further country rules, one TOML file each, as ours are."),
     ),
 )

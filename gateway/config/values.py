@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from gateway.law import Law
-from gateway.model import Company, Pace, Smarthost, Stream, Topic
+from gateway.model import Company, Pace, Period, Smarthost, Stream, Topic
 from gateway.retention import Retention
 
 Network = IPv4Network | IPv6Network
@@ -139,6 +139,7 @@ class Config:
     streams: Mapping[str, Stream]
     law: Law
     retention: Retention
+    ask_again: Period
     warnings: tuple[str, ...] = ()
 
     def topic(self, slug: str) -> Topic | None:

@@ -45,7 +45,7 @@ from gateway.console.documents import (
 )
 from gateway.console.problems import Refused
 from gateway.errors import KeyReused, StoreUnavailable
-from gateway.evidence import CLOCKS_DIFFER, Claim, events_of, problems_of
+from gateway.evidence import CLOCKS_DIFFER, Claim, events_of, not_to_be_asked, problems_of
 from gateway.ids import ulid_milliseconds
 from gateway.model import MessageClass, Purpose, Scope
 from gateway.policy import refused_by_all, strictest
@@ -281,6 +281,7 @@ class Api:
             countries=sorted({one.country for one in standing.places}),
             products=list(standing.products),
             related=sorted(one.text for one in others if one),
+            do_not_ask=not_to_be_asked(history, self._config.ask_again),
             history=[_entry(one) for one in history],
         )
 

@@ -209,6 +209,10 @@ class Person(Document):
     countries: list[str]
     products: list[str]
     related: Annotated[list[str], Field(description="The person's other addresses: objections follow there.")]
+    do_not_ask: Annotated[
+        dict[str, datetime],
+        Field(description="Topics that the person refused when asked, and until when."),
+    ]
     history: list[Entry]
 
 
