@@ -26,6 +26,7 @@ from gateway.tokens import ALL_MARKETING, Reconsent, Unsubscribe, UnsubscribeTok
 CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")
 """What promotion is answered, at the door and on the way, where we hold no key for its author's domain (UNS-35)."""
 
+_NO_SITE = Unstampable("5.7.0", "there is no site where its reader could consent anew: [site] is off")
 _SMTPUTF8 = "SMTPUTF8"
 ANY_TOPIC = "marketing"
 """The list of a promotional message that left its topic open."""
@@ -107,6 +108,9 @@ class CopyMaker:
         return self._draft(message, block, alphabet)
 
     def _draft(self, message: SpooledMessage, block: HeaderBlock, alphabet: Alphabet) -> MessageDraft | Unstampable:
+        asks = message.notice is not None and message.notice.asks
+        if asks and not self._links.public_url:
+            return _NO_SITE
         addresses = tuple(one.address for one in message.recipients)
         alone = addresses[0] if len(addresses) == 1 else None
         treatment = Treatment(
@@ -118,7 +122,7 @@ class CopyMaker:
             alphabet=alphabet,
             is_utf8=_SMTPUTF8 in message.options,
             dialects=self._dialects,
-            asks=message.notice is not None and message.notice.asks,
+            asks=asks,
         )
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))

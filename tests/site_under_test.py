@@ -21,7 +21,7 @@ from gateway.consent import NOTHING_KNOWN, Event, NewEvent, Standing
 from gateway.errors import StoreUnavailable
 from gateway.model import Company, KeyRing, Topic
 from gateway.store import PublishedPolicy
-from gateway.tokens import ALL_MARKETING, PARTNER, Unsubscribe, UnsubscribeTokens
+from gateway.tokens import ALL_MARKETING, PARTNER, Reconsent, Unsubscribe, UnsubscribeTokens
 from unsubscribe_site import SiteSettings, create_app, start
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -50,6 +50,7 @@ def token(number: int = ANNOUNCEMENTS, person: bytes = ALICE) -> str:
 
 
 TOPIC_TOKEN = token()
+RECONSENT_TOKEN = TOKENS.reconsents.for_url(Reconsent("2027-1", ALICE))
 PARTNER_TOKEN = token(PARTNER)
 ALL_TOKEN = token(ALL_MARKETING)
 
@@ -73,6 +74,12 @@ class MemoryStore:
         await self.may_commit.wait()
         for event in events:
             self._record(event)
+
+    async def record(self, events: Sequence[NewEvent]) -> list[Event]:
+        self._answer()
+        for event in events:
+            self._record(event)
+        return self.ledger[-len(events) :]
 
     async def address_of(self, address_id: bytes) -> Address | None:
         self._answer()

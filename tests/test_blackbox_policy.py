@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -318,3 +319,31 @@ def test_a_notice_has_one_link_and_then_one_reader(house: Gateway, someone: Some
     house.publish_policy("single", effective="2025-07-01")
     assert told(house, notice(readers, "single", LINK), readers) == {"": "content"}
     assert told(house, notice(readers[:1], "single", LINK * 2), readers[:1]) == {"": "content"}
+
+
+@pytest.mark.req("POL-13")
+def test_a_notice_that_asks_is_refused_where_there_is_no_site_to_answer_on(
+    shared_sink: Sink, tmp_path: Path, someone: Someone
+) -> None:
+    streams = STREAMS[STREAMS.index("    [streams.billing]") :]
+    house = Gateway(tmp_path / "house", shared_sink.url, sections={"site": "", "topics": "", "streams": streams})
+    house.prepare_files()
+    house.run("migrate")
+    house.add_login("shop", "billing")
+    house.publish_policy("2025-1", effective="2025-05-01")
+    try:
+        house.start(wait=False)
+        eventually(lambda: _answers(house))
+        reader = someone()
+        assert told(house, notice([reader], "2025-1", LINK), [reader]) == {"": "content"}
+        assert told(house, notice([reader], "2025-1"), [reader]) == {"": "sent"}
+    finally:
+        house.close()
+
+
+def _answers(house: Gateway) -> bool:
+    try:
+        with house.smtp(None) as client:
+            return bool(client.noop()[0] == 250)
+    except OSError:
+        return False

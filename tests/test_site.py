@@ -44,6 +44,7 @@ from tests.site_under_test import (
     NOW,
     OLD_KEY,
     PARTNER_TOKEN,
+    RECONSENT_TOKEN,
     TOPIC_TOKEN,
     UPDATES,
     RunningSite,
@@ -933,6 +934,46 @@ async def test_security_txt_names_the_contact_and_expires_within_a_year(client: 
     assert fields["Contact"] == "mailto:privacy@example.com"
     expires = datetime.strptime(fields["Expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert NOW < expires < NOW + timedelta(days=365)
+
+
+# -- consenting anew
+
+
+async def test_a_look_at_the_link_of_a_policy_notice_changes_nothing(client: Browserless) -> None:
+    url = f"{client.site.url}/a/{RECONSENT_TOKEN}"
+    for method in ("GET", "HEAD", "GET"):
+        assert (await client.ask(method, url)).status == 200
+    assert (await client.ask("PUT", url)).status == 405
+    assert client.site.store.ledger == []
+
+
+async def test_the_page_names_the_version_and_a_masked_address_and_nothing_else(client: Browserless) -> None:
+    seen = page(await client.ask("GET", f"{client.site.url}/a/{RECONSENT_TOKEN}"))
+    assert "Version 2027-1" in seen.text("main") and "a•••@e•••.org" in seen.text("main")
+    assert [one["href"] for one in seen.all("link")] == ["/static/site.css"]
+
+
+@pytest.mark.parametrize("body", [b"agree=yes", b"", b"\xff" * 100])
+async def test_any_press_is_recorded_with_its_version_and_trace(client: Browserless, body: bytes) -> None:
+    answer = await client.ask("POST", f"{client.site.url}/a/{RECONSENT_TOKEN}", data=body, headers=FORM)
+    assert answer.status == 200 and "Set-Cookie" not in answer.headers
+    event = only_event(client.site)
+    assert (event.type, event.address_id, event.facts["policy_version"]) == ("RECONSENT", ALICE, "2027-1")
+    assert event.personal and event.personal["ip"] == "127.0.0.1"
+
+
+async def test_a_press_that_could_not_be_recorded_says_so(client: Browserless) -> None:
+    client.site.store.away = True
+    answer = await client.ask("POST", f"{client.site.url}/a/{RECONSENT_TOKEN}", data=b"agree=yes", headers=FORM)
+    assert answer.status == 503 and "has not been recorded" in answer.text
+    assert client.site.store.ledger == []
+
+
+@pytest.mark.parametrize("wrong", [TOPIC_TOKEN, RECONSENT_TOKEN[:-1], RECONSENT_TOKEN + "A", "A" * 600, ".", "a.b.c"])
+async def test_what_we_did_not_sign_as_a_link_of_a_notice_is_none(client: Browserless, wrong: str) -> None:
+    for method in ("GET", "POST"):
+        assert (await client.ask(method, f"{client.site.url}/a/{wrong}")).status == 404
+    assert client.site.store.ledger == []
 
 
 # -- when the store is away

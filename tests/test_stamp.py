@@ -339,3 +339,30 @@ def test_a_signature_stands_on_top_of_the_trace_field() -> None:
     copy = wire(essential_copy(message("text-only")), b"DKIM-Signature: v=1\r\n")
     assert copy.startswith(b"DKIM-Signature: v=1\r\n" + TRACE.raw)
     assert isinstance(TRACE, Field)
+
+
+PLACE = b"{{assent_reconsent_url}}"
+
+
+@pytest.mark.parametrize("name", STAMPABLE)
+def test_a_notice_without_a_place_for_its_link_stays_as_it_is(name: str) -> None:
+    submitted = message(name)
+    asking = replace(essential(), asks=True)
+    assert body_of_notice(submitted, asking, "https://x/a/t") == body_of_notice(submitted, essential(), "")
+
+
+@pytest.mark.parametrize(
+    "name", [one for one in STAMPABLE if b"</body>" in message(one) and one != "rfc822-attachment"]
+)
+def test_a_notice_differs_in_its_link_alone(name: str) -> None:
+    asking = replace(essential(), asks=True)
+    wanted = message(name).replace(b"</body>", PLACE + b"</body>", 1)
+    expected = message(name).replace(b"</body>", b"https://x/a/t?1&amp;2</body>", 1)
+    filled = body_of_notice(wanted, asking, "https://x/a/t?1&2")
+    assert filled.replace(b"=\r\n", b"") == body_of_notice(expected, essential(), "").replace(b"=\r\n", b"")
+    with pytest.raises(ValueError, match="link"):
+        draft(wanted, asking).shared_copy(MESSAGE_ID)
+
+
+def body_of_notice(content: bytes, treatment: stamp.Treatment, url: str) -> bytes:
+    return b"".join(map(bytes, draft(content, treatment).shared_copy(MESSAGE_ID, url).body))
