@@ -104,14 +104,15 @@ def consent_record(
 ) -> None:
     """Record the opt-ins of one or more people, or the dealings that may stand in for them, all or none."""
     known_topic(desk, topic)
-    topics = desk.config().topics
+    config = desk.config()
+    topics, must_state = config.topics, config.law.request_states(country or "")
     shown = registered_notice(desk, notice, topic) if notice else None
     facts = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""})}
     claims = [
         Claim(
             *(address, utc(at) if at else desk.now(), (topic,), basis),
             method=method or "",
-            must_state=desk.config().law.request_states(country or ""),
+            must_state=must_state,
             families=(family,) if family else (),
             free=free,
             country=country or "",
