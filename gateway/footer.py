@@ -32,6 +32,9 @@ class Lacking(NamedTuple):
     contact: bool
 
 
+_ALL: Final = Lacking(link=True, name=True, address=True, contact=True)
+
+
 class Wording(NamedTuple):
     """The footer: what stands before the link and after it; all of it in `before` where it has none."""
 
@@ -44,8 +47,14 @@ def is_html(part: Part) -> bool:
 
 
 def lacking(part: Part, text: bytes, company: Company, *, has_link: bool) -> Lacking:
-    """Return what a part, whose decoded text this is, does not say; whether it `has_link` is for the caller to know."""
-    told = [fact.hint in text and fact.letters in _letters_of(part, text) for fact in _facts(company)]
+    """Return what a part, whose decoded text this is, does not say; whether it `has_link` is for the caller to know.
+
+    One with neither link nor postal address gets the whole footer: few are worth a search for the rest.
+    """
+    facts = _facts(company)
+    if not has_link and facts[1].hint not in text:
+        return _ALL
+    told = [fact.hint in text and fact.letters in _letters_of(part, text) for fact in facts]
     return Lacking(not has_link, *(not one for one in told))
 
 
@@ -115,7 +124,7 @@ def _said(company: Company, lacks: Lacking) -> list[str]:
     facts = (
         (lacks.name, company.name),
         (lacks.address, company.postal_address),
-        (lacks.contact, f"Contact: {company.contact}"),
+        (lacks.contact and company.contact, f"Contact: {company.contact}"),
     )
     return [one_line(text) for is_lacking, text in facts if is_lacking]
 
@@ -130,7 +139,7 @@ def _html_wording(company: Company, lacks: Lacking) -> Wording:
     """Dark grey and blue on white, 12:1 and 6:1; every character beyond ASCII is an entity, so no charset matters."""
     sender = [line for text in _said(company, lacks._replace(contact=False)) for line in textwrap.wrap(text, _WIDTH)]
     lines = [html.escape(line) for line in sender]
-    if lacks.contact:
+    if lacks.contact and company.contact:
         contact = html.escape(company.contact)
         lines.append(f'Contact: <a href="{_href(contact)}" {_LINK_STYLE}>{contact}</a>')
     before, after = f"\r\n<div {_BOX_STYLE}>\r\n" + "<br>\r\n".join(lines), "\r\n</div>\r\n"

@@ -23,9 +23,6 @@ _STEMS: Final = (
 )
 """One of these stands in every placeholder; looking for them first costs next to nothing."""
 
-_HINTS: Final = (b"{", b"%", b"[", b"|", b"##", b"&#", b"<u", b"<U", b"msys", b"MSYS")
-"""Most plain text has none of these, and is not looked at twice."""
-
 _OPENING: Final = re.compile(rb"[{<%\[*#&]")
 _LONGEST_OPENING: Final = 64
 """Octets from where a placeholder begins to where its stem does, at most."""
@@ -77,7 +74,7 @@ class Placeholder:
 
 def find(content: bytes, *, is_html: bool) -> list[Found]:
     """Return the placeholders of a decoded text, in their order."""
-    if not any(hint in content for hint in _HINTS):
+    if not _may_have_any(content):
         return []
     lowered, data = content.lower(), _data()
     matches = [*_by_stem(content, lowered, data.by_stem)]
@@ -85,6 +82,13 @@ def find(content: bytes, *, is_html: bool) -> list[Found]:
         matches += data.by_search.finditer(content)
     found = [_found(content, match, data, is_html) for match in matches]
     return _apart(sorted(found))
+
+
+def _may_have_any(content: bytes) -> bool:
+    """Most plain text has none of these, and is not looked at twice; looking for a single octet costs nothing."""
+    return (
+        b"<" in content or b"{" in content or b"%" in content or b"[" in content or b"|" in content or b"#" in content
+    )
 
 
 def _by_stem(content: bytes, lowered: bytes, pattern: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
