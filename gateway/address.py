@@ -60,6 +60,16 @@ class Address:
         return f"{unicodedata.normalize('NFC', local.casefold())}@{domain}"
 
     @property
+    def is_whole_domain(self) -> bool:
+        """True for `*@example.org`, which is no mailbox but stands for all of a domain in a suppression (SUP-16)."""
+        return self.key.startswith("*@")
+
+    @property
+    def whole_domain(self) -> Address:
+        """The entry that covers this address with all of its domain."""
+        return _parse(f"*@{self.domain}")
+
+    @property
     def needs_smtputf8(self) -> bool:
         """True where the envelope needs RFC 6531, because the local-part or the domain is not ASCII."""
         return not self.text.isascii()

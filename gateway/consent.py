@@ -149,7 +149,8 @@ class Suppression:
 
     `released` are the topics that a confirmed opt-in has taken out of a wide one since: consent to one topic never
     releases another (POL-03). One that is `linked` was said from another address of the same person (CON-16), and one
-    that is `imported` stood in the file of that import, which can be undone.
+    that is `imported` stood in the file of that import, which can be undone. An `entry` is another's that covers this
+    address too, as `*@example.org` does all of its domain (SUP-16): it is told in a decision, and kept there alone.
     """
 
     event: int
@@ -160,6 +161,7 @@ class Suppression:
     released: tuple[str, ...] = ()
     linked: bool = False
     imported: int = 0
+    entry: str = ""
 
     def covers(self, topic: str, *, partner: bool) -> bool:
         """True where this suppression stops promotional mail on the topic."""
@@ -244,7 +246,7 @@ class Standing:
             return next((one.event for one in self.notices if one.version == version), None)
         if event.type not in _SUPPRESSING:
             return None
-        said = [one for one in self.suppressions if _says(one, event) and not one.released]
+        said = [one for one in self.suppressions if _says(one, event) and not (one.released or one.entry)]
         own = [one for one in said if not one.imported or "import" in event.facts]
         return next((one.event for one in own if not one.linked or "linked" in event.facts), None)
 

@@ -7,11 +7,11 @@ is when each import was complete (`completed`, a time to come for one that is no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from gateway.consent import Event, EventType, Standing, fold
+from gateway.consent import NOTHING_KNOWN, Event, EventType, Standing, fold
 from gateway.law import Law
 from gateway.model import Action, Purpose, Reason, Topic, Verdict
 from gateway.policy import CONSENTS, LACKS_CONSENT, decide
@@ -37,8 +37,11 @@ class Hindsight:
 
 
 def known_at(history: Sequence[Event], moment: datetime, completed: Completed) -> Standing:
-    """Return what stood for a person at a moment, as far as it had been recorded then."""
-    standing = fold(one for one in history if one.recorded_at <= moment)
+    """Return what stood for a person at a moment, as far as it had been recorded then.
+
+    A history is the person's events first, then those of entries that cover the person too.
+    """
+    standing = _amount_to(one for one in history if one.recorded_at <= moment)
     return standing.counting({number for number, at in completed.items() if at > moment})
 
 
@@ -47,7 +50,17 @@ def true_at(history: Sequence[Event], moment: datetime) -> Standing:
 
     An import that was undone later had never been right.
     """
-    return fold(one for one in history if one.at <= moment or one.type is EventType.IMPORT_UNDONE)
+    return _amount_to(one for one in history if one.at <= moment or one.type is EventType.IMPORT_UNDONE)
+
+
+def _amount_to(history: Iterable[Event]) -> Standing:
+    """Fold a person's events, and take over the "no" of look-alikes and of the domain, never their "yes"."""
+    histories: dict[bytes, list[Event]] = {}
+    for event in history:
+        histories.setdefault(event.address_id, []).append(event)
+    own, *others = map(fold, histories.values()) if histories else (NOTHING_KNOWN,)
+    wider = tuple(suppression for one in others for suppression in one.suppressions)
+    return replace(own, suppressions=(*own.suppressions, *wider)) if wider else own
 
 
 def look_back(

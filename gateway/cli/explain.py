@@ -100,8 +100,9 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
 
     async def seen(store: Store) -> tuple[Hindsight, list[dict[str, Any]], str]:
         witness = await Witness.open(config, store)
-        (facts,) = await store.people.facts([address])
-        history = await store.people.history(facts.address_id) if facts.address_id else []
+        known = await store.people.facts([address, address.whole_domain])
+        (facts, _), ids = known, [one.address_id for one in known if one.address_id]
+        history = [event for one in ids for event in await store.people.history(one)]
         purpose, law = Purpose(MessageClass.PROMOTIONAL, wanted), witness.law(at)
         found = look_back(purpose, history, law, at, witness.completed)
         ends = lapses(wanted, known_at(history, at, witness.completed), law)

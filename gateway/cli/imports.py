@@ -62,6 +62,7 @@ class Tally:
     format: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     overridden: list[str] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
     leans_on: set[int] = field(default_factory=set)
 
     def add(self, before: Any, event: NewEvent) -> None:
@@ -71,6 +72,8 @@ class Tally:
             self.overridden.append(str(event.person))
         if found is Effect.ALREADY:
             self.leans_on |= {leans_on(before, event)} - {0}
+        if isinstance(event.person, Address) and event.person.is_whole_domain:
+            self.domains.append(event.person.key)
 
 
 @suppressions.command("import")
@@ -240,9 +243,12 @@ def _placed(row: Row, terms: Terms, place: _Place) -> tuple[bytes, Row] | BadRow
     if row.at and row.at > terms.now and row.type in _OPT_INS:
         return BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
     try:
-        return place(Address.parse(row.subject.strip()).key), row
+        address = Address.parse(row.subject.strip())
     except Malformed as error:
         return BadRow(row.line, row.subject[:200], str(error))
+    if address.is_whole_domain and row.type in _OPT_INS:
+        return BadRow(row.line, row.subject[:200], "nobody opts in for a whole domain")
+    return place(address.key), row
 
 
 def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally, advance: Callable[[int], None]) -> None:
@@ -304,6 +310,8 @@ def _report(desk: Desk, number: int, tally: Tally, errors: Path | None) -> None:
     told: dict[str, Any] = {"format": tally.format, "counts": counts, "import": number or None}
     if tally.overridden:
         told["confirmed_later"] = sorted(tally.overridden)
+    if tally.domains:
+        told["whole_domains"] = sorted(tally.domains)
     if errors:
         told["errors"] = str(errors)
     desk.tell(told if desk.as_json else {name: one for name, one in {**told, **counts}.items() if name != "counts"})

@@ -29,15 +29,21 @@ from gateway.store import Store
 
 
 class AddressType(click.ParamType[Address]):
-    """A mail address, parsed as strictly as the listener does."""
+    """A mail address, parsed as strictly as the listener does; where `takes_domains`, all of a domain as well."""
 
     name = "address"
 
+    def __init__(self, *, takes_domains: bool = False) -> None:
+        self._takes_domains = takes_domains
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
         try:
-            return value if isinstance(value, Address) else Address.parse(value)
+            found = value if isinstance(value, Address) else Address.parse(value)
         except Malformed as error:
             self.fail(f"{value}: {error}", param, ctx)
+        if found.is_whole_domain and not self._takes_domains:
+            self.fail(f"{value} is a whole domain and nobody's address; only suppressions take that", param, ctx)
+        return found
 
 
 class CountryType(click.ParamType[str]):
@@ -54,6 +60,7 @@ class CountryType(click.ParamType[str]):
 
 
 ADDRESS = AddressType()
+ENTRY = AddressType(takes_domains=True)
 COUNTRY_CODE = CountryType()
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 

@@ -18,7 +18,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, DATE, known_topic, operator, utc
+from gateway.cli.people import DATE, ENTRY, known_topic, operator, utc
 from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.decisions import export_line
 from gateway.ids import Ids
@@ -76,7 +76,7 @@ def suppressions_list(desk: Desk, scope: str | None, reason: str | None, since: 
 
 
 @suppressions.command("check")
-@click.argument("address", type=ADDRESS)
+@click.argument("address", type=ENTRY)
 @pass_desk
 def suppressions_check(desk: Desk, address: Address) -> None:
     """Say whether an address is suppressed: exit 0 if it is, 1 if it is not."""
@@ -84,7 +84,7 @@ def suppressions_check(desk: Desk, address: Address) -> None:
     rows = _suppressions(address, facts.standing)
     if not rows:
         desk.no(f"{address} is not suppressed", address=address.text, suppressions=[])
-    desk.list(rows, ["address", "scope", "topic", "reason", "at", "event"], "")
+    desk.list(rows, ["address", "scope", "topic", "reason", "at", "event", "entry"], "")
 
 
 @suppressions.command("export")
@@ -144,14 +144,16 @@ def _sheet(output: Path | None) -> Iterator[TextIO]:
 
 
 @suppressions.command("add")
-@click.argument("address", type=ADDRESS)
+@click.argument("address", type=ENTRY)
 @click.option("--scope", type=SCOPE, required=True)
 @click.option("--topic", default="", help="Needed with --scope topic.")
 @click.option("--reason", type=click.Choice(list(SUPPRESSING)), required=True)
 @click.option("--why", default="", help="How we learnt of it.")
 @pass_desk
 def suppressions_add(desk: Desk, address: Address, scope: str, topic: str, reason: str, why: str) -> None:
-    """Record somebody's "no", however it reached us."""
+    """Record somebody's "no", however it reached us; that of all who have an address of a domain as *@DOMAIN."""
+    if address.is_whole_domain and reason == "minor":
+        raise click.UsageError("a minor is one person, and no domain")
     extent = covered(desk, scope, topic)
     facts = {"channel": "operator", "operator": operator(), "why": why}
     event = NewEvent(SUPPRESSING[reason], address, desk.now(), topic, extent, facts, {"address": address.text})
@@ -160,7 +162,7 @@ def suppressions_add(desk: Desk, address: Address, scope: str, topic: str, reaso
 
 
 @suppressions.command("remove")
-@click.argument("address", type=ADDRESS)
+@click.argument("address", type=ENTRY)
 @click.option("--scope", type=SCOPE, required=True)
 @click.option("--topic", default="", help="Needed with --scope topic.")
 @click.option("--why", required=True, help="The reason, for the record.")
@@ -169,18 +171,20 @@ def suppressions_remove(desk: Desk, address: Address, scope: str, topic: str, wh
     """Lift a suppression that should not stand; the ledger keeps both, and the reason."""
     extent = covered(desk, scope, topic)
 
-    async def lift(store: Store) -> Event | None:
+    async def lift(store: Store) -> Event | str:
         (facts,) = await store.people.facts([address])
-        if all((one.scope, one.topic) != (extent, topic) for one in facts.standing.suppressions):
-            return None
+        standing = [one for one in facts.standing.suppressions if (one.scope, one.topic) == (extent, topic)]
+        if all(one.entry for one in standing):
+            return standing[0].entry if standing else ""
         told = {"channel": "operator", "operator": operator(), "why": why}
         event = NewEvent(EventType.SUPPRESSION_LIFTED, facts.person, desk.now(), topic, extent, told)
         (recorded,) = await store.people.record([event])
         return recorded
 
     event = desk.with_store(lift)
-    if event is None:
-        desk.no(f"{address} has no such suppression", address=address.text, scope=scope, topic=topic)
+    if isinstance(event, str):
+        sentence = f"is suppressed by {event}; remove that one" if event else "has no such suppression"
+        desk.no(f"{address} {sentence}", address=address.text, scope=scope, topic=topic, entry=event)
     desk.say(f"lifted (event {event.seq})", address=address.text, event=event.seq)
 
 
@@ -193,6 +197,7 @@ def _suppressions(address: Address | None, standing: Standing) -> list[dict[str,
             "reason": one.reason,
             "at": one.at.astimezone(UTC).isoformat(timespec="seconds"),
             "event": one.event,
+            "entry": one.entry,
         }
         for one in standing.suppressions
     ]

@@ -40,6 +40,7 @@ from gateway.console.documents import (
     Recorded,
     Suppressed,
     SuppressionPage,
+    SuppressionRequest,
     Verdicts,
     WithdrawalRequest,
 )
@@ -123,7 +124,7 @@ class Api:
             Route(
                 "GET", "/suppressions", "read", None, SuppressionPage, 200, self.list_suppressions, ("cursor", "limit")
             ),
-            Route("POST", "/suppressions", "record", WithdrawalRequest, Recorded, 201, self.suppress),
+            Route("POST", "/suppressions", "record", SuppressionRequest, Recorded, 201, self.suppress),
             Route("POST", "/suppressions/remove", "lift", LiftRequest, Recorded, 201, self.lift),
             Route("GET", "/decisions/{id}", "read", None, Decision, 200, self.explain),
             Route("GET", "/events", "read", None, EventPage, 200, self.list_events, ("cursor", "limit")),
@@ -203,7 +204,10 @@ class Api:
             return Recorded(events=[])
 
     async def suppress(self, call: Call) -> Recorded:
-        """Add a suppression; the same as a withdrawal."""
+        """Add a suppression: the same as a withdrawal, and taken for a whole domain too."""
+        said: SuppressionRequest = call.document
+        if said.reason == "minor" and Address.parse(said.address).is_whole_domain:
+            raise problems.of_fields([("reason", "a minor is one person, and no domain")])
         return await self.withdraw(call)
 
     async def lift(self, call: Call) -> Recorded:
@@ -211,9 +215,10 @@ class Api:
         said: LiftRequest = call.document
         scope = self._extent(said.scope, said.topic)
         facts = await self._facts(said.address)
-        stands = any((one.scope, one.topic) == (scope, said.topic or "") for one in facts.standing.suppressions)
-        if not stands:
-            raise Refused(404, "there is no such suppression")
+        standing = [one for one in facts.standing.suppressions if (one.scope, one.topic) == (scope, said.topic or "")]
+        if all(one.entry for one in standing):
+            entry = standing[0].entry if standing else ""
+            raise Refused(404, f"it is said by {entry}; lift that one" if entry else "there is no such suppression")
         told = {**_source(call), "why": said.why}
         kind = EventType.SUPPRESSION_LIFTED
         return await self._record(call, [NewEvent(kind, facts.person, self._now(), said.topic or "", scope, told)])
@@ -422,6 +427,7 @@ def _suppressions(person: str, address: str | None, standing: Standing) -> list[
             reason=str(one.reason),
             at=one.at,
             released=list(one.released),
+            entry=one.entry,
         )
         for one in standing.suppressions
     ]

@@ -28,14 +28,29 @@ def _parsed(text: str) -> str:
     return text
 
 
+def _of_one(text: str) -> str:
+    if Address.parse(_parsed(text)).is_whole_domain:
+        raise ValueError("stands for a whole domain, and is nobody's address")
+    return text
+
+
 Mailbox = Annotated[
     str,
-    AfterValidator(_parsed),
+    AfterValidator(_of_one),
     Field(
         description="A mail address.",
         examples=["reader@example.org"],
         max_length=320,
         json_schema_extra={"format": "email"},
+    ),
+]
+Covering = Annotated[
+    str,
+    AfterValidator(_parsed),
+    Field(
+        description="A mail address, or *@ and a domain for every address of it.",
+        examples=["reader@example.org", "*@example.org"],
+        max_length=320,
     ),
 ]
 Moment = Annotated[
@@ -107,10 +122,16 @@ class WithdrawalRequest(Document):
     words: Annotated[Line, Field(description="What the person said, word for word.")] = ""
 
 
+class SuppressionRequest(WithdrawalRequest):
+    """A "no" of one person, or of whoever speaks for a domain."""
+
+    address: Covering
+
+
 class LiftRequest(Document):
     """An operator's decision that a suppression should not stand."""
 
-    address: Mailbox
+    address: Covering
     scope: Scope
     topic: Slug | None = None
     why: Annotated[Line, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f@]+$", description="For ever; names nobody.")]
@@ -183,6 +204,7 @@ class Suppressed(Document):
     reason: str
     at: datetime
     released: list[str]
+    entry: Annotated[str, Field(description="*@ and the domain, where it was said for all of that.")]
 
 
 class Entry(Document):

@@ -283,7 +283,10 @@ class Dialogue:
         path, rest = split_path(argument, "TO:", _RCPT_SYNTAX)
         parameters = self._parameters(rest, RCPT_PARAMETERS)
         self._need_smtputf8(argument, 553)
-        self._asked = rcpt = Rcpt(Recipient(address(path, "5.1.3"), options_of(parameters)))
+        found = address(path, "5.1.3")
+        if found.is_whole_domain:
+            raise Refused(Reply(553, "5.1.3", "this stands for a whole domain, and is nobody's mailbox"), counts=False)
+        self._asked = rcpt = Rcpt(Recipient(found, options_of(parameters)))
         return rcpt
 
     def _data(self, argument: str) -> None:

@@ -90,7 +90,8 @@ def effect(before: Standing, event: NewEvent) -> Effect:
             return Effect.ALREADY
         confirmed = [one for one in before.permissions if one.basis == "confirmed" and one.at > event.at]
         return Effect.OVERRIDES if confirmed else Effect.SUPPRESSED
-    if before.suppression(event.topic, partner=False):
+    stands = before.suppression(event.topic, partner=False)
+    if stands and not stands.entry:
         return Effect.BLOCKED
     if event.facts["provenance"] == "unproven":
         return Effect.UNPROVEN

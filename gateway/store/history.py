@@ -150,7 +150,7 @@ def person_of(
         row = _find(connection, ring, person)
     if row:
         return row[0], standing_of(row[1])
-    address_id = person if isinstance(person, bytes) else os.urandom(16)
+    address_id = person if isinstance(person, bytes) else new_id(person)
     text = None if isinstance(person, bytes) else person.text
     standing = json.dumps(NOTHING_KNOWN.to_json())
     connection.execute("INSERT INTO people VALUES (?, ?, ?, ?)", (address_id, text, standing, timestamp(now)))
@@ -158,6 +158,15 @@ def person_of(
         _add_keys(connection, ring, person, address_id)
         return address_id, recall(connection, ring, person, address_id, now)
     return address_id, NOTHING_KNOWN
+
+
+FIRST_PERSON = bytes(7) + b"\x01" + bytes(8)
+"""Ids below this one are those of entries for a whole domain; one random id in 2^64 would lie there by chance."""
+
+
+def new_id(address: Address) -> bytes:
+    """Return an id for somebody, or for an entry that covers a domain."""
+    return bytes(8) + os.urandom(8) if address.is_whole_domain else os.urandom(16)
 
 
 def recall(

@@ -36,6 +36,7 @@ from gateway.store import (
 )
 from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
+from gateway.store.domains import Domains
 from gateway.store.duties import put_breach, read_breaches, read_requests
 from gateway.store.exports import read_histories, read_lines
 from gateway.store.history import (
@@ -101,6 +102,7 @@ class SqlitePeople:
         self._slugs: dict[int, str] = {}
         self._remembered: dict[str, Facts] = {}
         self._unfinished: frozenset[int] = frozenset()
+        self._domains = Domains()
         self._read: tuple[Connection, int] = (None, -1)
         self._orders_read = self._read
         self._learn(self._known())
@@ -121,12 +123,15 @@ class SqlitePeople:
             if self._read != (connection, version) or len(self._remembered) > _REMEMBERED:
                 self._remembered.clear()
                 self._unfinished = unfinished_imports(connection)
+                self._domains.refresh(connection)
                 self._read = connection, version
             return [self._remembered.get(one.key) or self._look_up(connection, one) for one in addresses]
 
     def _look_up(self, connection: Connection, address: Address) -> Facts:
         facts = _facts(connection, self._ring, address)
         standing = facts.standing.counting(self._unfinished)
+        if wider := self._domains.over(address):
+            standing = replace(standing, suppressions=(*standing.suppressions, *wider))
         if standing is not facts.standing:
             facts = replace(facts, standing=standing)
         self._remembered[address.key] = facts

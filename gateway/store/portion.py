@@ -1,8 +1,9 @@
 """Many events in one transaction: looked up, worked out and written together instead of one by one.
 
 The rule that must not be broken: what stands in the store afterwards is, row for row, what `history.append_event` makes
-of the same events. Whatever concerns more than its own person (linked addresses, somebody who was forgotten, a list of
-digests that names them) is handed to it. Transactions, and how much goes into one, are for whoever calls.
+of the same events. Whatever concerns more than its own person (linked addresses, a whole domain, somebody who was
+forgotten, a list of digests that names them) is handed to it. Transactions, and how much goes into one, are for
+whoever calls.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Portion:
                     found[digests[digest]] = _Person(person, standing, known)
         listed = self._listed(missing)
         for digest, one in missing.items():
-            if digest not in listed:
+            if digest not in listed and not one.is_whole_domain:
                 found[digest] = _Person(self._new_id(), NOTHING_KNOWN, one, digest)
         return found
 
