@@ -87,10 +87,12 @@ class SqliteImports:
 
         def record(connection: Connection) -> list[Standing]:
             _see_at_work(connection, number)
-            until, before, first = monotonic() + TRANSACTION_SECONDS, list[Standing](), last_event(connection) + 1
+            before, first = list[Standing](), last_event(connection) + 1
             portion = Portion(connection, self._ring, self._new_id, self._now())
-            while len(before) < len(events) and (not before or monotonic() < until):
+            until, latest, took = monotonic() + TRANSACTION_SECONDS, monotonic(), 0.0
+            while len(before) < len(events) and latest + took < until:
                 before += portion.add(events[len(before) : len(before) + _AT_ONCE])
+                latest, took = monotonic(), monotonic() - latest
             _add_chunk(connection, number, first)
             return before
 
