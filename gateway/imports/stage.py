@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from pysqlite3 import dbapi2 as sqlite
@@ -20,20 +21,24 @@ from gateway.imports.rows import Row
 
 _CONSENTS = (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED)
 
+_PARTS = 64
+"""The rows of one of so many parts, by the beginning of their places, are sorted in memory at a time."""
+
 
 class Stage:
     """Rows by what they say of whom; of two that say the same, the newer."""
 
     def __init__(self, connection: sqlite.Connection) -> None:
         self._connection = connection
+        self._numbers = count()
 
     def add(self, rows: Iterable[tuple[bytes, Row]]) -> None:
         """Take rows, each with the place of its subject in the order in which they come out."""
         self._connection.executemany(
-            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                (one.type in _CONSENTS, place, one.type, one.line, one.subject, _text(one.at), one.algorithm)
-                for place, one in rows
+                (_part(place, one), number, place, one.type, one.line, one.subject, _text(one.at), one.algorithm)
+                for number, (place, one) in zip(self._numbers, rows, strict=False)
                 if one.type
             ),
         )
@@ -44,11 +49,18 @@ class Stage:
 
     def rows(self) -> Iterator[tuple[bytes, Row]]:
         """Yield every row with its place, opt-outs first, each kind by places."""
-        for place, kind, line, subject, at, algorithm, _ in self._connection.execute(
-            "SELECT place, type, line, subject, at, algorithm, max(at) FROM rows"
-            " GROUP BY is_consent, place, type ORDER BY is_consent, place, type"
-        ):
-            yield place, Row(line, subject, EventType(kind), datetime.fromisoformat(at) if at else None, algorithm)
+        for part in range(2 * _PARTS):
+            for place, kind, line, subject, at, algorithm, _ in self._connection.execute(
+                "SELECT place, type, line, subject, at, algorithm, max(at) FROM rows WHERE part = ?"
+                " GROUP BY place, type ORDER BY place, type",
+                (part,),
+            ):
+                told_at = datetime.fromisoformat(at) if at else None
+                yield place, Row(line, subject, EventType(kind), told_at, algorithm)
+
+
+def _part(place: bytes, row: Row) -> int:
+    return _PARTS * (row.type in _CONSENTS) + place[0] * _PARTS // 256
 
 
 def _text(at: datetime | None) -> str:
@@ -65,7 +77,8 @@ def stage(folder: Path) -> Iterator[Stage]:
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(
             "CREATE TABLE rows"
-            " (is_consent INTEGER, place BLOB, type TEXT, line INTEGER, subject TEXT, at TEXT, algorithm TEXT)"
+            " (part INTEGER, number INTEGER, place BLOB, type TEXT, line INTEGER, subject TEXT, at TEXT,"
+            " algorithm TEXT, PRIMARY KEY (part, number)) WITHOUT ROWID"
         )
         os.unlink(name)
         connection.execute("BEGIN")
