@@ -230,7 +230,10 @@ def _about_words(claim: Claim, notice: Notice | None) -> Iterator[tuple[str, str
     if notice and claim.basis in CONSENTS and not claim.refused:
         unsaid = [one for one in claim.must_state if one not in notice.states]
         if unsaid:
-            yield "notice", f"the notice {notice.name} does not state what {claim.country} wants: {', '.join(unsaid)}"
+            yield (
+                "notice",
+                f"the notice {notice.name} does not state what their country wants: {', '.join(unsaid)}",
+            )
 
 
 def _refusals(claim: Claim) -> Iterator[tuple[EventType, str, dict[str, Any]]]:

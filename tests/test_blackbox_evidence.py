@@ -244,6 +244,10 @@ def test_a_request_for_consent_says_what_canada_wants_said(house: Gateway, sink:
     answer = post(house, "/consents", {**document, "notice": NOTICE})
     assert wrong_fields(answer) == {"notice"} and "requester, contact" in answer.text
     assert refused(house, reader) == "no-consent"
+    known = {**document, "notice": NOTICE, "basis": "inquiry"}
+    assert post(house, "/consents", known).status == 201, "an inquiry asks for no consent"
+    later = post(house, "/consents", {"address": reader, "at": ago(minutes=9), "notice": NOTICE})
+    assert wrong_fields(later) == {"notice"}, "the country that was declared before counts"
     assert post(house, "/consents", {**document, "notice": FOR_CANADA}).status == 201
     (line, *_) = relay(house, reader)
     assert line["proof"][0]["notice"]["states"] == listed[FOR_CANADA]["states"]

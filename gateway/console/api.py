@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.address import Address
 from gateway.config import Config
-from gateway.consent import Event, EventType, NewEvent, Standing
+from gateway.consent import Event, EventType, NewEvent, Source, Standing
 from gateway.console import problems
 from gateway.console.access import holder_of
 from gateway.console.documents import (
@@ -178,7 +178,7 @@ class Api:
             families=(said.family,) if said.family else (),
             free=said.free,
             country=said.country,
-            must_state=self._config.law.request_states(said.country),
+            must_state=self._config.law.request_states(said.country or await self._declared(said.address)),
             facts={**_source(call), **notice.facts},
             personal=_given(page=said.page, ip=said.ip, user_agent=said.user_agent),
         )
@@ -335,6 +335,11 @@ class Api:
             return Recorded(events=await self._store.people.record_once(call.once, events))
         except KeyReused:
             raise Refused(422, "the Idempotency-Key has come with another request before") from None
+
+    async def _declared(self, address: str) -> str:
+        """Return the country that a person has declared before; "" for none."""
+        places = (await self._facts(address)).standing.places
+        return next((one.country for one in places if one.source is Source.DECLARED), "")
 
     async def _facts(self, address: str) -> Facts:
         (facts,) = await self._store.people.facts([Address.parse(address)])
