@@ -44,7 +44,7 @@ async def overview(config: Config, folder: DataFolder, store: Store, since: date
             for alarm, command in (
                 *_about_store(store, now - oldest if oldest else timedelta(0)),
                 *_about_streams(config, store, told, now),
-                *((one.told(now), _ANSWERS[one.kind]) for one in folder.deadlines() if one.warned_from <= now),
+                *_about_deadlines(folder, now),
             )
         ],
     }
@@ -67,6 +67,16 @@ def _about_store(store: Store, oldest: timedelta) -> Iterator[tuple[str, str]]:
         yield one.sentence, "assent check"
     if oldest > OLD_MAIL:
         yield f"mail has waited for {oldest.total_seconds() / 3600:.0f} hours", "assent queue list"
+
+
+def _about_deadlines(folder: DataFolder, now: datetime) -> Iterator[tuple[str, str]]:
+    try:
+        found = folder.deadlines()
+    except StoreUnavailable:
+        return
+    for one in found:
+        if one.warned_from <= now:
+            yield one.told(now), _ANSWERS[one.kind]
 
 
 def _about_streams(config: Config, store: Store, told: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
