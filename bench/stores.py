@@ -219,4 +219,4 @@ async def _keep(store: Store, ids: Ids, clock: Clock, workload: Workload, number
     )
     decision, subject = ids.decision(), subject_of(message, spool_text(message.id))
     line = door_line(decision, clock.now(), facts.who, subject, Verdict(Action.SEND))
-    await store.spool.keep(message, [SpooledRecipient(0, recipient, facts.who, decision)], [line], claimed=False)
+    await store.spool.keep(message, [SpooledRecipient(0, recipient, facts.who, decision)], [line], claimed=0)

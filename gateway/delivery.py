@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 
+from gateway.calls import Caller
 from gateway.consent import NOTHING_KNOWN
 from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
 from gateway.decisions import attempt_line, subject_of
@@ -56,6 +57,8 @@ CLAIM_SECONDS = 1.0
 BACKLOG_SECONDS = 0.05
 """Between two claims while there is more than one claim brings."""
 CLAIM_SIZE = 200
+SHARED_FROM = 50
+"""Copies of one message from which the other workers get their share of them: for fewer it is not worth a claim."""
 _STORE_PAUSE = 1.0
 _UNDECIDED_PAUSE = 5.0
 """Seconds after which copies are looked at again that could not be decided on."""
@@ -75,12 +78,14 @@ class Delivery:
         topics: Mapping[str, Topic],
         law: Law,
         ids: Ids,
+        caller: Caller,
         metrics: Metrics,
         now: Now,
     ) -> None:
         self._store = store
         self._copies = copies
         self._lanes = lanes
+        self._caller = caller
         self._streams = streams
         self._topics = topics
         self._law = law
@@ -124,9 +129,15 @@ class Delivery:
 
     # what the listener hands over
 
-    def has_room(self, message: SpooledMessage) -> bool:
+    def share(self, message: SpooledMessage, copies: int) -> int:
         lane = self._lane(priority_of(message.message_class), message.stream)
-        return lane.room > len(message.message)
+        if lane.room <= len(message.message):
+            return 0
+        is_shared = copies >= SHARED_FROM and message.message_class is MessageClass.PROMOTIONAL
+        return -(-copies // self._caller.crew) if is_shared else copies
+
+    def call_others(self) -> None:
+        self._caller.call()
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft | None) -> None:
         lane = self._lane(priority_of(message.message_class), message.stream)
@@ -153,7 +164,7 @@ class Delivery:
                 log.warning("the spool cannot be read now: %s", error)
             except Exception:
                 log.exception("claiming failed; it is tried again")
-            await asyncio.sleep(BACKLOG_SECONDS if is_more else CLAIM_SECONDS)
+            await self._caller.wait(BACKLOG_SECONDS if is_more else CLAIM_SECONDS)
 
     async def _claim(self) -> bool:
         """Fill each lane that has room; True where one of them could not take all that is due."""

@@ -195,3 +195,20 @@ def test_each_copy_of_a_large_message_is_signed_as_it_arrives(
         assert dkimpy_accepts(copy.content, known)
     judged = mailauth_judges(files, known, tmp_path)
     assert [one["result"] for told in judged for one in told if one["domain"] == "example.com"] == ["pass"] * 3
+
+
+@pytest.mark.req("OUT-19")
+def test_one_submission_to_many_is_relayed_by_all_workers(sink: Sink, tmp_path: Path) -> None:
+    one_a_worker = f'[smarthosts.default]\nurls = ["{sink.url}"]\nconnections = 2'
+    crowd = [f"crowd{n}@example.org" for n in range(100)]
+    gateway = Gateway(tmp_path / "house", "", sections={"smarthosts": one_a_worker}, workers=2).prepare()
+    gateway.opt_in(*crowd)
+    try:
+        sink.on("MAIL", delay=0.02)
+        gateway.start().submit(newsletter("readers@news.example.com"), crowd)
+        copies = sink.wait_for(len(crowd), 60)
+    finally:
+        sink.normal()
+        gateway.close()
+    assert sorted(one.recipients for one in copies) == sorted((reader,) for reader in crowd)
+    assert len({one.connection for one in copies}) == 2

@@ -38,6 +38,9 @@ from gateway.store.writer import Connection, Writer, connect
 from gateway.tokens import FIRST_TOPIC
 from tests.store_under_test import ALICE, BOB, START, Rig, opt_in, unsubscribe
 
+EVERYBODY = 1000
+"""More than any message here has recipients."""
+
 LARGE = b"Subject: large\r\n\r\n" + b"x" * LARGE_BODY
 LATER = timedelta(minutes=5)
 
@@ -526,7 +529,7 @@ async def test_a_people_file_that_cannot_be_read_is_an_unavailable_store(rig: Ri
 async def test_what_was_kept_is_claimed_as_it_was(rig: Rig) -> None:
     message, addressees = rig.message(), rig.addressees(ALICE, Address.parse('"a b"@bücher.example'))
     async with rig.spool() as spool:
-        await spool.keep(message, addressees, [rig.line()], claimed=False)
+        await spool.keep(message, addressees, [rig.line()], claimed=0)
     async with rig.spool() as spool:
         claims = await rig.claim(spool, 10)
         assert [one.addressee for one in claims] == addressees
@@ -537,9 +540,17 @@ async def test_what_was_kept_is_claimed_as_it_was(rig: Rig) -> None:
 
 async def test_what_was_kept_as_claimed_is_nobody_elses(rig: Rig) -> None:
     async with rig.spool("one") as spool, rig.spool("two") as other:
-        await spool.keep(rig.message(), rig.addressees(ALICE), [rig.line()], claimed=True)
+        await spool.keep(rig.message(), rig.addressees(ALICE), [rig.line()], claimed=EVERYBODY)
         assert await other.take_over() == 0
         assert await rig.claim(other, 10) == [] == await rig.claim(spool, 10)
+
+
+async def test_what_is_left_of_a_message_is_anybodys(rig: Rig) -> None:
+    refused = replace(rig.addressees(BOB)[0], outcome=Outcome.FAILED, reply="550 5.7.1 no-consent: no")
+    asked = [refused, *(replace(rig.addressees(ALICE)[0], n=n) for n in range(1, 5))]
+    async with rig.spool("one") as spool, rig.spool("two") as other:
+        await spool.keep(rig.message(), asked, [rig.line()], claimed=2)
+        assert [one.addressee.n for one in await rig.claim(other, 10)] == [3, 4]
 
 
 async def test_breach_notices_go_first_and_promotion_last(rig: Rig) -> None:
@@ -549,7 +560,7 @@ async def test_breach_notices_go_first_and_promotion_last(rig: Rig) -> None:
     ]
     async with rig.spool() as spool:
         for one in classes:
-            await spool.keep(rig.message(message_class=one), rig.addressees(ALICE), [], claimed=False)
+            await spool.keep(rig.message(message_class=one), rig.addressees(ALICE), [], claimed=0)
             rig.clock.move(timedelta(seconds=1))
         claimed = [one.message.message_class for n in (1, 2, 9) for one in await rig.claim(spool, n)]
     assert claimed[0] is MessageClass.BREACH_NOTICE
@@ -560,7 +571,7 @@ async def test_breach_notices_go_first_and_promotion_last(rig: Rig) -> None:
 async def test_a_claim_brings_no_more_bodies_than_fit_but_always_one(rig: Rig) -> None:
     async with rig.spool() as spool:
         for _ in range(3):
-            await spool.keep(rig.message(bytes(1000)), rig.addressees(ALICE, ALICE), [], claimed=False)
+            await spool.keep(rig.message(bytes(1000)), rig.addressees(ALICE, ALICE), [], claimed=0)
             rig.clock.move(timedelta(seconds=1))
         assert [one.addressee.n for one in await rig.claim(spool, 9, 1999)] == [0, 1]
         assert len(await rig.claim(spool, 9, 1)) == 1
@@ -570,10 +581,10 @@ async def test_a_claim_brings_no_more_bodies_than_fit_but_always_one(rig: Rig) -
 async def test_what_is_due_is_told_by_kind_and_claimed_by_kind(rig: Rig) -> None:
     async with rig.spool() as spool:
         for stream in ("offers", "newsletter"):
-            await spool.keep(replace(rig.message(), stream=stream), rig.addressees(ALICE, BOB), [], claimed=False)
-        await spool.keep(rig.message(message_class=MessageClass.ACCOUNT), rig.addressees(ALICE), [], claimed=False)
+            await spool.keep(replace(rig.message(), stream=stream), rig.addressees(ALICE, BOB), [], claimed=0)
+        await spool.keep(rig.message(message_class=MessageClass.ACCOUNT), rig.addressees(ALICE), [], claimed=0)
         later = rig.message(message_class=MessageClass.BREACH_NOTICE)
-        await spool.keep(later, rig.addressees(ALICE), [], claimed=True)
+        await spool.keep(later, rig.addressees(ALICE), [], claimed=EVERYBODY)
         await spool.settle([rig.settlement(later, 0, Outcome.DEFERRED, rig.clock.now() + LATER)])
         promotion = [Waiting(Priority.PROMOTION, "newsletter"), Waiting(Priority.PROMOTION, "offers")]
         assert spool.due() == [Waiting(Priority.ESSENTIAL, "newsletter"), *promotion]
@@ -586,9 +597,9 @@ async def test_what_is_due_is_told_by_kind_and_claimed_by_kind(rig: Rig) -> None
 async def test_a_long_queue_of_one_stream_does_not_hide_another(rig: Rig) -> None:
     async with rig.spool() as spool:
         for _ in range(30):
-            await spool.keep(replace(rig.message(), stream="aaa"), rig.addressees(ALICE), [], claimed=False)
+            await spool.keep(replace(rig.message(), stream="aaa"), rig.addressees(ALICE), [], claimed=0)
         rig.clock.move(LATER)
-        await spool.keep(replace(rig.message(), stream="bbb"), rig.addressees(ALICE), [], claimed=False)
+        await spool.keep(replace(rig.message(), stream="bbb"), rig.addressees(ALICE), [], claimed=0)
         claimed = await rig.claim(spool, 10)
         assert sorted({one.message.stream for one in claimed}) == ["aaa", "bbb"]
 
@@ -596,7 +607,7 @@ async def test_a_long_queue_of_one_stream_does_not_hide_another(rig: Rig) -> Non
 async def test_what_is_put_back_is_due_then_and_has_not_been_tried(rig: Rig) -> None:
     message = rig.message()
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE, BOB), [], claimed=True)
+        await spool.keep(message, rig.addressees(ALICE, BOB), [], claimed=EVERYBODY)
         await spool.put_back([(message.id, 1)], rig.clock.now() + LATER)
         assert await rig.claim(spool, 9) == []
         rig.clock.move(LATER)
@@ -622,7 +633,7 @@ async def test_to_see_what_is_due_takes_no_longer_where_more_waits(rig: Rig) -> 
         steps, counts = list[None](), list[int]()
         spool._reader.set_progress_handler(lambda: steps.append(None), 1)
         for recipients in (1, 400):
-            await spool.keep(rig.message(), rig.addressees(*[ALICE] * recipients), [], claimed=False)
+            await spool.keep(rig.message(), rig.addressees(*[ALICE] * recipients), [], claimed=0)
             steps.clear()
             assert len(spool.due()) == 1
             counts.append(len(steps))
@@ -633,7 +644,7 @@ async def test_to_see_what_is_due_takes_no_longer_where_more_waits(rig: Rig) -> 
 async def test_a_body_comes_back_octet_for_octet_and_a_large_one_is_a_file(rig: Rig, octets: int) -> None:
     message = rig.message(bytes(range(256)) * (octets // 256) + bytes(octets % 256))
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE), [], claimed=False)
+        await spool.keep(message, rig.addressees(ALICE), [], claimed=0)
         assert [path.name for path in bodies(rig)] == ([spool_text(message.id)] if octets > LARGE_BODY else [])
         (claimed,) = await rig.claim(spool, 1)
         assert claimed.message.message == message.message
@@ -645,7 +656,7 @@ async def test_a_body_comes_back_octet_for_octet_and_a_large_one_is_a_file(rig: 
 async def test_a_message_stays_until_its_last_recipient_is_settled(rig: Rig) -> None:
     message = rig.message(LARGE)
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE), [], claimed=True)
+        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE), [], claimed=EVERYBODY)
         await spool.settle([rig.settlement(message, 1, Outcome.RELAYED)])
         await spool.settle([rig.settlement(message, 0, Outcome.SUPPRESSED)])
         assert await spool.queue.depth() == (1, message.received_at)
@@ -660,7 +671,7 @@ async def test_failures_are_reported_once_and_together(rig: Rig) -> None:
     message = rig.message(LARGE)
     refused = replace(rig.addressees(BOB)[0], n=1, outcome=Outcome.FAILED, reply="550 5.7.1 no-consent: no")
     async with rig.spool() as spool:
-        await spool.keep(message, [rig.addressees(ALICE)[0], refused], [], claimed=True)
+        await spool.keep(message, [rig.addressees(ALICE)[0], refused], [], claimed=EVERYBODY)
         await spool.settle([rig.settlement(message, 0, Outcome.FAILED, reply="550 5.1.1 unknown")])
         ((about, failures),) = rig.reported
         assert about == message
@@ -678,7 +689,7 @@ async def test_failures_are_reported_once_and_together(rig: Rig) -> None:
 async def test_a_success_or_an_opt_out_that_is_to_be_told_waits_for_the_one_report(rig: Rig) -> None:
     message = rig.message()
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE, BOB), [], claimed=True)
+        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE, BOB), [], claimed=EVERYBODY)
         outcomes = [Outcome.RELAYED, Outcome.SUPPRESSED, Outcome.RELAYED]
         settlements = [rig.settlement(message, n, outcome) for n, outcome in enumerate(outcomes)]
         await spool.settle([replace(one, is_told=one.n < 2) for one in settlements])
@@ -692,7 +703,7 @@ async def test_a_success_or_an_opt_out_that_is_to_be_told_waits_for_the_one_repo
 async def test_a_delay_is_told_once_a_message_and_of_those_who_wait(rig: Rig) -> None:
     message = rig.message()
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE), [], claimed=True)
+        await spool.keep(message, rig.addressees(ALICE, BOB, ALICE), [], claimed=EVERYBODY)
         await spool.settle([rig.settlement(message, 2, Outcome.FAILED)])
         late = [rig.settlement(message, n, Outcome.DEFERRED, rig.clock.now() + LATER) for n in (0, 1)]
         await spool.settle([replace(one, is_told=True) for one in late])
@@ -705,7 +716,7 @@ async def test_a_delay_is_told_once_a_message_and_of_those_who_wait(rig: Rig) ->
 async def test_a_message_that_nobody_gets_is_reported_even_where_its_file_is_gone(rig: Rig) -> None:
     message = rig.message(LARGE)
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE), [], claimed=True)
+        await spool.keep(message, rig.addressees(ALICE), [], claimed=EVERYBODY)
         bodies(rig)[0].unlink()
         await spool.settle([rig.settlement(message, 0, Outcome.EXPIRED)])
         assert [about.message for about, _ in rig.reported] == [b""]
@@ -715,7 +726,7 @@ async def test_a_message_that_nobody_gets_is_reported_even_where_its_file_is_gon
 async def test_a_refused_recipient_beside_others_is_never_claimed(rig: Rig) -> None:
     refused = replace(rig.addressees(BOB)[0], n=1, outcome=Outcome.FAILED, reply="550 5.7.1 no-consent: no")
     async with rig.spool() as spool:
-        await spool.keep(rig.message(), [rig.addressees(ALICE)[0], refused], [], claimed=False)
+        await spool.keep(rig.message(), [rig.addressees(ALICE)[0], refused], [], claimed=0)
         rig.clock.move(timedelta(days=30))
         assert [one.addressee.n for one in await rig.claim(spool, 9)] == [0]
 
@@ -723,7 +734,7 @@ async def test_a_refused_recipient_beside_others_is_never_claimed(rig: Rig) -> N
 async def test_a_deferred_copy_is_due_again_in_time_and_at_once_when_an_operator_says_so(rig: Rig) -> None:
     message = rig.message()
     async with rig.spool("one") as spool, rig.spool("two") as other:
-        await spool.keep(message, rig.addressees(ALICE), [], claimed=True)
+        await spool.keep(message, rig.addressees(ALICE), [], claimed=EVERYBODY)
         deferred = rig.settlement(message, 0, Outcome.DEFERRED, rig.clock.now() + LATER, "451 4.7.1 later")
         await spool.settle([deferred])
         assert await rig.claim(other, 9) == []
@@ -745,7 +756,7 @@ async def test_a_deferred_copy_is_due_again_in_time_and_at_once_when_an_operator
 async def test_settling_twice_is_settling_once(rig: Rig) -> None:
     message = rig.message()
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE), [], claimed=True)
+        await spool.keep(message, rig.addressees(ALICE), [], claimed=EVERYBODY)
         await spool.settle([rig.settlement(message, 0, Outcome.RELAYED)])
         await spool.settle([rig.settlement(message, 0, Outcome.RELAYED)])
         assert await spool.queue.depth() == (0, None)
@@ -755,7 +766,7 @@ async def test_nothing_is_kept_where_keeping_fails(rig: Rig, monkeypatch: pytest
     monkeypatch.setattr(writer_module, "BUSY_SECONDS", 0.1)
     async with rig.spool() as spool:
         with held(rig.folder.spool), pytest.raises(StoreUnavailable):
-            await spool.keep(rig.message(LARGE), rig.addressees(ALICE), [rig.line()], claimed=True)
+            await spool.keep(rig.message(LARGE), rig.addressees(ALICE), [rig.line()], claimed=EVERYBODY)
         assert not bodies(rig)
         assert await spool.queue.depth() == (0, None)
         assert rows(rig.folder.spool, "SELECT * FROM outbox") == []
@@ -768,7 +779,7 @@ async def test_a_body_that_cannot_be_written_is_an_unavailable_store(rig: Rig, m
     async with rig.spool() as spool:
         monkeypatch.setattr("gateway.store.spool.os.fsync", full)
         with pytest.raises(StoreUnavailable, match="No space"):
-            await spool.keep(rig.message(LARGE), rig.addressees(ALICE), [], claimed=True)
+            await spool.keep(rig.message(LARGE), rig.addressees(ALICE), [], claimed=EVERYBODY)
         monkeypatch.undo()
         assert not bodies(rig)
 
@@ -776,9 +787,9 @@ async def test_a_body_that_cannot_be_written_is_an_unavailable_store(rig: Rig, m
 async def test_a_body_is_never_written_over(rig: Rig) -> None:
     message = rig.message(LARGE)
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE), [], claimed=False)
+        await spool.keep(message, rig.addressees(ALICE), [], claimed=0)
         with pytest.raises(StoreUnavailable):
-            await spool.keep(replace(message, message=LARGE + b"other"), rig.addressees(BOB), [], claimed=False)
+            await spool.keep(replace(message, message=LARGE + b"other"), rig.addressees(BOB), [], claimed=0)
         assert [one.message.message for one in await rig.claim(spool, 9)] == [LARGE]
 
 
@@ -787,13 +798,13 @@ async def test_a_cancelled_caller_leaves_a_whole_message_or_none(rig: Rig) -> No
     async with rig.spool() as spool:
         for pauses in range(12):
             keeping = asyncio.create_task(
-                spool.keep(rig.message(), rig.addressees(ALICE, BOB), [rig.line()], claimed=False)
+                spool.keep(rig.message(), rig.addressees(ALICE, BOB), [rig.line()], claimed=0)
             )
             for _ in range(pauses):
                 await asyncio.sleep(0)
             keeping.cancel()
             await asyncio.wait([keeping])
-        await spool.keep(rig.message(), rig.addressees(ALICE, BOB), [rig.line()], claimed=False)
+        await spool.keep(rig.message(), rig.addressees(ALICE, BOB), [rig.line()], claimed=0)
     counted = rows(rig.folder.spool, "SELECT count(*) FROM recipients GROUP BY message_id")
     assert set(counted) == {(2,)}
     assert len(counted) == len(rows(rig.folder.spool, "SELECT * FROM messages"))
@@ -803,8 +814,8 @@ async def test_a_cancelled_caller_leaves_a_whole_message_or_none(rig: Rig) -> No
 async def test_a_message_without_its_file_waits_for_an_operator_and_stops_nobody(rig: Rig) -> None:
     lost, other = rig.message(LARGE), rig.message()
     async with rig.spool() as spool:
-        await spool.keep(lost, rig.addressees(ALICE, BOB), [], claimed=False)
-        await spool.keep(other, rig.addressees(ALICE), [], claimed=False)
+        await spool.keep(lost, rig.addressees(ALICE, BOB), [], claimed=0)
+        await spool.keep(other, rig.addressees(ALICE), [], claimed=0)
         bodies(rig)[0].unlink()
         assert [one.message.id for one in await rig.claim(spool, 9)] == [other.id]
         assert await rig.claim(spool, 9) == []
@@ -817,7 +828,7 @@ async def test_a_message_without_its_file_waits_for_an_operator_and_stops_nobody
 
 async def test_what_was_claimed_and_cannot_be_read_is_nobodys_again(rig: Rig) -> None:
     async with rig.spool() as spool:
-        await spool.keep(rig.message(LARGE), rig.addressees(ALICE), [], claimed=False)
+        await spool.keep(rig.message(LARGE), rig.addressees(ALICE), [], claimed=0)
         bodies(rig)[0].rename(rig.folder.bodies / "away")
         bodies(rig)[0].with_name(spool_text(rows(rig.folder.spool, "SELECT id FROM messages")[0][0])).mkdir()
         with pytest.raises(StoreUnavailable):
@@ -828,7 +839,7 @@ async def test_what_was_claimed_and_cannot_be_read_is_nobodys_again(rig: Rig) ->
 async def test_bodies_that_a_crash_left_go_when_nobody_keeps_anything(rig: Rig) -> None:
     message = rig.message(LARGE)
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE), [], claimed=False)
+        await spool.keep(message, rig.addressees(ALICE), [], claimed=0)
         orphan = rig.folder.bodies / spool_text(rig.ids.spool())
         orphan.write_bytes(b"never acknowledged")
         rig.folder.prepare()
@@ -874,7 +885,7 @@ async def test_a_line_is_found_before_it_is_sealed_and_by_its_own_field_only(rig
     message = rig.message()
     mine = rig.line(spool_text(message.id), who="ab")
     async with rig.spool() as spool:
-        await spool.keep(message, rig.addressees(ALICE), [mine, rig.line(who="abc")], claimed=False)
+        await spool.keep(message, rig.addressees(ALICE), [mine, rig.line(who="abc")], claimed=0)
     assert rig.folder.decision_lines("message", spool_text(message.id)) == [mine]
     assert rig.folder.decision_lines("who", "ab") == [mine]
     assert rig.folder.decision_lines("who", "a") == []
@@ -906,14 +917,14 @@ async def test_a_dead_workers_copies_are_taken_over_and_a_living_ones_never(rig:
 
 async def _keep_and_wait(rig: Rig, pipe: int) -> None:
     spool = rig.open_spool("doomed")
-    await spool.keep(rig.message(LARGE), rig.addressees(ALICE, BOB), [rig.line()], claimed=True)
+    await spool.keep(rig.message(LARGE), rig.addressees(ALICE, BOB), [rig.line()], claimed=EVERYBODY)
     os.write(pipe, b"kept")
     await asyncio.sleep(600)
 
 
 async def test_what_a_worker_still_had_when_it_ended_in_order_is_taken_over(rig: Rig) -> None:
     async with rig.spool("leaving") as spool:
-        await spool.keep(rig.message(), rig.addressees(ALICE), [], claimed=True)
+        await spool.keep(rig.message(), rig.addressees(ALICE), [], claimed=EVERYBODY)
     async with rig.spool("next") as spool:
         assert await spool.take_over() == 1
         assert len(await rig.claim(spool, 9)) == 1
@@ -921,7 +932,7 @@ async def test_what_a_worker_still_had_when_it_ended_in_order_is_taken_over(rig:
 
 async def test_a_worker_of_the_same_name_does_not_inherit_copies_without_knowing(rig: Rig) -> None:
     async with rig.spool("worker-0-17") as first:
-        await first.keep(rig.message(), rig.addressees(ALICE), [], claimed=True)
+        await first.keep(rig.message(), rig.addressees(ALICE), [], claimed=EVERYBODY)
         async with rig.spool("worker-0-17") as second:
             assert await second.take_over() == 0
     async with rig.spool("worker-0-17") as third:
@@ -930,7 +941,7 @@ async def test_a_worker_of_the_same_name_does_not_inherit_copies_without_knowing
 
 async def test_copies_whose_owners_leases_were_not_restored_are_taken_over(rig: Rig) -> None:
     async with rig.spool("lost") as spool:
-        await spool.keep(rig.message(), rig.addressees(ALICE), [], claimed=True)
+        await spool.keep(rig.message(), rig.addressees(ALICE), [], claimed=EVERYBODY)
     for path in rig.folder.leases.iterdir():
         path.unlink()
     async with rig.spool() as spool:

@@ -71,8 +71,11 @@ T = TypeVar("T")
 class Outbound(Protocol):
     """Where accepted copies go next."""
 
-    def has_room(self, message: SpooledMessage) -> bool:
-        """True where this message may be handed over in memory."""
+    def share(self, message: SpooledMessage, copies: int) -> int:
+        """Return how many of a message's copies may be handed over in memory; the others are left in the spool."""
+
+    def call_others(self) -> None:
+        """Tell the other workers that something is left in the spool for them."""
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft) -> None:
         """Relay copies that have just been kept and are claimed by this worker."""
@@ -334,10 +337,12 @@ class SubmissionHandler:
         """Keep a message with its decisions and hand it on; only then say 250."""
         lines = [self._line(ruling, subject) for ruling in rulings]
         addressees = [self._addressee(ruling) for ruling in rulings]
-        claimed = self._outbound.has_room(message)
-        await self._store.spool.keep(message, addressees, lines, claimed=claimed)
-        if claimed:
-            self._outbound.take(message, [one for one in addressees if not one.outcome.is_settled], draft)
+        going = [one for one in addressees if not one.outcome.is_settled]
+        share = self._outbound.share(message, len(going))
+        await self._store.spool.keep(message, addressees, lines, claimed=share)
+        self._outbound.take(message, going[:share], draft)
+        if share < len(going):
+            self._outbound.call_others()
         self._metrics.message_accepted()
         return Reply(250, "2.0.0", f"queued as {spool_text(message.id)}")
 

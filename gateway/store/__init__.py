@@ -397,13 +397,13 @@ class Spool(Protocol):
         addressees: Sequence[SpooledRecipient],
         lines: Sequence[bytes],
         *,
-        claimed: bool,
+        claimed: int,
     ) -> None:
         """Keep a message until every recipient is settled.
 
         All or nothing: on return the octets, the recipients and the decision lines are on disk together; if
-        it raises `StoreUnavailable`, nothing is. Only then may the listener say 250. With `claimed`, the copies
-        are this worker's from the start.
+        it raises `StoreUnavailable`, nothing is. Only then may the listener say 250. The first `claimed`
+        of the recipients that are not settled are this worker's from the start, the others anybody's.
         """
 
     def note(self, lines: Sequence[bytes]) -> None:

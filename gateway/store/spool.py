@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,14 @@ class SqliteSpool:
         addressees: Sequence[SpooledRecipient],
         lines: Sequence[bytes],
         *,
-        claimed: bool,
+        claimed: int,
     ) -> None:
         body = await self._stored_body(message)
-        owner = self._leases.owner if claimed else None
+        owner = self._leases.owner
         due = epoch(self._now())
 
         def insert(connection: Connection) -> None:
-            _insert(connection, message, addressees, body, due, owner)
+            _insert(connection, message, addressees, body, due, owner, claimed)
             self._outbox.put(lines)
 
         try:
@@ -284,7 +284,7 @@ class SqliteSpool:
 
     def _insert_new(self, connection: Connection, message: SpooledMessage, addressee: SpooledRecipient) -> None:
         """Put a message of our own into the queue, for anyone to claim."""
-        _insert(connection, message, [addressee], message.message, epoch(self._now()), None)
+        _insert(connection, message, [addressee], message.message, epoch(self._now()))
 
 
 _DELETE_EMPTY = (
@@ -317,13 +317,15 @@ def _insert(
     addressees: Sequence[SpooledRecipient],
     body: bytes | None,
     due: int,
-    owner: str | None,
+    owner: str = "",
+    claimed: int = 0,
 ) -> None:
     connection.execute(
         "INSERT INTO messages (id, envelope, size, body) VALUES (?, ?, ?, ?)",
         (message.id, envelope_json(message), len(message.message), body),
     )
     priority = priority_of(message.message_class).value
+    owners = chain(repeat(owner, claimed), repeat(None))
     connection.executemany(
         "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
         [
@@ -337,7 +339,7 @@ def _insert(
                 one.outcome.value,
                 priority,
                 HELD if one.outcome.is_settled else due,
-                None if one.outcome.is_settled else owner,
+                None if one.outcome.is_settled else next(owners),
                 one.reply,
                 message.stream,
             )
