@@ -150,7 +150,8 @@ class Suppression:
     `released` are the topics that a confirmed opt-in has taken out of a wide one since: consent to one topic never
     releases another (POL-03). One that is `linked` was said from another address of the same person (CON-16), and one
     that is `imported` stood in the file of that import, which can be undone. An `entry` is another's that covers this
-    address too, as `*@example.org` does all of its domain (SUP-16): it is told in a decision, and kept there alone.
+    address too, as `*@example.org` does all of its domain (SUP-16), or another spelling of the same mailbox where that
+    counts (SUP-04): it is told in a decision, and kept there alone.
     """
 
     event: int

@@ -7,16 +7,29 @@ is when each import was complete (`completed`, a time to come for one that is no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 
-from gateway.consent import NOTHING_KNOWN, Event, EventType, Standing, fold
+from gateway.consent import Event, EventType, Standing, fold
 from gateway.law import Law
 from gateway.model import Action, Purpose, Reason, Topic, Verdict
 from gateway.policy import CONSENTS, LACKS_CONSENT, decide
 
 Completed = Mapping[int, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A person's own events, and those of others whose "no" covers the person too, in the order of the ledger each."""
+
+    own: Sequence[Event]
+    wider: Sequence[Event] = ()
+
+    def __iter__(self) -> Iterator[Event]:
+        return chain(self.own, self.wider)
+
 
 ON_ITS_WAY = timedelta(minutes=10)
 """How long a copy may have been under way between its decision and the line that says so (RFC 5321 §4.5.3.2.6)."""
@@ -36,36 +49,31 @@ class Hindsight:
         return self.told_late is not None
 
 
-def known_at(history: Sequence[Event], moment: datetime, completed: Completed) -> Standing:
-    """Return what stood for a person at a moment, as far as it had been recorded then.
-
-    A history is the person's events first, then those of entries that cover the person too.
-    """
-    standing = _amount_to(one for one in history if one.recorded_at <= moment)
+def known_at(history: History, moment: datetime, completed: Completed) -> Standing:
+    """Return what stood for a person at a moment, as far as it had been recorded then."""
+    standing = _amount_to(history, lambda one: one.recorded_at <= moment)
     return standing.counting({number for number, at in completed.items() if at > moment})
 
 
-def true_at(history: Sequence[Event], moment: datetime) -> Standing:
+def true_at(history: History, moment: datetime) -> Standing:
     """Return what stood for a person at a moment, by everything that has been recorded up to now.
 
     An import that was undone later had never been right.
     """
-    return _amount_to(one for one in history if one.at <= moment or one.type is EventType.IMPORT_UNDONE)
+    return _amount_to(history, lambda one: one.at <= moment or one.type is EventType.IMPORT_UNDONE)
 
 
-def _amount_to(history: Iterable[Event]) -> Standing:
-    """Fold a person's events, and take over the "no" of look-alikes and of the domain, never their "yes"."""
-    histories: dict[bytes, list[Event]] = {}
-    for event in history:
-        histories.setdefault(event.address_id, []).append(event)
-    own, *others = map(fold, histories.values()) if histories else (NOTHING_KNOWN,)
-    wider = tuple(suppression for one in others for suppression in one.suppressions)
+def _amount_to(history: History, counts: Callable[[Event], bool]) -> Standing:
+    """Fold what counts of a person's events, and take over the "no" of whoever else covers them, never their "yes"."""
+    others: dict[bytes, list[Event]] = {}
+    for event in filter(counts, history.wider):
+        others.setdefault(event.address_id, []).append(event)
+    own = fold(filter(counts, history.own))
+    wider = tuple(suppression for one in others.values() for suppression in fold(one).suppressions)
     return replace(own, suppressions=(*own.suppressions, *wider)) if wider else own
 
 
-def look_back(
-    purpose: Purpose, history: Sequence[Event], law: Law, moment: datetime, completed: Completed
-) -> Hindsight:
+def look_back(purpose: Purpose, history: History, law: Law, moment: datetime, completed: Completed) -> Hindsight:
     """Decide for promotion at a moment of the past, with what was known then and with what is known now."""
     then = decide(purpose, known_at(history, moment, completed), law, moment)
     now = decide(purpose, true_at(history, moment), law, moment)
@@ -89,7 +97,7 @@ def lapses(topic: Topic, standing: Standing, law: Law) -> dict[int, datetime]:
 
 def decide_again(
     purpose: Purpose,
-    history: Sequence[Event],
+    history: History,
     law: Law,
     line: Verdict,
     at: datetime,

@@ -49,7 +49,7 @@ class Clock:
 
 def data_folder(config: Config) -> DataFolder:
     """Return where this installation keeps everything."""
-    return DataFolder(config.data_dir, open_path(config.database))
+    return DataFolder(config.data_dir, open_path(config.database), config.block_related)
 
 
 def open_store(config: Config, owner: str, ids: Ids, now: Now) -> Store:

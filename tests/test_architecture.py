@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = {"errors", "address", "model"}
 PURE = NOUNS | {
+    "providers",
     "retention",
     "evidence",
     "proof",
@@ -56,6 +57,7 @@ HOUSE: dict[str, set[str]] = {
     "model": {"errors", "address"},
     "ids": set(),
     "calls": set(),
+    "providers": NOUNS,
     "passwords": set(),
     "headers": NOUNS,
     "tokens": NOUNS,
@@ -89,9 +91,10 @@ HOUSE: dict[str, set[str]] = {
     "policy": NOUNS | {"consent", "law", "classify"},
     "pretence": NOUNS | {"headers"},
     "pacing": NOUNS,
-    "config": NOUNS | {"law", "retention", "dialects"},
+    "config": NOUNS | {"providers", "law", "retention", "dialects"},
     "metrics": NOUNS,
-    "store": NOUNS | {"consent", "evidence", "retention", "rights", "law", "tokens", "ledger", "decisions", "ids"},
+    "store": NOUNS
+    | {"providers", "consent", "evidence", "retention", "rights", "law", "tokens", "ledger", "decisions", "ids"},
     "brake": NOUNS,
     "shadow": NOUNS,
     "summary": NOUNS,

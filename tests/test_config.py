@@ -269,7 +269,7 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 # What has come since, in the contract's spirit.
 ADDED = {
     "company": "phone",
-    "consent": "policy_accepted_in corporate_in free_account_is_sale ask_again rules",
+    "consent": "policy_accepted_in corporate_in free_account_is_sale ask_again block_related rules",
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities warn_after",
     "streams": "give_up_after summary_after product controller also_called",

@@ -22,7 +22,17 @@ from gateway.config import Config
 from gateway.consent import Event
 from gateway.decisions import message_id_digest
 from gateway.errors import StoreUnavailable
-from gateway.hindsight import Completed, Hindsight, decide_again, is_same, known_at, lapses, look_back, was_decided
+from gateway.hindsight import (
+    Completed,
+    Hindsight,
+    History,
+    decide_again,
+    is_same,
+    known_at,
+    lapses,
+    look_back,
+    was_decided,
+)
 from gateway.ids import ulid_milliseconds
 from gateway.installation import archive_of
 from gateway.law import Law
@@ -98,24 +108,28 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
     if wanted is None:
         raise click.UsageError(f"no such topic: {topic}; there are {', '.join(config.topics)}")
 
-    async def seen(store: Store) -> tuple[Hindsight, list[dict[str, Any]], str]:
+    async def seen(store: Store) -> tuple[Hindsight, list[dict[str, Any]], str, list[str]]:
         witness = await Witness.open(config, store)
         known = await store.people.facts([address, address.whole_domain])
-        (facts, _), ids = known, [one.address_id for one in known if one.address_id]
-        history = [event for one in ids for event in await store.people.history(one)]
+        related = await store.people.related(address)
+        facts, domain = known
+        wider = [person for person, other, _ in related if config.blocks_related(other)]
+        own, others = [await _histories(store, one) for one in ([facts.address_id], [domain.address_id, *wider])]
+        history = History(own, others)
         purpose, law = Purpose(MessageClass.PROMOTIONAL, wanted), witness.law(at)
         found = look_back(purpose, history, law, at, witness.completed)
         ends = lapses(wanted, known_at(history, at, witness.completed), law)
         proofs = [one | _age(one, ends, at) for one in await witness.proofs(found.then.evidence)]
-        return found, proofs, facts.who
+        return found, proofs, facts.who, [other.text for _, other, _ in related]
 
-    found, proofs, who = desk.with_store(seen)
+    found, proofs, who, related = desk.with_store(seen)
     told = {
         "address": address.text,
         "topic": topic,
         "at": at.isoformat(timespec="seconds"),
         **_verdict(found.then),
         "proof": proofs,
+        **({"related": related} if related else {}),
         **({} if is_same(found.then, found.now) else {"known_since": _verdict(found.now)}),
     }
     if found.told_late:
@@ -125,6 +139,10 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
     _show(desk, told)
     if not found.then.may_send:
         raise SystemExit(1)
+
+
+async def _histories(store: Store, people: Sequence[bytes | None]) -> list[Event]:
+    return [event for one in people if one for event in await store.people.history(one)]
 
 
 def _age(proof: Mapping[str, Any], ends: Mapping[int, datetime], at: datetime) -> dict[str, Any]:
@@ -202,14 +220,14 @@ class Witness:
             told["violation"] = _violation(late)
         return told
 
-    async def _history(self, who: str, evidence: Sequence[int]) -> list[Event]:
-        """Return a person's events, and those of look-alikes that the line names (SUP-02)."""
+    async def _history(self, who: str, evidence: Sequence[int]) -> History:
+        """Return a person's events, and those of others that the line names: look-alikes, domains (SUP-02)."""
         if who not in self.histories:
             known = ":" not in who and who != ""
             self.histories[who] = await self.store.people.history(bytes.fromhex(who)) if known else []
         own = self.histories[who]
         others = [one for one in await self.store.people.events(evidence) if one not in own]
-        return own + others
+        return History(own, others)
 
 
 def _violation(late: Event) -> dict[str, Any]:

@@ -79,11 +79,20 @@ def suppressions_list(desk: Desk, scope: str | None, reason: str | None, since: 
 @click.argument("address", type=ENTRY)
 @pass_desk
 def suppressions_check(desk: Desk, address: Address) -> None:
-    """Say whether an address is suppressed: exit 0 if it is, 1 if it is not."""
-    (facts,) = desk.with_store(lambda store: store.people.facts([address]))
-    rows = _suppressions(address, facts.standing)
+    """Say whether an address is suppressed: exit 0 if it is, 1 if it is not.
+
+    Other spellings of the same mailbox that are suppressed are named too, at providers whose spellings are known.
+    """
+
+    async def seen(store: Store) -> tuple[Standing, list[str]]:
+        (facts,) = await store.people.facts([address])
+        return facts.standing, [other.text for _, other, _ in await store.people.related(address)]
+
+    standing, related = desk.with_store(seen)
+    rows = [{**row, "related": related} for row in _suppressions(address, standing)]
     if not rows:
-        desk.no(f"{address} is not suppressed", address=address.text, suppressions=[])
+        known = f"; the same mailbox is, as {', '.join(related)}" if related else ""
+        desk.no(f"{address} is not suppressed{known}", address=address.text, suppressions=[], related=related)
     desk.list(rows, ["address", "scope", "topic", "reason", "at", "event", "entry"], "")
 
 

@@ -21,6 +21,7 @@ from gateway.config.values import (
 )
 from gateway.law import Law
 from gateway.model import Company, RetrySchedule, Smarthost, Stream, Topic
+from gateway.providers import PROVIDERS
 from gateway.retention import Retention
 
 
@@ -44,6 +45,7 @@ def assembled(path: Path, read: Table) -> Config:
         law=_law(read["consent"]),
         retention=_retention(read["retention"]),
         ask_again=read["consent"]["ask_again"],
+        block_related=frozenset(one for name in read["consent"]["block_related"] for one in PROVIDERS[name].domains),
     )
 
 

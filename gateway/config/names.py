@@ -13,10 +13,11 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.address import Address
-from gateway.config.kinds import many, shown, word, written
+from gateway.config.kinds import choice, many, shown, word, written
 from gateway.config.values import ListenAddress, Network
 from gateway.errors import Malformed
 from gateway.model import MessageClass
+from gateway.providers import PROVIDERS
 
 
 def _slug(text: str) -> str | None:
@@ -136,6 +137,7 @@ def _country(text: str) -> str | None:
 
 COUNTRY = word("a country code of ISO 3166", '"US"', _country)
 COUNTRIES = many(COUNTRY, "an array of country codes", '["US", "DE"]')
+PROVIDER_DOMAINS = many(choice(*PROVIDERS), "an array of mailbox providers' domains", '["gmail.com"]')
 
 
 def _listen_address(text: str) -> ListenAddress | None:

@@ -52,6 +52,7 @@ from gateway.config.names import (
     MAY_LISTEN,
     MESSAGE_CLASS,
     NETWORKS,
+    PROVIDER_DOMAINS,
     PUBLIC_URL,
     RETURN_PATHS,
     SELECTOR,
@@ -191,6 +192,12 @@ CONSENT = Section(
             "Whether an account that cost nothing is a sale (LAW-EU-04, CJEU C-654/23).",
         ),
         Key("ask_again", PERIOD, "12mo", "How long nobody is asked again for what they refused when asked (CON-12)."),
+        Key(
+            "block_related",
+            PROVIDER_DOMAINS,
+            [],
+            'Providers where a "no" of one spelling of a mailbox (dots, a +tag) counts for the others too (SUP-04).',
+        ),
         Key("rules", RULES_FOLDER, UNSET, "A folder of further country rules, one TOML file each, as ours are."),
     ),
 )

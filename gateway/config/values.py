@@ -12,6 +12,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+from gateway.address import Address
 from gateway.law import Law
 from gateway.model import Company, Pace, Period, Smarthost, Stream, Topic
 from gateway.retention import Retention
@@ -140,7 +141,12 @@ class Config:
     law: Law
     retention: Retention
     ask_again: Period
+    block_related: frozenset[str]
     warnings: tuple[str, ...] = ()
+
+    def blocks_related(self, address: Address) -> bool:
+        """True where a "no" of one spelling of this mailbox counts for the others (SUP-04)."""
+        return address.key.rpartition("@")[2] in self.block_related
 
     def topic(self, slug: str) -> Topic | None:
         """Return a topic; None for a slug that the file does not (or no longer) name."""

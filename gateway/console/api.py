@@ -257,6 +257,7 @@ class Api:
                     sentence=verdict.sentence,
                     rules=verdict.rules,
                     evidence=list(verdict.evidence),
+                    related=await self._same_mailbox(Address.parse(address)),
                 )
             )
         return Verdicts(verdicts=found)
@@ -268,6 +269,7 @@ class Api:
         history = await self._store.people.history(facts.address_id) if facts.address_id else []
         standing = facts.standing
         others = [await self._store.people.address_of(bytes.fromhex(one)) for one in standing.links]
+        same_mailbox = await self._same_mailbox(Address.parse(asked.address))
         return Person(
             address=asked.address,
             person=facts.address_id.hex() if facts.address_id else None,
@@ -285,7 +287,7 @@ class Api:
             suppressions=_suppressions(facts.who, asked.address, standing),
             countries=sorted({one.country for one in standing.places}),
             products=list(standing.products),
-            related=sorted(one.text for one in others if one),
+            related=sorted({one.text for one in others if one} | set(same_mailbox)),
             do_not_ask=not_to_be_asked(history, self._config.ask_again),
             history=[_entry(one) for one in history],
         )
@@ -340,6 +342,9 @@ class Api:
         """Return the country that a person has declared before; "" for none."""
         places = (await self._facts(address)).standing.places
         return next((one.country for one in places if one.source is Source.DECLARED), "")
+
+    async def _same_mailbox(self, address: Address) -> list[str]:
+        return [other.text for _, other, _ in await self._store.people.related(address)]
 
     async def _facts(self, address: str) -> Facts:
         (facts,) = await self._store.people.facts([Address.parse(address)])

@@ -174,6 +174,9 @@ class Checked(Document):
     sentence: str
     rules: str
     evidence: list[int]
+    related: Annotated[
+        list[str], Field(description="Suppressed addresses that are the same mailbox by its provider's rules.")
+    ]
 
 
 class Verdicts(Document):
@@ -204,7 +207,7 @@ class Suppressed(Document):
     reason: str
     at: datetime
     released: list[str]
-    entry: Annotated[str, Field(description="*@ and the domain, where it was said for all of that.")]
+    entry: Annotated[str, Field(description="The other address, or *@ and the domain, that it was said of.")]
 
 
 class Entry(Document):
@@ -230,7 +233,13 @@ class Person(Document):
     suppressions: list[Suppressed]
     countries: list[str]
     products: list[str]
-    related: Annotated[list[str], Field(description="The person's other addresses: objections follow there.")]
+    related: Annotated[
+        list[str],
+        Field(
+            description="The person's other addresses, where objections follow, and suppressed ones that are the same "
+            "mailbox by its provider's rules."
+        ),
+    ]
     do_not_ask: Annotated[
         dict[str, datetime],
         Field(description="Topics that the person refused when asked, and until when."),

@@ -125,7 +125,8 @@ class Pages:
             return self._problem(422, f"That is no mail address: {error}.")
         (facts,) = await self._store.people.facts([address])
         history = await self._store.people.history(facts.address_id) if facts.address_id else []
-        return self._page("person", address=address, facts=facts, history=history)
+        related = [other for _, other, _ in await self._store.people.related(address)]
+        return self._page("person", address=address, facts=facts, history=history, related=related)
 
     def _page(self, name: str, status: int = 200, **told: Any) -> web.Response:
         text = self._templates[name].render(prefix=PREFIX, **told)

@@ -234,6 +234,9 @@ class People(Protocol):
     async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
         """Return what stands for each address now, in order: one look-up each."""
 
+    async def related(self, address: Address) -> list[tuple[bytes, Address, Standing]]:
+        """Return who has a suppression and is, by the provider's rules, the same mailbox spelled otherwise (SUP-04)."""
+
     async def introduce(self, addresses: Sequence[Address]) -> list[Facts]:
         """Make people of addresses that are nobody's, so that links can name them; nothing is recorded about them."""
 

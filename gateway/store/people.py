@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -52,6 +52,7 @@ from gateway.store.history import (
     standing_of,
 )
 from gateway.store.imports import imports_completed, unfinished_imports
+from gateway.store.mailboxes import other_spellings, said_elsewhere
 from gateway.store.notices import begin_notices, read_notices
 from gateway.store.orders import (
     change_stream,
@@ -72,7 +73,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_LOOK_UP = (
+LOOK_UP = (
     f"SELECT 0, {PERSON.format('address_keys', '?2')}"
     f" UNION ALL SELECT 1, {PERSON.format('broad_keys', '?3')}"
     f" UNION ALL SELECT 1, {PERSON.format('address_keys', '?3')} AND ?3 <> ?2"
@@ -91,7 +92,9 @@ OPT_OUT_SECONDS = 2.0
 class SqlitePeople:
     """The verbs of `assent.db`; reads cost one look-up and see every commit, writes are grouped."""
 
-    def __init__(self, path: Path, ring: KeyRing, now: Now, standby: Standby) -> None:
+    def __init__(
+        self, path: Path, ring: KeyRing, now: Now, standby: Standby, block_related: Collection[str] = ()
+    ) -> None:
         self._path = path
         self._writer = Writer(path)
         self._reader = Reader(path)
@@ -103,6 +106,7 @@ class SqlitePeople:
         self._remembered: dict[str, Facts] = {}
         self._unfinished: frozenset[int] = frozenset()
         self._domains = Domains()
+        self._block_related = block_related
         self._read: tuple[Connection, int] = (None, -1)
         self._orders_read = self._read
         self._learn(self._known())
@@ -130,12 +134,17 @@ class SqlitePeople:
     def _look_up(self, connection: Connection, address: Address) -> Facts:
         facts = _facts(connection, self._ring, address)
         standing = facts.standing.counting(self._unfinished)
-        if wider := self._domains.over(address):
+        wider = self._domains.over(address) + said_elsewhere(connection, address, self._block_related)
+        if wider:
             standing = replace(standing, suppressions=(*standing.suppressions, *wider))
         if standing is not facts.standing:
             facts = replace(facts, standing=standing)
         self._remembered[address.key] = facts
         return facts
+
+    async def related(self, address: Address) -> list[tuple[bytes, Address, Standing]]:
+        with self._reading() as connection:
+            return other_spellings(connection, address)
 
     def unread(self, address: Address) -> Facts:
         kid, key = self._ring[0]
@@ -404,7 +413,7 @@ def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: A
     for kid, key in ring:
         narrow, broad = _digests(key, address)
         digest = digest or narrow
-        for is_look_alike, address_id, standing in connection.execute(_LOOK_UP, (kid, narrow, broad)):
+        for is_look_alike, address_id, standing in connection.execute(LOOK_UP, (kid, narrow, broad)):
             if is_look_alike:
                 others.append(standing)
             else:

@@ -192,6 +192,17 @@ PEOPLE = (
     ALTER TABLE imports ADD COLUMN completed_at TEXT;
     UPDATE imports SET completed_at = at WHERE state = 'complete';
     """,
+    """
+    CREATE INDEX people_mailboxes ON people (
+        replace(replace(replace(
+            substr(lower(address), 1, min(instr(address, '@'), instr(address || '+', '+')) - 1),
+        '.', ''), '-', ''), '_', '') || substr(lower(address), instr(address, '@'))
+    ) WHERE json_array_length(standing, '$.suppressions') > 0
+        AND substr(lower(address), instr(address, '@') + 1) IN (
+            'gmail.com', 'googlemail.com', 'proton.me', 'protonmail.com', 'pm.me', 'outlook.com', 'hotmail.com',
+            'live.com', 'msn.com', 'icloud.com', 'me.com', 'mac.com', 'fastmail.com'
+        );
+    """,
 )
 
 SPOOL = (

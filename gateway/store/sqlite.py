@@ -41,11 +41,15 @@ from gateway.store.writer import connect, reading
 
 
 class DataFolder:
-    """Where everything of one installation lies: the databases, bodies, decision log, leases and keys."""
+    """Where everything of one installation lies: the databases, bodies, decision log, leases and keys.
 
-    def __init__(self, root: Path, people: Path) -> None:
+    At the domains in `block_related` a "no" counts for every spelling of its mailbox (SUP-04).
+    """
+
+    def __init__(self, root: Path, people: Path, block_related: Collection[str] = ()) -> None:
         self.root = root
         self.people = people
+        self.block_related = block_related
         self.spool = root / "spool.db"
         self.bodies = root / "bodies"
         self.decisions = root / "decisions"
@@ -188,7 +192,7 @@ class DataFolder:
 
     def open_people(self, condition: Condition, now: Now) -> SqlitePeople:
         """Open the people store alone; where it is away, what this machine remembers of it must do."""
-        return SqlitePeople(self.people, self.address_ring(), now, self.standby(condition))
+        return SqlitePeople(self.people, self.address_ring(), now, self.standby(condition), self.block_related)
 
     def order_of_people(self) -> Callable[[str], bytes]:
         """Return what makes the newest digest of an address of its key: many at once go quickest in its order."""
