@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the real programs that the tests run beside: the Debian packages of apt.txt (and those named as arguments),
-# and the npm packages of package.json.
+# the npm packages of package.json, and the Python packages of requirements.txt in an environment of their own.
 #
 # Only what is missing, only as root on a system with apt, never by removing anything, and without starting a
 # service. Elsewhere this does nothing and says so: the tests that miss their peer are then skipped, each with its reason.
@@ -63,9 +63,19 @@ install_npm() {
     npm install --silent --no-package-lock --no-audit --no-fund </dev/null || give_up "npm could not install package.json"
 }
 
+install_python() {
+    local environment=../../build/peers
+    [ "$environment/installed" -nt requirements.txt ] && return
+    mkdir -p "$environment"
+    { "${PYTHON:-python3}" -m venv "$environment" &&
+        "$environment/bin/pip" install --quiet --disable-pip-version-check --requirement requirements.txt </dev/null &&
+        touch "$environment/installed"; } || give_up "pip could not install requirements.txt"
+}
+
 if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
     install_debian "$@"
 else
     give_up "this is not a Debian system"
 fi
 install_npm
+install_python
