@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import reduce
 from typing import Any, NamedTuple
@@ -240,7 +240,8 @@ class Standing:
     def told_before(self, event: NewEvent | Event) -> int | None:
         """Return the event that says already what this one would: the same "no" is recorded once (UNS-24).
 
-        So is the notice of a policy version, whatever message it would come in (POL-10).
+        What a person says again later is no repeat, since a confirmation may be dated between the two. The notice of a
+        policy version is recorded once, whatever message it would come in (POL-10).
         """
         if event.type is EventType.POLICY_NOTICE:
             version = event.facts["policy_version"]
@@ -249,7 +250,8 @@ class Standing:
             return None
         said = [one for one in self.suppressions if _says(one, event) and not (one.released or one.entry)]
         own = [one for one in said if not one.imported or "import" in event.facts]
-        return next((one.event for one in own if not one.linked or "linked" in event.facts), None)
+        known = (one for one in own if not one.linked or "linked" in event.facts)
+        return next((one.event for one in known if not _is_said_again(one, event)), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads; what is empty is left out, since every decision reads it."""
@@ -341,6 +343,17 @@ _SUPPRESSING: dict[EventType, tuple[Scope, Reason]] = {
 
 _FOLLOWING = frozenset({EventType.UNSUBSCRIBE, EventType.OBJECTION, EventType.COMPLAINT})
 """What a person says, as opposed to what is true of one mailbox: it holds for the person's other addresses too."""
+
+
+REPEATED_WITHIN = timedelta(minutes=1)
+"""How long after a "no" the same one is the same click, that of an impatient reader or a machine (UNS-24)."""
+
+
+def _is_said_again(suppression: Suppression, event: NewEvent | Event) -> bool:
+    """True for what a person says anew; a list that is taken in again says nothing new."""
+    if event.type not in _FOLLOWING or "import" in event.facts:
+        return False
+    return event.at - suppression.at > REPEATED_WITHIN
 
 
 def echoes(event: Event, standing: Standing) -> list[NewEvent]:
@@ -439,8 +452,13 @@ def _confirm(standing: Standing, event: Event) -> Standing:
 
 
 def _outlived(suppression: Suppression, confirmed: Event) -> Suppression | None:
-    """Return what is left of a suppression after a confirmed opt-in: all of it, less one topic, or nothing."""
-    if suppression.at >= confirmed.at or suppression.reason is Reason.MINOR:
+    """Return what is left of a suppression after a confirmed opt-in: all of it, less one topic, or nothing.
+
+    A confirmation that is told late must be newer than whatever of the "no" was taken for a repeat.
+    """
+    is_told_late = confirmed.recorded_at - confirmed.at > REPEATED_WITHIN
+    last_said = suppression.at + REPEATED_WITHIN if is_told_late else suppression.at
+    if last_said >= confirmed.at or suppression.reason is Reason.MINOR:
         return suppression
     if not suppression.covers(confirmed.topic, partner=True):
         return suppression

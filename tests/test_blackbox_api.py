@@ -96,6 +96,21 @@ def test_a_consent_opens_the_door_and_a_withdrawal_shuts_it(house: Gateway, prog
     assert outcome(house, reader) == "unsubscribed"
 
 
+@pytest.mark.req("UNS-24", "SUP-06")
+def test_a_no_that_is_said_again_outlives_a_confirmation_from_between(
+    house: Gateway, program: Program, someone: Someone
+) -> None:
+    reader = someone()
+    for at in (now(minutes=-30), now(minutes=-10), now(minutes=-10)):
+        assert program.post("/withdrawals", {"address": reader, "at": at}).status == 201
+    told = [one["type"] for one in house.json("consent", "show", reader)]
+    assert told == ["UNSUBSCRIBE", "UNSUBSCRIBE"], "what comes twice at once is one"
+    assert program.post("/consents", consent(reader, basis="confirmed", at=now(minutes=-20))).status == 201
+    assert outcome(house, reader) == "unsubscribed"
+    assert program.post("/consents", consent(reader, basis="confirmed", at=now())).status == 201
+    assert outcome(house, reader) == "sent"
+
+
 @pytest.mark.req("CON-02")
 def test_each_missing_field_is_named(program: Program, someone: Someone) -> None:
     assert fields_of(program.post("/consents", {})) == {"address", "notice", "at"}

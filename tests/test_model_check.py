@@ -144,6 +144,29 @@ def test_no_sequence_of_up_to_six_events_leads_from_a_no_to_a_send() -> None:
     assert len(seen) > 1000
 
 
+@pytest.mark.req("X-06", "UNS-24")
+def test_no_confirmation_that_is_told_late_ends_a_no_that_was_said_after_it() -> None:
+    chance, said = random.Random(20261123), (EventType.UNSUBSCRIBE, EventType.OBJECTION, EventType.COMPLAINT)
+    recorded = 0
+    for step in range(STEPS):
+        if step % 40 == 0:
+            standing, latest_no = NOTHING_KNOWN, datetime.min.replace(tzinfo=UTC)
+        now = START + step * timedelta(seconds=20)
+        type = chance.choice((*said, EventType.OPT_IN_CONFIRMED, EventType.EXPRESS_OPT_IN))
+        at = now - chance.choice((timedelta(0), timedelta(minutes=2), timedelta(minutes=5)))
+        event = Event(step + 1, type, WHO, at, now, "news", Scope.TOPIC if type in said else None)
+        if type in said:
+            latest_no = max(latest_no, at)
+        elif type is EventType.OPT_IN_CONFIRMED and at > latest_no:
+            latest_no = datetime.min.replace(tzinfo=UTC)
+        if not standing.told_before(event):
+            recorded += 1
+            standing = standing.after(event)
+        verdict = decide(Purpose(MessageClass.PROMOTIONAL, TOPICS[0]), standing, LAWS[0], now)
+        assert not (verdict.may_send and latest_no > datetime.min.replace(tzinfo=UTC)), (event, standing)
+    assert STEPS / 2 < recorded < STEPS, "some repeats are recorded, and some are not"
+
+
 @pytest.mark.req("X-06")
 def test_no_random_walk_leads_from_a_no_to_a_send() -> None:
     chance = random.Random(20261122)
