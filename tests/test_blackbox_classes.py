@@ -274,7 +274,7 @@ def test_an_opt_in_to_one_topic_allows_no_other(offices: Gateway, sink: Sink) ->
     assert [message.recipients for message in sink.wait_for(1)] == [(OFFERS_ONLY,)]
 
 
-@pytest.mark.req("POL-01")
+@pytest.mark.req("POL-01", "SUP-01", "SUP-03")
 def test_who_writes_an_address_in_another_way_has_opted_in_to_that_way_only(gateway: Gateway, sink: Sink) -> None:
     """Consent is matched narrowly: case in the domain is the same address, a sub-address or a dot is another."""
     gateway.opt_in("pol.narrow@example.org")

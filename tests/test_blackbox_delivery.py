@@ -37,7 +37,7 @@ def notice(to: str) -> bytes:
     return invoice(to).replace(b"billing@example.com", b"security@example.com").replace(b"invoice 4711", b"account")
 
 
-@pytest.mark.req("OUT-17")
+@pytest.mark.req("OUT-17", "POL-20")
 def test_a_backlog_of_slow_promotion_does_not_delay_an_invoice_or_a_breach_notice(house: Gateway, sink: Sink) -> None:
     leaver, customer, *_ = readers()
     house.run("suppressions", "add", leaver, "--scope", "all-marketing", "--reason", "objected")

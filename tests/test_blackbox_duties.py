@@ -159,6 +159,9 @@ def test_whom_a_breach_concerns_can_be_derived_and_told(make_gateway: MakeGatewa
     assert listed(house, "leak", *before) == set()
 
     notice = invoice().replace(b"billing@", b"security@").replace(b"invoice 4711", b"data")
+    selling = notice.rstrip() + b"\r\n-- \r\nUpgrade now and save 20%!\r\n"
+    code, text = house.submit(selling, ["anna@example.org"], login="alarm", sender="security@example.com")[""]
+    assert (code, text.split(",")[0]) == (550, "5.7.0 content: a breach notice holds no marketing")
     for one in sorted(found):
         assert house.submit(notice, [one], login="alarm", sender="security@example.com")[""][0] == 250
     told = {one.recipients[0].lower() for one in sink.wait_for(1 + len(found))[1:]}

@@ -1,7 +1,7 @@
-"""What a policy notice must be before it is kept: about a published version, without marketing, with one link at most.
+"""What notices must be before they are kept: without marketing, and one of a policy about a published version.
 
 The rule that must not be broken: a notice goes to people who have said no to marketing, so it is refused as a whole
-where it holds any (POL-13). To whom it goes is the policy's part.
+where it holds any (POL-13, POL-20). To whom it goes is the policy's part.
 """
 
 from __future__ import annotations
@@ -26,13 +26,20 @@ def read_notice(
     if all(one.version != version for one in published):
         sentence = "a policy notice names a published version in Assent-Policy-Version"
         return Mismatch(Reason.CLASS_MISMATCH, "5.7.0", sentence)
-    for text in (subject_of(block), *texts_of(message, block)):
-        if words := marketing_in(text):
-            return _unfit(f"a policy notice holds no marketing, and this one says {_printable(words)}")
+    if marketing := marketing_in_notice(message, block, "policy"):
+        return marketing
     links = asks(message, block)
     if links > 1 or (links and recipients > 1):
         return _unfit(f"{PLACEHOLDER.decode()} stands once in a notice to one recipient")
     return PolicyNotice(version, asks=bool(links))
+
+
+def marketing_in_notice(message: bytes, block: HeaderBlock, kind: str) -> Mismatch | None:
+    """Return why a notice is refused that sells something; None for one that does not."""
+    for text in (subject_of(block), *texts_of(message, block)):
+        if words := marketing_in(text):
+            return _unfit(f"a {kind} notice holds no marketing, and this one says {_printable(words)}")
+    return None
 
 
 def _unfit(sentence: str) -> Mismatch:

@@ -26,7 +26,7 @@ from gateway.ids import Ids, spool_text
 from gateway.law import Law
 from gateway.listener.desk import LoginDesk
 from gateway.listener.loops import loop_refusal
-from gateway.listener.notices import read_notice
+from gateway.listener.notices import marketing_in_notice, read_notice
 from gateway.listener.protocol import NO_ROOM, Session
 from gateway.metrics import Metrics
 from gateway.model import (
@@ -242,12 +242,17 @@ class SubmissionHandler:
         objection = await self._heed(asked, choice, visit, envelope) if asked.claims else None
         if objection:
             return objection
+        content = envelope.content
         if choice.message_class is MessageClass.POLICY_NOTICE:
             published = self._store.people.orders().policies
-            notice = read_notice(envelope.content, block, len(envelope.rcpt_tos), published)
+            notice = read_notice(content, block, len(envelope.rcpt_tos), published)
             if isinstance(notice, Mismatch):
                 return self._objection(notice.reason, notice.enhanced, notice.sentence)
             choice = choice.about(notice)
+        elif choice.message_class is MessageClass.BREACH_NOTICE and (
+            unfit := marketing_in_notice(content, block, "breach")
+        ):
+            return self._objection(unfit.reason, unfit.enhanced, unfit.sentence)
         return self._objection_to_class(choice, visit, envelope, block) or choice
 
     def _objection_to_class(
