@@ -32,6 +32,8 @@ class Activity:
     """What happened from `since` until `until`; mail is counted by recipient.
 
     `refused` are verdicts at the door by reason and login, `stopped` those of mail that had been taken, by reason.
+    `flagged` are those of mail whose words were found to be promotion, or to claim what it must not, by stream, login
+    and what was found; `held` those among them that waited for an operator, by stream.
     `opt_outs` are by channel; `slowest` is the longest from a "no" until it was recorded, `latest_after` the longest
     after that at which promotion on its topic still left, None where none did.
     """
@@ -44,6 +46,8 @@ class Activity:
     failed: int = 0
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     stopped: Counter[str] = field(default_factory=Counter)
+    flagged: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    held: Counter[str] = field(default_factory=Counter)
     refused_promotion: int = 0
     expired_people: int = 0
     opt_ins: int = 0
@@ -66,6 +70,11 @@ class Activity:
                 {"reason": reason, "login": login, "recipients": count}
                 for (reason, login), count in self.refused.most_common()
             ],
+            "content_flagged": [
+                {"stream": stream, "login": login, "found": found, "recipients": count}
+                for (stream, login, found), count in self.flagged.most_common()
+            ],
+            "held_for_content": dict(self.held.most_common()),
             "refused_promotion": self.refused_promotion,
             "stopped_after_it_was_taken": dict(self.stopped.most_common()),
             "people_whose_consent_had_expired": self.expired_people,
@@ -115,6 +124,10 @@ def _count_line(activity: Activity, line: Mapping[str, Any]) -> None:
     is_refusal = line.get("action") == Action.REFUSE.value
     if line["kind"] == "door":
         activity.submitted += 1
+        for found in line.get("content", ()):
+            activity.flagged[line["stream"], line["login"], found.partition(":")[0]] += 1
+        if line["action"] == Action.HOLD.value:
+            activity.held[line["stream"]] += 1
         if is_refusal:
             activity.refused[str(line["reason"]), line["login"]] += 1
             activity.refused_promotion += line["class"] in (None, MessageClass.PROMOTIONAL)

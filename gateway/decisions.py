@@ -131,7 +131,10 @@ def _about(subject: Subject) -> dict[str, Any]:
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:
-    mark = {verdict.leave.value: True} if verdict.leave else {}
+    mark: dict[str, Any] = {verdict.leave.value: True} if verdict.leave else {}
+    if verdict.content:
+        mark["content"] = [str(one) for one in verdict.content]
+        mark["content_rules"] = verdict.content[0].rules
     return {
         **mark,
         "action": verdict.action.value,

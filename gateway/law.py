@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from gateway.consent import Basis, Place, Source
-from gateway.model import Period
+from gateway.model import Advertising, Period
 
 FLOOR: Final = "FLOOR"
 """The code of the regime that holds everywhere: what the company's own policy promises."""
@@ -27,7 +27,8 @@ class Regime:
     `bases` are what it accepts for promotional mail; a basis in `lapses` is good for that long, to the day.
     `objection_follows` says that a person's "no" covers all their addresses; `policy_acceptance` that an operator may
     let accepting the privacy policy count (POL-02), `corporate_subscribers` the same of an address that is a company's
-    (LAW-UK-01); `request_states` is what a request for consent says (LAW-CA-05).
+    (LAW-UK-01); `request_states` is what a request for consent says (LAW-CA-05). `advertising` is from when on a
+    message with another purpose is promotion, `surveys` that one which asks for an opinion is.
     """
 
     code: str
@@ -41,6 +42,8 @@ class Regime:
     corporate_subscribers: bool = False
     citations: tuple[str, ...] = ()
     request_states: tuple[str, ...] = ()
+    advertising: Advertising = Advertising.PRIMARY
+    surveys: bool = False
 
     def __str__(self) -> str:
         return f"{self.code}/{self.version}"
@@ -66,6 +69,8 @@ def regime_of(raw: Mapping[str, Any]) -> Regime:
             corporate_subscribers=raw.get("corporate_subscribers", False),
             citations=tuple(raw["citations"]),
             request_states=tuple(raw.get("request_states", ())),
+            advertising=Advertising(raw.get("advertising", Advertising.PRIMARY)),
+            surveys=raw.get("surveys_advertise", False),
         )
     except KeyError as error:
         raise ValueError(f"the regime lacks {error}") from error
@@ -122,6 +127,10 @@ class Law:
     def names(self, places: tuple[Place, ...]) -> str:
         """Return the names and versions of those rules, as a verdict tells them (LAW-XX-03)."""
         return _names(self, places)
+
+    def advertising(self, places: tuple[Place, ...]) -> tuple[Advertising, bool]:
+        """Return from when on mail to these places is promotion, by the strictest rules, and whether a survey is."""
+        return _advertising(self, places)
 
     def reconsents_due(self, country: str, now: datetime) -> Iterable[PolicyVersion]:
         """Return the policy versions in force that ask people of a country for consent anew."""
@@ -188,3 +197,10 @@ def _jurisdictions(law: Law, places: tuple[Place, ...]) -> tuple[Jurisdiction, .
 @lru_cache(maxsize=4096)
 def _names(law: Law, places: tuple[Place, ...]) -> str:
     return " ".join(dict.fromkeys(str(one.regime) for one in law.jurisdictions(places)))
+
+
+@lru_cache(maxsize=4096)
+def _advertising(law: Law, places: tuple[Place, ...]) -> tuple[Advertising, bool]:
+    applied = [one.regime for one in law.jurisdictions(places)]
+    strictness = list(Advertising)
+    return max((one.advertising for one in applied), key=strictness.index), any(one.surveys for one in applied)

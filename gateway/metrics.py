@@ -22,15 +22,21 @@ _PLAIN = {
 }
 _DECISIONS = "assent_decisions_total"
 _ATTEMPTS = "assent_attempts_total"
+_CONTENT = "assent_content_flagged_total"
 _HELP = {
     **_PLAIN,
     _DECISIONS: "Verdicts at the door, one a recipient.",
     _ATTEMPTS: "Attempts to relay a copy, by how they ended.",
+    _CONTENT: "Recipients of mail whose words were found to be promotion, or to claim what promotion must not.",
 }
 
 
 def _decision_key(message_class: MessageClass | None, action: Action, reason: Reason | None) -> str:
     return f'{_DECISIONS}{{class="{message_class or "unknown"}",action="{action.value}",reason="{reason or ""}"}}'
+
+
+def _content_key(message_class: MessageClass | None) -> str:
+    return f'{_CONTENT}{{class="{message_class or "unknown"}"}}'
 
 
 def _attempt_key(outcome: Outcome) -> str:
@@ -41,6 +47,7 @@ _SERIES = [
     *_PLAIN,
     *(_decision_key(*one) for one in product((None, *MessageClass), Action, (None, *Reason))),
     *(_attempt_key(one) for one in Outcome),
+    *(_content_key(one) for one in (None, *MessageClass)),
 ]
 _INDEX = {name: number for number, name in enumerate(_SERIES)}
 _WIDTH = len(_SERIES)
@@ -95,6 +102,8 @@ class Metrics:
 
     def decided(self, message_class: MessageClass | None, verdict: Verdict) -> None:
         self._cells[_DECISION_INDEX[message_class, verdict.action, verdict.reason]] += 1
+        if verdict.content:
+            self._add(_content_key(message_class))
 
     def attempted(self, outcome: Outcome) -> None:
         self._cells[_ATTEMPT_INDEX[outcome]] += 1

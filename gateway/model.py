@@ -139,6 +139,33 @@ class Reply:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 
 
+class Treatment(StrEnum):
+    """What happens where mail that a stream calls essential reads as promotion (CLS-14)."""
+
+    REPORT = "report"
+    HOLD = "hold"
+    REFUSE = "refuse"
+
+
+class Advertising(StrEnum):
+    """From when on a country's rules call a message with another purpose promotion; the loosest first."""
+
+    PRIMARY = "primary"
+    SIGNIFICANT = "significant"
+    ANY = "any"
+
+
+class Finding(NamedTuple):
+    """What reading a message's words came to: one sentence, the ids of the signals it rests on, their version."""
+
+    sentence: str
+    signs: tuple[str, ...]
+    rules: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence}: {', '.join(self.signs)}"
+
+
 class Leave(StrEnum):
     """What lets promotion go to somebody who has not opted in; a person's "no" holds against both."""
 
@@ -151,6 +178,7 @@ class Verdict:
     """What we decided for one recipient: what to do, why, on which evidence, by which rules.
 
     A `leave` says that only that let it go; the reason and sentence of one in shadow mode are those of the refusal.
+    `content` is what the message's words were found to say, whatever came of it.
     """
 
     action: Action
@@ -159,10 +187,16 @@ class Verdict:
     evidence: tuple[int, ...] = ()
     rules: str = ""
     leave: Leave | None = None
+    content: tuple[Finding, ...] = ()
 
     @property
     def may_send(self) -> bool:
         return self.action is Action.SEND
+
+    @property
+    def is_kept(self) -> bool:
+        """True for what is sent, and for what an operator must release first."""
+        return self.action in (Action.SEND, Action.HOLD)
 
 
 class Period(NamedTuple):
@@ -253,7 +287,8 @@ class Stream:
 
     `product` is what product mail is about, where the stream has only one (POL-04); `controller` whose mail it is, ""
     for the company's own (POL-31). `is_shadow` says that it only records who has not opted in, up to the end of the
-    day `until` (OPS-04). `also_called` is as a topic's.
+    day `until` (OPS-04). `also_called` is as a topic's. `reads_as_promotion` is what happens to essential mail that
+    does, by its class where None; `needs_ends` that a subject whose claim ends needs Assent-Campaign-Ends (CLS-09).
     """
 
     name: str
@@ -271,10 +306,17 @@ class Stream:
     is_shadow: bool = False
     until: date | None = None
     also_called: tuple[str, ...] = ()
+    reads_as_promotion: Treatment | None = None
+    needs_ends: bool = False
 
     @property
     def is_promotional(self) -> bool:
         return self.message_class is MessageClass.PROMOTIONAL
+
+    def treatment_of(self, message_class: MessageClass) -> Treatment:
+        """Return what happens to the stream's mail of a class, not promotional, that reads as promotion."""
+        by_class = Treatment.HOLD if message_class is MessageClass.PRODUCT else Treatment.REPORT
+        return self.reads_as_promotion or by_class
 
     def promotes(self, topic: Topic | None) -> Purpose:
         """Return why promotion of this stream on a topic is sent."""
@@ -469,6 +511,8 @@ class SpooledRecipient:
     reply: str = ""
     is_identified: bool = True
     """False where `who` is only what could be said without the people store."""
+    is_held: bool = False
+    """True where it waits for an operator to release it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,8 @@ def _about_streams(config: Config, store: Store, told: Mapping[str, Any], now: d
     slowest = told.get("slowest_opt_out_seconds") or 0
     if slowest > OPT_OUT_SECONDS:
         yield f"an opt-out took {slowest:.0f} s to be recorded", "assent check"
+    for stream, count in told.get("held_for_content", {}).items():
+        yield f"{count} recipients of {stream} were held, since it reads as promotion", "assent queue list --held"
     unproven = [one for one in told["refused"] if one["reason"] in ("no-consent", "unproven")]
     if sum(one["recipients"] for one in unproven) > told.get("relayed", 0):
         yield "most of what came was refused for want of consent", "assent consent import FILE --dry-run"

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from gateway.consent import Basis, Permission, Standing, Suppression
 from gateway.law import Jurisdiction, Law
-from gateway.model import Action, Leave, MessageClass, Purpose, Reason, Topic, Verdict
+from gateway.model import Action, Finding, Leave, MessageClass, Purpose, Reason, Topic, Treatment, Verdict
 
 _SENTENCES = {
     Reason.NO_CONSENT: "the recipient has not opted in to this topic",
@@ -51,6 +51,17 @@ def decide(purpose: Purpose, standing: Standing, law: Law, now: datetime, is_tes
             return _policy_notice(purpose, standing, law)
         case _:
             return SEND
+
+
+def with_content(verdict: Verdict, findings: tuple[Finding, ...], treatment: Treatment) -> Verdict:
+    """Return a verdict with what was found in the message's words, treated as its stream says (CLS-14)."""
+    if not findings or not verdict.may_send:
+        return verdict
+    if treatment is Treatment.REPORT:
+        return replace(verdict, content=findings)
+    action = Action.HOLD if treatment is Treatment.HOLD else Action.REFUSE
+    sentence = "; ".join(map(str, findings))
+    return Verdict(action, Reason.CONTENT, sentence, rules=verdict.rules, content=findings)
 
 
 def strictest(

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 
 from gateway.errors import Malformed
-from gateway.headers import Field, HeaderBlock
+from gateway.headers import HeaderBlock
+from gateway.prose import decoded
 
 _REPLY = re.compile(r"\s*(?:re|fwd?)\s*(?:\[\d{1,4}\]\s*)?[:\uff1a]", re.IGNORECASE)
 _MAY_BE_REPLY = re.compile(rb"[^:]*:\s*(?:re|fw|=\?)", re.IGNORECASE)
@@ -22,7 +21,7 @@ _BEFORE_IT = ("in-reply-to", "references")
 def feigned_reply(block: HeaderBlock) -> str:
     """Return what is wrong with a subject that begins as a reply's and answers nothing (CLS-08); "" if nothing is."""
     subject = block.first("subject")
-    if subject is None or not _MAY_BE_REPLY.match(subject.raw) or not _REPLY.match(_text(subject)):
+    if subject is None or not _MAY_BE_REPLY.match(subject.raw) or not _REPLY.match(decoded(subject)):
         return ""
     if any(field.name in _BEFORE_IT and field.value for field in block.fields):
         return ""
@@ -54,14 +53,3 @@ def over(end: datetime | None, now: datetime) -> str:
     if end is None or now <= end:
         return ""
     return f"the campaign ended at {end:%Y-%m-%d %H:%M} UTC, by its Assent-Campaign-Ends (CLS-09)"
-
-
-def _text(field: Field) -> str:
-    """Return a subject with its encoded words read (RFC 2047); as it stands where they cannot be."""
-    raw = field.value.decode("utf-8", "replace")
-    if "=?" not in raw:
-        return raw
-    try:
-        return str(make_header(decode_header(raw)))
-    except (HeaderParseError, LookupError, UnicodeError, ValueError):
-        return raw

@@ -272,7 +272,7 @@ ADDED = {
     "consent": "policy_accepted_in corporate_in free_account_is_sale ask_again block_related rules",
     "dkim": "identity also_sign",
     "smarthosts": "tls_authorities warn_after",
-    "streams": "give_up_after summary_after product controller also_called",
+    "streams": "give_up_after summary_after product controller also_called reads_as_promotion claims_without_end",
     "console": "password_file",
     "retention": "evidence",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",

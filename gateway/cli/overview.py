@@ -22,6 +22,7 @@ from gateway.overview import overview
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SPANS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_LISTS: Final = ("refused", "content_flagged", "alarms")
 _SIGNED: Final = b"assent.report.v1\0"
 
 
@@ -65,8 +66,9 @@ def status(desk: Desk, since: str) -> None:
     if desk.as_json:
         desk.tell(told)
         return
-    desk.tell({name: value for name, value in told.items() if name not in ("refused", "alarms")})
+    desk.tell({name: value for name, value in told.items() if name not in _LISTS})
     desk.list(told["refused"], ["reason", "login", "recipients"], "nobody was refused")
+    desk.list(told.get("content_flagged", []), ["stream", "login", "found", "recipients"], "nothing was flagged")
     desk.list(told["alarms"], ["alarm", "command"], "nothing to look at")
 
 

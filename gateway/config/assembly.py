@@ -20,7 +20,7 @@ from gateway.config.values import (
     TlsFiles,
 )
 from gateway.law import Law
-from gateway.model import Company, RetrySchedule, Smarthost, Stream, Topic
+from gateway.model import Company, RetrySchedule, Smarthost, Stream, Topic, Treatment
 from gateway.providers import PROVIDERS
 from gateway.retention import Retention
 
@@ -127,4 +127,11 @@ def _stream(name: str, table: Table) -> Stream:
         is_shadow=table["mode"] == "shadow",
         until=table["until"],
         also_called=table["also_called"],
+        reads_as_promotion=_treatment(table),
+        needs_ends=table["claims_without_end"] == "refuse",
     )
+
+
+def _treatment(table: Table) -> Treatment | None:
+    written = table["reads_as_promotion"]
+    return None if written == "by-class" else Treatment(written)

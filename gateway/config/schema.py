@@ -63,6 +63,7 @@ from gateway.config.names import (
     SMARTHOST_URLS,
     WEB_URL,
 )
+from gateway.model import Treatment
 
 
 class Presence(Enum):
@@ -383,6 +384,19 @@ STREAMS = Section(
             '`"shadow"` relays to whoever has not said no, and records who has not opted in.',
         ),
         Key("until", DAY, UNSET, "The last day of shadow mode (UTC), at most 60 days ahead; then the stream enforces."),
+        Key(
+            "reads_as_promotion",
+            choice("by-class", *Treatment),
+            "by-class",
+            "What happens to essential mail that reads as promotion: relayed and reported, held until `assent queue"
+            " release`, or refused; by class, `product` is held and all else is reported (CLS-14).",
+        ),
+        Key(
+            "claims_without_end",
+            choice("report", "refuse"),
+            "report",
+            "What happens to promotion whose subject says today only, without `Assent-Campaign-Ends` (CLS-09).",
+        ),
         Key("tracking", choice("strip", "refuse", "allow"), "strip", "What happens to hidden images."),
         Key(
             "brake",

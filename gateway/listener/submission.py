@@ -24,6 +24,7 @@ from gateway.dialects import Asked, Dialects, Unsupported
 from gateway.errors import Malformed, StoreUnavailable
 from gateway.ids import Ids, spool_text
 from gateway.law import Law
+from gateway.listener.content import Judge, judge_of
 from gateway.listener.desk import LoginDesk
 from gateway.listener.loops import loop_refusal
 from gateway.listener.notices import marketing_in_notice, read_notice
@@ -308,18 +309,19 @@ class SubmissionHandler:
         self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock, subject: Subject
     ) -> Reply:
         """Decide for every recipient, keep the message if it may go to any, and hand it on."""
-        rulings = [self._ruling(visit, choice, n, recipient) for n, recipient in enumerate(message.recipients)]
+        judge = judge_of(message, block, choice.stream, self._law(), self._now())
+        rulings = [self._ruling(visit, choice, judge, n, one) for n, one in enumerate(message.recipients)]
         if choice.stream.is_shadow:
             rulings = await self._introduced(rulings)
         await self._count(visit, choice.stream, message.campaign, rulings)
-        going = [ruling for ruling in rulings if ruling.verdict.may_send]
+        going = [ruling for ruling in rulings if ruling.verdict.is_kept]
         draft = await self._copies.draft(message, block) if going else None
         if isinstance(draft, Unstampable):
             verdict = Verdict(Action.REFUSE, Reason.CONTENT, draft.sentence, rules=RULES)
             unfit = [replace(ruling, verdict=verdict) for ruling in rulings]
             return self._refuse_all(unfit, subject, draft.enhanced)
         if len(going) < len(rulings) and visit.is_told_by_summary(choice.stream):
-            reported = await self._report(message, [one for one in rulings if not one.verdict.may_send], subject)
+            reported = await self._report(message, [one for one in rulings if not one.verdict.is_kept], subject)
             if draft is None:
                 return reported
             rulings = going
@@ -342,7 +344,7 @@ class SubmissionHandler:
         """Keep a message with its decisions and hand it on; only then say 250."""
         lines = [self._line(ruling, subject) for ruling in rulings]
         addressees = [self._addressee(ruling) for ruling in rulings]
-        going = [one for one in addressees if not one.outcome.is_settled]
+        going = [one for one in addressees if not one.outcome.is_settled and not one.is_held]
         share = self._outbound.share(message, len(going))
         await self._store.spool.keep(message, addressees, lines, claimed=share)
         self._outbound.take(message, going[:share], draft)
@@ -367,11 +369,11 @@ class SubmissionHandler:
     def _law(self) -> Law:
         return self._house.law.under(self._store.people.orders().policies)
 
-    def _ruling(self, visit: Visit, choice: Choice, n: int, recipient: Recipient) -> Ruling:
+    def _ruling(self, visit: Visit, choice: Choice, judge: Judge, n: int, recipient: Recipient) -> Ruling:
         facts = visit.facts[recipient.address.text]
         is_test = visit.login.tests(recipient.address)
         verdict = strictest(choice.purposes, facts.standing, self._law(), self._now(), is_test)
-        return Ruling(recipient, facts, verdict, self._ids.decision(), n)
+        return Ruling(recipient, facts, judge(verdict, facts.standing.places), self._ids.decision(), n)
 
     def _postponed(self, message: SpooledMessage, visit: Visit, subject: Subject) -> Reply:
         """Put a message of a paused stream off: each recipient's line says so, and the sender may come again."""
@@ -380,7 +382,7 @@ class SubmissionHandler:
         ]
         return self._refuse_all(rulings, subject, "4.3.0")
 
-    def _refuse_all(self, rulings: Sequence[Ruling], subject: Subject, enhanced: str = "5.7.1") -> Reply:
+    def _refuse_all(self, rulings: Sequence[Ruling], subject: Subject, enhanced: str = "") -> Reply:
         """Refuse a message that may go to nobody; each recipient's line says why, the reply names the first."""
         self._store.spool.note([self._line(ruling, subject) for ruling in rulings])
         return self._refusal(rulings[0], enhanced)
@@ -391,7 +393,7 @@ class SubmissionHandler:
         """Count what was decided for a message's recipients; tests do not count."""
         if visit.login.test_recipients:
             rulings = [one for one in rulings if not visit.login.tests(one.recipient.address)]
-        refused = sum([not one.verdict.may_send for one in rulings])
+        refused = sum([not one.verdict.is_kept for one in rulings])
         if self._campaigns.count(visit.login.name, stream, campaign, len(rulings), refused):
             await self._campaigns.pause(visit.login.name, stream, campaign)
 
@@ -402,9 +404,11 @@ class SubmissionHandler:
                 await self._campaigns.pause(visit.login.name, stream, "")
 
     def _addressee(self, ruling: Ruling) -> SpooledRecipient:
-        if ruling.verdict.may_send:
+        verdict = ruling.verdict
+        if verdict.is_kept:
             who, decision, is_read = ruling.facts.who, ruling.decision, ruling.facts.is_read
-            return SpooledRecipient(ruling.n, ruling.recipient, who, decision, is_identified=is_read)
+            kept = SpooledRecipient(ruling.n, ruling.recipient, who, decision, is_identified=is_read)
+            return replace(kept, is_held=True, reply=verdict.sentence) if verdict.action is Action.HOLD else kept
         reply = str(self._refusal(ruling))
         return SpooledRecipient(
             ruling.n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
@@ -461,8 +465,9 @@ class SubmissionHandler:
         facts = ruling.facts
         return door_line(ruling.decision, self._now(), facts.who, subject, verdict, people_read=facts.is_read)
 
-    def _refusal(self, ruling: Ruling, enhanced: str = "5.7.1") -> Reply:
+    def _refusal(self, ruling: Ruling, enhanced: str = "") -> Reply:
         verdict = ruling.verdict
+        enhanced = enhanced or ("5.7.0" if verdict.reason is Reason.CONTENT else "5.7.1")
         return self._reply(enhanced, f"{verdict.reason}: {verdict.sentence}", ruling.decision)
 
     def _objection(self, reason: Reason, enhanced: str, sentence: str) -> Reply:

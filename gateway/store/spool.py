@@ -338,8 +338,8 @@ def _insert(
                 one.decision,
                 one.outcome.value,
                 priority,
-                HELD if one.outcome.is_settled else due,
-                None if one.outcome.is_settled else next(owners),
+                HELD if one.outcome.is_settled or one.is_held else due,
+                None if one.outcome.is_settled or one.is_held else next(owners),
                 one.reply,
                 message.stream,
             )

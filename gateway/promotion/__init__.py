@@ -1,0 +1,166 @@
+"""Does a message read as promotion, whatever its stream calls it? Its words in, findings with their evidence out.
+
+The rule that must not be broken: the same octets give the same finding by the same rules anywhere (CLS-06), and the
+finding names the signals that it rests on. What is read is the subject and the body as a reader sees them; the
+signals are data. What is done about a finding is `policy`'s to say.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import getaddresses
+from typing import Final
+
+from gateway.headers import HeaderBlock
+from gateway.model import Advertising, Finding
+from gateway.promotion.signals import Find, Kind, Signals, Thresholds, signals, words_of
+from gateway.prose import bodies_of, decoded, subject_of
+
+__all__ = ["Reading", "read", "remarks_on_promotion"]
+
+_OF_PROMOTION: Final = frozenset({Kind.OFFER, Kind.LIST})
+_UNENDED: Final = "its subject makes a claim that ends, and Assent-Campaign-Ends does not say when (CLS-09)"
+_MORE_THAN_A_NAME: Final = "its From names more than the sender (CLS-10)"
+_SHARED_WORDS: Final = 3
+"""Words of a subject in a row from which on finding them in the From is no accident; all of a shorter one."""
+
+_SHORTEST_NAME: Final = 3
+_MARKS_OF_OWNERS: Final = frozenset("©®™℠")
+_FURTHER_MARKS: Final = frozenset("‼⁉√")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a message reads as by each measure that the law of some country takes; None for no promotion."""
+
+    primary: Finding | None
+    significant: Finding | None
+    any: Finding | None
+    survey: Finding | None
+
+    def under(self, advertising: Advertising, surveys: bool) -> Finding | None:
+        """Return what makes the message promotion under rules that measure so; a survey counts where they say it."""
+        found = self.primary
+        if found is None and advertising is not Advertising.PRIMARY:
+            found = self.significant if advertising is Advertising.SIGNIFICANT else self.any
+        return found or (self.survey if surveys else None)
+
+
+def read(message: bytes, block: HeaderBlock, known: Signals | None = None) -> Reading:
+    """Read a whole message, whose header block has been split."""
+    known = known or signals()
+    limits = known.thresholds
+    bodies = [known.find(words_of(one)) for one in bodies_of(message, block)]
+    told = _Told(known.version)
+    everything = list({one.signal.id: one for found in bodies for one in found}.values())
+    subject = known.find(words_of(subject_of(block)))
+    offers, surveys = (
+        [one for one in (*subject, *everything) if one.signal.kind is kind] for kind in (Kind.OFFER, Kind.SURVEY)
+    )
+    return Reading(
+        primary=_by_subject(subject, limits, told)
+        or next(filter(None, (_by_body(found, limits, told) for found in bodies)), None),
+        significant=told.of("it holds significant promotional material", offers, limits.significant),
+        any=told.of("promotion is one of its purposes", offers, limits.any),
+        survey=told.of("it asks for an opinion", surveys, 1),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Makes findings by one version of the signals."""
+
+    version: str
+
+    def of(self, sentence: str, finds: Iterable[Find], weight: int) -> Finding | None:
+        """Return the finding where the finds weigh enough; None where they do not."""
+        finds = {one.signal.id: one for one in finds}.values()
+        if _weight(finds) < weight:
+            return None
+        return Finding(sentence, tuple(one.signal.id for one in finds), self.version)
+
+
+def _by_subject(subject: Sequence[Find], limits: Thresholds, told: _Told) -> Finding | None:
+    """16 CFR 316.3(a)(2)(i): the subject would lead a reasonable recipient to conclude that it is an advertisement."""
+    return told.of(
+        "its subject reads as promotion", (one for one in subject if one.signal.kind is Kind.OFFER), limits.subject
+    )
+
+
+def _by_body(found: Sequence[Find], limits: Thresholds, told: _Told) -> Finding | None:
+    """16 CFR 316.3(a)(2)(ii): what is transactional does not stand at the beginning of the body.
+
+    Whichever weighs enough first is what the body begins with; where nothing transactional does, all of it counts.
+    """
+    sold = list[Find]()
+    transaction = 0
+    for one in found:
+        if one.signal.kind in _OF_PROMOTION:
+            sold.append(one)
+        elif one.signal.kind is Kind.TRANSACTION and one.at < limits.beginning:
+            transaction += one.signal.weight
+            if transaction >= limits.transaction:
+                return None
+        if _weight(sold) >= limits.body:
+            return told.of("its body does not begin with anything transactional", sold, limits.body)
+    return None
+
+
+def _weight(finds: Iterable[Find]) -> int:
+    return sum(one.signal.weight for one in finds)
+
+
+# what promotion itself must not claim
+
+
+def unended_claim(block: HeaderBlock) -> Finding | None:
+    """Return the claims in a subject that hold on certain days only, such as a discount (CLS-09); None for none."""
+    known = signals()
+    claims = [one for one in known.find(words_of(subject_of(block))) if one.signal.is_claim]
+    return _Told(known.version).of(_UNENDED, claims, 1)
+
+
+def crowded_sender(block: HeaderBlock) -> Finding | None:
+    """Return what else than the sender's name stands in the From: the subject, the recipient's name, marks (CLS-10)."""
+    ((name, address), *_) = [*_named(block, "from"), ("", "")]
+    if not name:
+        return None
+    words, own = words_of(name), address.lower()
+    signs = {
+        "from/subject": _shares(words, words_of(subject_of(block))),
+        "from/recipient": any(_names(words, words_of(one), own) for one, _ in _named(block, "to")),
+        "from/marks": any(map(_is_mark, name)),
+    }
+    found = tuple(sign for sign, stands in signs.items() if stands)
+    return Finding(_MORE_THAN_A_NAME, found, signals().version) if found else None
+
+
+def _named(block: HeaderBlock, field_name: str) -> list[tuple[str, str]]:
+    field = block.first(field_name)
+    return getaddresses([decoded(field)]) if field else []
+
+
+def _shares(words: Sequence[str], subject: Sequence[str]) -> bool:
+    length = min(_SHARED_WORDS, len(subject))
+    if length == 0 or (length == 1 and len(subject[0]) < _SHORTEST_NAME):
+        return False
+    said = set(_runs(words, length))
+    return any(run in said for run in _runs(subject, length))
+
+
+def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
+    return (tuple(words[at : at + length]) for at in range(len(words) - length + 1))
+
+
+def _names(words: Sequence[str], recipient: Sequence[str], own: str) -> bool:
+    """True where a sender's name holds the recipient's first name, unless that is in the sender's address as well."""
+    first = recipient[0] if recipient else ""
+    return len(first) >= _SHORTEST_NAME and first in words and first not in own
+
+
+def _is_mark(letter: str) -> bool:
+    """True for an emoji or another sign that draws the eye; an owner's mark belongs to a name."""
+    is_symbol = unicodedata.category(letter) == "So" and letter not in _MARKS_OF_OWNERS
+    return is_symbol or letter in _FURTHER_MARKS

@@ -1,0 +1,189 @@
+"""The signals by which a message's purpose is read: a data file of phrases, and how they are found in words.
+
+The rule that must not be broken: what is found depends on the words and on the file alone, and takes time in proportion
+to the words. A phrase is words; the places where it stands are found by walking a tree of words, never by a pattern
+that could look back. What the finds amount to is left to the package.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Final, NamedTuple
+
+WORDS_READ: Final = 20_000
+"""Words of a text that are looked at."""
+
+_LETTERS_READ: Final = 100_000
+
+_NUMBER: Final = "#"
+_ANY: Final = "*"
+_END: Final = ""
+_WORD = re.compile(r"[^\W\d_]+|\d[\d.,]*|[%$€£¥]")
+_MONEY: Final = dict.fromkeys("$€£¥", "$")
+_URL = re.compile(r"(?:https?://|www\.)[^\s<>\"]+", re.IGNORECASE)
+_CHOICE = re.compile(r"\(([^()\[\]]*)\)(\??)|\[([^()\[\]]*)\]")
+_PHRASE_WORD = re.compile(r"[^\W\d_]+|[#*%$]")
+
+
+class Kind(StrEnum):
+    """What a signal speaks for."""
+
+    OFFER = "offer"
+    LIST = "list"
+    SURVEY = "survey"
+    TRANSACTION = "transaction"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One row of the data. `is_claim` says that it holds on certain days only, such as a discount (CLS-09)."""
+
+    id: str
+    kind: Kind
+    weight: int
+    sample: str
+    phrases: tuple[tuple[str, ...], ...]
+    is_claim: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The weights at which a text reads as what its signals say; `beginning` is a count of words."""
+
+    subject: int
+    body: int
+    transaction: int
+    significant: int
+    any: int
+    beginning: int
+
+
+class Find(NamedTuple):
+    """A signal that stands in a text, and the number of the word at which it first does."""
+
+    at: int
+    signal: Signal
+
+
+Node = dict[str, Any]
+"""A place in the tree of phrases: what may come next by word, and under "" the signal of a phrase that ends here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """The whole data file, ready to be looked for."""
+
+    version: str
+    thresholds: Thresholds
+    all: tuple[Signal, ...]
+    tree: Node
+
+    def find(self, words: Sequence[str]) -> list[Find]:
+        """Return each signal once, in the order of where it first stands; of phrases that overlap the longest."""
+        found, seen, at = list[Find](), set[str](), 0
+        tree, count = self.tree, len(words)
+        while at < count:
+            if words[at] not in tree:
+                at += 1
+                continue
+            length, signal = _longest(tree, words, at)
+            if signal is not None and signal.id not in seen:
+                seen.add(signal.id)
+                found.append(Find(at, signal))
+            at += length or 1
+        return found
+
+
+def _longest(node: Node, words: Sequence[str], at: int) -> tuple[int, Signal | None]:
+    """Return the length of the longest phrase that begins at a word, and its signal; 0 and None for none."""
+    best: tuple[int, Signal | None] = (0, None)
+    pending = [(node, 0)]
+    while pending:
+        place, length = pending.pop()
+        if _END in place and length > best[0]:
+            best = length, place[_END]
+        if at + length < len(words):
+            word = words[at + length]
+            pending += [(place[one], length + 1) for one in (word, _ANY) if one in place]
+    return best
+
+
+@lru_cache(maxsize=1)
+def signals() -> Signals:
+    """Return our own signals; read once."""
+    return signals_of(tomllib.loads(resources.files(__package__).joinpath("signals.toml").read_text("utf-8")))
+
+
+def signals_of(raw: Mapping[str, Any]) -> Signals:
+    """Build the signals from a parsed file; a phrase that two of them have is the first one's."""
+    every = tuple(_signal(one) for one in raw["signals"])
+    tree: Node = {}
+    for signal in every:
+        for phrase in signal.phrases:
+            _plant(tree, phrase, signal)
+    return Signals(raw["version"], Thresholds(**raw["thresholds"]), every, tree)
+
+
+def _signal(raw: Mapping[str, Any]) -> Signal:
+    phrases = {tuple(_PHRASE_WORD.findall(one)) for written in raw["phrases"] for one in _spelled_out(written)}
+    return Signal(
+        raw["id"], Kind(raw["kind"]), raw["weight"], raw["sample"], tuple(sorted(phrases)), raw.get("claim", False)
+    )
+
+
+def _plant(tree: Node, phrase: Iterable[str], signal: Signal) -> None:
+    node = tree
+    for word in phrase:
+        node = node.setdefault(word, {})
+    node.setdefault(_END, signal)
+
+
+def _spelled_out(written: str) -> Iterator[str]:
+    """Yield every phrase that one with choices means, the innermost choice first."""
+    match = _CHOICE.search(written)
+    if match is None:
+        yield written
+        return
+    is_optional = match[3] is not None or match[2] == "?"
+    choices = (match[1] if match[3] is None else match[3]).split("|")
+    for one in dict.fromkeys([*choices, ""] if is_optional else choices):
+        yield from _spelled_out(written[: match.start()] + one + written[match.end() :])
+
+
+# words
+
+
+class _Dropped(dict[int, int | None]):
+    """A table for `str.translate` that leaves out marks and what has no shape; it learns as it goes."""
+
+    def __missing__(self, point: int) -> int | None:
+        is_shapeless = unicodedata.category(chr(point)) in ("Mn", "Me", "Cf")
+        self[point] = None if is_shapeless else point
+        return self[point]
+
+
+_DROPPED = _Dropped()
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text as a reader takes them in, at most `WORDS_READ` of them.
+
+    Full-width letters, accents, cases and letters without a shape make no difference; a number is "#", an address of
+    a page nothing.
+    """
+    words = _WORD.findall(_URL.sub(" ", _folded(text[:_LETTERS_READ])))[:WORDS_READ]
+    return [_NUMBER if one[0].isdigit() else _MONEY.get(one, one) for one in words]
+
+
+def _folded(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    bare = unicodedata.normalize("NFKD", text.translate(_DROPPED)).translate(_DROPPED)
+    return bare.casefold()
