@@ -26,6 +26,9 @@ from gateway.tokens import ALL_MARKETING, Reconsent, Unsubscribe, UnsubscribeTok
 CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")
 """What promotion is answered, at the door and on the way, where we hold no key for its author's domain (UNS-35)."""
 
+CONTRADICTED = Reply(451, "4.7.5", "DNS publishes another DKIM key than ours, and no signature would verify by it")
+"""What promotion is answered while DNS is seen to contradict every key that would sign it (DKIM-18)."""
+
 _NO_SITE = Unstampable("5.7.0", "there is no site where its reader could consent anew: [site] is off")
 _SMTPUTF8 = "SMTPUTF8"
 ANY_TOPIC = "marketing"
@@ -83,6 +86,7 @@ class CopyMaker:
         links: Links,
         signers: Mapping[str, Signer],
         dialects: Dialects = SILENT,
+        are_contradicted: Callable[[Sequence[int]], bool] = lambda marks: False,
     ) -> None:
         self._hostname = hostname
         self._promotions = {
@@ -93,10 +97,17 @@ class CopyMaker:
         self._signers = signers
         self._own_domains = frozenset(signers)
         self._dialects = dialects
+        self._are_contradicted = are_contradicted
 
-    def can_sign(self, block: HeaderBlock) -> bool:
-        """True where we hold a key for the author's domain (UNS-35)."""
-        return self._signer(block) is not None
+    def objection(self, block: HeaderBlock) -> Reply | None:
+        """Return why promotion with this header cannot be signed now; None where it can."""
+        return self.obstacle(self._signer(block))
+
+    def obstacle(self, signer: Signer | None) -> Reply | None:
+        """Return why promotion must not be signed by these keys now: none is there, or DNS contradicts all of them."""
+        if signer is None:
+            return CANNOT_SIGN
+        return CONTRADICTED if self._are_contradicted(signer.marks) else None
 
     async def draft(
         self, message: SpooledMessage, block: HeaderBlock | None = None, alphabet: Alphabet = Alphabet.UTF8

@@ -18,7 +18,7 @@ from operator import attrgetter
 
 from gateway.calls import Caller
 from gateway.consent import NOTHING_KNOWN
-from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
+from gateway.copies import CopyMaker, MessageDraft
 from gateway.decisions import attempt_line, subject_of
 from gateway.errors import RelayUnavailable, StoreUnavailable
 from gateway.ids import Ids, spool_text
@@ -351,8 +351,8 @@ class Delivery:
         if parcel.message.message_class is not MessageClass.PROMOTIONAL:
             recipients = tuple([one.addressee.recipient for one in going])
             return await self._copies.shared_copy(draft, recipients, self._now(), going[0].facts.address_id)
-        if draft.signer is None:
-            return CANNOT_SIGN
+        if obstacle := self._copies.obstacle(draft.signer):
+            return obstacle
         (ruling,) = going
         return await self._copies.promotional_copy(draft, ruling.addressee.n, ruling.facts.person, self._now())
 

@@ -19,6 +19,7 @@ from gateway.ids import Ids, spool_text
 from gateway.model import Fate, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
 from gateway.proof import Archive
 from gateway.report import delivery_report, is_told
+from gateway.resolver import Resolver
 from gateway.sign import Signer, SigningKey
 from gateway.store import Now, ReportMaker, Store, open_path
 from gateway.store.sqlite import DataFolder
@@ -109,14 +110,25 @@ async def archive_of(config: Config, store: Store) -> Archive:
     return Archive(config.company, config.topics, notices, tuple(one.version for one in published))
 
 
+def published_keys(config: Config, *, is_signing: bool = False) -> list[SigningKey]:
+    """Return every key that the configuration names and that is there; of those, only the ones that sign, if wanted."""
+    return [
+        SigningKey.load(domain.name, selector.name, selector.key.pem)
+        for domain in config.dkim.values()
+        for selector in domain.selectors
+        if selector.key.pem and (selector.signs or not is_signing)
+    ]
+
+
+def resolver(config: Config) -> Resolver:
+    """Return whom to ask what is published."""
+    return Resolver([(one.host, one.port) for one in config.dns.servers])
+
+
 def signers(config: Config) -> Mapping[str, Signer]:
     """Return a signer for each domain that has a key; one whose key file is missing cannot sign."""
-    loaded = {
-        name: [
-            SigningKey.load(name, selector.name, selector.key.pem) for selector in domain.selectors if selector.key.pem
-        ]
-        for name, domain in config.dkim.items()
-    }
+    signing = published_keys(config, is_signing=True)
+    loaded = {name: [key for key in signing if key.domain == name] for name in config.dkim}
     return {
         name: Signer(keys, config.dkim[name].also_sign, config.dkim[name].identity)
         for name, keys in loaded.items()

@@ -15,6 +15,7 @@ from gateway.config import Config
 from gateway.errors import StoreUnavailable
 from gateway.shadow import shadow_ends
 from gateway.store import Store
+from gateway.store.condition import Trouble
 from gateway.store.sqlite import DataFolder
 
 OLD_MAIL: Final = timedelta(hours=1)
@@ -64,7 +65,7 @@ _ANSWERS: Final = {"request": "assent requests list", "breach": "assent breach l
 
 def _about_store(store: Store, oldest: timedelta) -> Iterator[tuple[str, str]]:
     for one in store.condition.troubles():
-        yield one.sentence, "assent check"
+        yield one.sentence, "assent dkim check" if one is Trouble.KEYS else "assent check"
     if oldest > OLD_MAIL:
         yield f"mail has waited for {oldest.total_seconds() / 3600:.0f} hours", "assent queue list"
 

@@ -35,7 +35,17 @@ from gateway.dialogue import Auth, Terms
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.housekeeping import DeadlineAlarms, Housekeeper
 from gateway.ids import Ids
-from gateway.installation import KEEPER_SLOT, Clock, data_folder, open_store, prepare, signers
+from gateway.installation import (
+    KEEPER_SLOT,
+    Clock,
+    data_folder,
+    open_store,
+    prepare,
+    published_keys,
+    resolver,
+    signers,
+)
+from gateway.keywatch import KeyWatch
 from gateway.lanes import MEMORY_BUDGET, Lanes
 from gateway.listener import Crowd, Limits, Listener, server_tls
 from gateway.listener.desk import LoginDesk
@@ -341,6 +351,8 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         ends = shadow_ends(config.streams)
         alarms = ShadowAlarms(ends, data_folder(config).shadowed, now)
         housekeeper = Housekeeper(data_folder(config), config.retention, sealer.elected, now)
+        signing = published_keys(config, is_signing=True)
+        key_watch = KeyWatch(signing, resolver(config), store.condition, config.dns.check_keys)
         deadlines = DeadlineAlarms(data_folder(config), now)
         looks = (housekeeper.look, deadlines.look, watch.look_at_people, watch.look_at_machine, alarms.look)
         closers = []
@@ -356,6 +368,9 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         async with asyncio.TaskGroup() as duties:
             for duty in (lambda: _seal(sealer), lambda: _summarise(summaries), *looks):
                 duties.create_task(_repeat(duty, leave))
+            watching = duties.create_task(key_watch.watch())
+            await leave.wait()
+            watching.cancel()
         for close in closers:
             await close()
         await sealer.close()
@@ -425,7 +440,10 @@ def _copy_maker(config: Config, store: Store, tokens: UnsubscribeTokens) -> Copy
         tokens,
         store.people.topic_number,
     )
-    return CopyMaker(config.hostname, config.company, config.topics, links, signers(config), dialects())
+    are_contradicted = store.condition.are_contradicted
+    return CopyMaker(
+        config.hostname, config.company, config.topics, links, signers(config), dialects(), are_contradicted
+    )
 
 
 def _house(config: Config) -> House:

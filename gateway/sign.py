@@ -85,6 +85,12 @@ class SigningKey:
     def algorithm(self) -> str:
         return "rsa-sha256" if isinstance(self.private, RSAPrivateKey) else "ed25519-sha256"
 
+    @property
+    def mark(self) -> int:
+        """A number of 64 bits, not 0, that stands for this key under this name, for whoever keeps a list of such."""
+        name, text = dns_record(self)
+        return int.from_bytes(hashlib.sha256(f"{name} {text}".encode("ascii")).digest()[:8], "big") or 1
+
     def sign(self, data: bytes) -> bytes:
         """Return the raw signature of canonicalised headers (RFC 6376 §3.3.1, RFC 8463 §3)."""
         if isinstance(self.private, RSAPrivateKey):
@@ -120,6 +126,8 @@ class Signer:
         if refused:
             raise ValueError(f"must not be signed: {', '.join(sorted(refused))}")
         self._identity = f" i={_checked_identity(identity, self.domain)};" if identity else ""
+
+        self.marks: Final = tuple(key.mark for key in keys)
 
     @property
     def selectors(self) -> tuple[str, ...]:
@@ -314,9 +322,12 @@ def _key_type(key: SigningKey) -> str:
 
 
 def _public_text(key: SigningKey) -> str:
+    return base64.b64encode(public_octets(key)).decode("ascii")
+
+
+def public_octets(key: SigningKey) -> bytes:
+    """Return a key's other half as its record publishes it, before base64."""
     public = key.private.public_key()
     if isinstance(key.private, RSAPrivateKey):
-        encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    else:
-        encoding, form = serialization.Encoding.Raw, serialization.PublicFormat.Raw
-    return base64.b64encode(public.public_bytes(encoding, form)).decode("ascii")
+        return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)

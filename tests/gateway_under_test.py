@@ -145,6 +145,10 @@ class Gateway:
                 [dkim."example.com"]
                 selectors = [{ name = "s1", key = "var/dkim/example.com.s1.pem" }]
                 """,
+            "dns": """
+                [dns]
+                servers = ["127.0.0.1:9"]
+                """,
             "topics": f"""
                 [topics.{TOPIC}]
                 name = "Product announcements"

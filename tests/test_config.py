@@ -271,6 +271,7 @@ ADDED = {
     "company": "phone",
     "consent": "policy_accepted_in corporate_in free_account_is_sale ask_again block_related rules",
     "dkim": "identity also_sign",
+    "dns": "servers check_keys sending_ips",
     "smarthosts": "tls_authorities warn_after",
     "streams": "give_up_after summary_after product controller also_called reads_as_promotion claims_without_end",
     "console": "password_file",

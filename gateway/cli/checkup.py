@@ -1,7 +1,7 @@
 """What `assent check` looks at: the store, secrets, certificates, keys, listeners, and one newsletter end to end.
 
 The rule: nothing is changed, and nothing is taken on trust that can be tried. The configuration itself was
-checked when it was loaded; what it warned of is only repeated. DNS is not asked.
+checked when it was loaded; what it warned of is only repeated. DNS is `online`'s to ask.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,12 +21,12 @@ import dkim
 from cryptography import x509
 
 from gateway.address import Address
-from gateway.cli.dkim_keys import configured_keys
 from gateway.config import Config, ListenAddress
 from gateway.copies import CopyMaker, Links
 from gateway.errors import ConfigError, InvalidToken, StoreUnavailable
+from gateway.findings import Finding, State
 from gateway.headers import split
-from gateway.installation import data_folder, signers
+from gateway.installation import data_folder, published_keys, signers
 from gateway.model import Copy, MessageClass, Peer, Recipient, SpooledMessage
 from gateway.sign import WEAK_BELOW, SigningKey, dns_record
 from gateway.stamp import Unstampable
@@ -43,23 +41,6 @@ _NOBODY = bytes(16)
 _READER = Address.parse("reader@example.net")
 
 
-class State(Enum):
-    """How one thing was found."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was looked at, how it was found, and in which words an operator is told."""
-
-    what: str
-    state: State
-    told: str
-
-
 def examine(config: Config, now: datetime) -> list[Finding]:
     """Look at everything and return what was found. Raises `ConfigError` for an SQLite that is too old."""
     folder = data_folder(config)
@@ -71,7 +52,7 @@ def examine(config: Config, now: datetime) -> list[Finding]:
         *_secrets(folder),
         *_deadlines(folder, now),
         *_certificates(config, now),
-        *(_dkim_key(key) for key in configured_keys(config)),
+        *(_dkim_key(key) for key in published_keys(config)),
         *(_sample(config, folder, domain, now) for domain in config.dkim),
         *_listeners(config),
     ]
@@ -213,7 +194,7 @@ def _newsletter(config: Config, domain: str, now: datetime) -> SpooledMessage:
 
 def _verified(message: bytes, config: Config, domain: str) -> str:
     """Return in words by which keys the sample is signed; raises `_Unfit` where a signature does not verify."""
-    keys = [key for key in configured_keys(config) if key.domain == domain]
+    keys = [key for key in published_keys(config, is_signing=True) if key.domain == domain]
     records = dict(map(dns_record, keys))
     told = []
     for index, key in enumerate(keys):

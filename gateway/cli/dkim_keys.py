@@ -1,12 +1,12 @@
-"""`assent dkim`: make a signing key, and say what DNS must publish.
+"""`assent dkim`: make a signing key, say what DNS must publish, and whether it does.
 
-The one rule: a private key is written once, readable by its owner only, and never over another. Whether the world sees
-the record is not looked at here.
+The one rule: a private key is written once, readable by its owner only, and never over another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.cli.output import Desk, pass_desk
-from gateway.config import Config, load
+from gateway.config import Config, DkimSelector, load
 from gateway.config.names import DOMAIN, SELECTOR
+from gateway.findings import State
+from gateway.installation import published_keys, resolver
+from gateway.keywatch import standings
+from gateway.published import KeyStanding, Publication
 from gateway.sign import SigningKey, dns_record, generate_rsa_key
 from gateway.store import disk
 
@@ -44,7 +48,7 @@ def dkim_new(desk: Desk, domain: str, selector: str, ed25519: bool) -> None:
     if path.exists() or selector in _named(config, domain).keys() - missing.keys():
         desk.no(f"there is a key {selector} for {domain} already; choose another --selector", path=path, made=False)
     key = SigningKey.load(domain, selector, make_key(path, ed25519=ed25519))
-    told = "" if selector in missing else _section(config, domain, selector, path)
+    told = "" if selector in missing else _section(config, domain, key, path)
     desk.say(_what_to_do(path, key, told), **_facts(key), path=path, config=told)
 
 
@@ -52,16 +56,57 @@ def dkim_new(desk: Desk, domain: str, selector: str, ed25519: bool) -> None:
 @click.argument("domain", required=False)
 @pass_desk
 def dkim_dns(desk: Desk, domain: str | None) -> None:
-    """Print the TXT records of the configured keys, in the form of a zone file."""
-    wanted = _spelled(DOMAIN.read, domain) if domain else None
-    keys = [key for key in configured_keys(desk.config()) if wanted in (None, key.domain)]
-    if not keys:
-        desk.no(f"no key is configured{f' for {wanted}' if wanted else ''}; see assent dkim new", records=[])
+    """Print the TXT records of the configured keys, also of those that sign no more, in the form of a zone file."""
+    keys = _keys_of(desk, desk.config(), domain)
     if desk.as_json:
         desk.list([_facts(key) for key in keys], (), "")
         return
     for key in keys:
         click.echo(zone_line(*dns_record(key)))
+
+
+@dkim.command("check")
+@click.argument("domain", required=False)
+@pass_desk
+def dkim_check(desk: Desk, domain: str | None) -> None:
+    """Ask DNS for the record of each configured key, and compare; exit 1 where one is missing or another's.
+
+    Where DNS does not answer there is a warning, and no answer.
+    """
+    config = desk.config()
+    keys = _keys_of(desk, config, domain)
+    found = publications(config, keys)
+    rows = [
+        {"state": state.value, "domain": key.domain, "selector": key.selector, "told": standing.told}
+        | {"published": standing.publication.value}
+        for key, standing, state in found
+    ]
+    desk.list(rows, ("state", "domain", "selector", "told"), "")
+    if any(state is State.PROBLEM for _, _, state in found):
+        raise SystemExit(1)
+
+
+def publications(config: Config, keys: Sequence[SigningKey]) -> list[tuple[SigningKey, KeyStanding, State]]:
+    """Ask DNS about keys; what is wrong with one that signs is a problem, with one that did only a warning."""
+    signing = {key.mark for key in published_keys(config, is_signing=True)}
+    found = asyncio.run(standings(keys, resolver(config)))
+    return [(key, one, _state(one, key.mark in signing)) for key, one in zip(keys, found, strict=True)]
+
+
+def _state(standing: KeyStanding, is_signing: bool) -> State:
+    if standing.publication is Publication.RIGHT:
+        return State.OK
+    is_seen = standing.publication in (Publication.WRONG, Publication.MISSING)
+    return State.PROBLEM if is_seen and is_signing else State.WARNING
+
+
+def _keys_of(desk: Desk, config: Config, domain: str | None) -> list[SigningKey]:
+    """Return the configured keys, of one domain if it is named; ends with a no where there are none."""
+    wanted = _spelled(DOMAIN.read, domain) if domain else None
+    keys = [key for key in published_keys(config) if wanted in (None, key.domain)]
+    if not keys:
+        desk.no(f"no key is configured{f' for {wanted}' if wanted else ''}; see assent dkim new", records=[])
+    return keys
 
 
 def make_key(path: Path, *, ed25519: bool = False) -> bytes:
@@ -70,14 +115,6 @@ def make_key(path: Path, *, ed25519: bool = False) -> bytes:
     pem = _new_ed25519_key() if ed25519 else generate_rsa_key()
     disk.write_new(path, pem)
     return pem
-
-
-def configured_keys(config: Config) -> Iterator[SigningKey]:
-    """Return every key that the configuration names and that is there."""
-    for domain in config.dkim.values():
-        for selector in domain.selectors:
-            if selector.key.pem:
-                yield SigningKey.load(domain.name, selector.name, selector.key.pem)
 
 
 def zone_line(name: str, text: str) -> str:
@@ -97,21 +134,27 @@ def _spelled(read: Any, text: str) -> str:
         raise click.UsageError(str(error)) from error
 
 
-def _named(config: Config, domain: str) -> dict[str, Path]:
-    """Return the selectors that the configuration names for a domain, each with its key's file."""
+def _named(config: Config, domain: str) -> dict[str, DkimSelector]:
+    """Return the selectors that the configuration names for a domain."""
     selectors = config.dkim[domain].selectors if domain in config.dkim else ()
-    return {one.name: one.key.path for one in selectors}
+    return {one.name: one for one in selectors}
 
 
 def _missing(config: Config, domain: str) -> dict[str, Path]:
-    return {name: path for name, path in _named(config, domain).items() if not path.exists()}
+    return {name: one.key.path for name, one in _named(config, domain).items() if not one.key.path.exists()}
 
 
-def _section(config: Config, domain: str, selector: str, path: Path) -> str:
-    """Return what config.toml must say for the key to be used: beside the domain's other ones, and first."""
-    files = {selector: path} | _named(config, domain)
-    tables = [f'{{ name = "{name}", key = "{_within(config, file)}" }}' for name, file in files.items()]
+def _section(config: Config, domain: str, key: SigningKey, path: Path) -> str:
+    """Return what config.toml must say for a key to be used: first, and those of its kind that it follows retired."""
+    tables = [_table(config, key.selector, path)]
+    for name, one in _named(config, domain).items():
+        follows = one.signs and bool(one.key.rsa_bits) is (key.algorithm == "rsa-sha256")
+        tables.append(_table(config, name, one.key.path, signs=one.signs and not follows))
     return f'[dkim."{domain}"]\nselectors = [{", ".join(tables)}]'
+
+
+def _table(config: Config, name: str, path: Path, *, signs: bool = True) -> str:
+    return f'{{ name = "{name}", key = "{_within(config, path)}"{"" if signs else ", signs = false"} }}'
 
 
 def _within(config: Config, path: Path) -> Path:
@@ -122,7 +165,11 @@ def _within(config: Config, path: Path) -> Path:
 def _what_to_do(path: Path, key: SigningKey, section: str) -> str:
     told = [f"{path} is made. Publish this record:", zone_line(*dns_record(key))]
     if section:
-        told += ["Then let the configuration say, and reload:", section]
+        told += ["Once DNS shows it, let the configuration say, and reload:", section]
+        if "signs = false" in section:
+            told += [
+                "Take the old key out after a week, with its record: mail that it signed is on its way until then."
+            ]
     return "\n\n".join(told)
 
 

@@ -20,11 +20,13 @@ from urllib.parse import urlsplit
 import click
 
 from gateway.cli.certificates import Authority
-from gateway.cli.checkup import State, examine
+from gateway.cli.checkup import examine
 from gateway.cli.dkim_keys import dkim, make_key
+from gateway.cli.online import examine_online
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config, TlsFiles, load
 from gateway.config.names import HOST_NAME
+from gateway.findings import State
 from gateway.installation import data_folder, prepare
 from gateway.model import Login, Stream
 from gateway.passwords import hash_password, new_password
@@ -49,10 +51,14 @@ def init(desk: Desk) -> None:
 
 
 @click.command()
+@click.option("--online", is_flag=True, help="Ask DNS too: DKIM, DMARC, SPF, the names of the sending addresses.")
 @pass_desk
-def check(desk: Desk) -> None:
+def check(desk: Desk, online: bool) -> None:
     """Look at everything that must be right before mail is taken; exit 1 where something is not."""
-    findings = examine(desk.config(), desk.now())
+    config = desk.config()
+    findings = examine(config, desk.now())
+    if online:
+        findings += examine_online(config)
     rows = [{"state": one.state.value, "what": one.what, "told": one.told} for one in findings]
     desk.list(rows, ["state", "what", "told"], "")
     if any(one.state is State.PROBLEM for one in findings):

@@ -203,7 +203,11 @@ def _check_selectors(domain: DkimDomain, notes: Notes) -> None:
             notes.warning((*place, n, "key"), f"{said}; make another with `assent dkim new {domain.name}`")
         if any(selector.name == earlier.name for earlier in domain.selectors[:n]):
             notes.problem((*place, n, "name"), f'{dotted(place)}: "{selector.name}" stands twice; remove one')
-    if all(selector.key.pem and not selector.key.rsa_bits for selector in domain.selectors):
+    signing = [selector for selector in domain.selectors if selector.signs]
+    if domain.selectors and not signing:
+        said = f"{dotted(place)}: no key signs any more"
+        notes.problem(place, f"{said}; take signs = false from one, or add one with `assent dkim new {domain.name}`")
+    elif all(selector.key.pem and not selector.key.rsa_bits for selector in signing):
         said = f"{dotted(place)}: there is no RSA key, and many receivers cannot verify Ed25519 (RFC 8463 §3)"
         notes.warning(place, f"{said}; add one with `assent dkim new {domain.name}`")
 

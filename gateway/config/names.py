@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -153,6 +154,25 @@ def _listen_address(text: str) -> ListenAddress | None:
 _LISTEN_ADDRESS = word("an IP address and a port", '"127.0.0.1:2525" or "[::1]:2525"', _listen_address)
 MAY_LISTEN = many(_LISTEN_ADDRESS, "an array of addresses", '["127.0.0.1:4650"]')
 LISTEN = many(_LISTEN_ADDRESS, "an array of addresses", '["127.0.0.1:2525"]', at_least=1)
+
+
+def _name_server(text: str) -> ListenAddress | None:
+    address = _ip_address(text)
+    return ListenAddress(address, _DNS_PORT) if address else _listen_address(text)
+
+
+def _ip_address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+_DNS_PORT = 53
+_NAME_SERVER = word("a name server", '"192.0.2.53", "127.0.0.1:5353" or "[::1]:5353"', _name_server)
+NAME_SERVERS = many(_NAME_SERVER, "an array of name servers", '["192.0.2.53"]')
+_IP_ADDRESS = word("an IP address", '"192.0.2.25" or "2001:db8::25"', _ip_address)
+IP_ADDRESSES = many(_IP_ADDRESS, "an array of IP addresses", '["192.0.2.25"]')
 
 
 def _network(text: str) -> Network | None:

@@ -48,9 +48,11 @@ from gateway.config.names import (
     HOST_NAME,
     HOST_PATTERNS,
     IDENTITY,
+    IP_ADDRESSES,
     LISTEN,
     MAY_LISTEN,
     MESSAGE_CLASS,
+    NAME_SERVERS,
     NETWORKS,
     PROVIDER_DOMAINS,
     PUBLIC_URL,
@@ -310,6 +312,12 @@ SELECTORS = Section(
         Key(
             "key", DKIM_KEY, REQUIRED, "The private key, PEM, mode 0600: RSA of 2048 bits, or a second one of Ed25519."
         ),
+        Key(
+            "signs",
+            FLAG,
+            True,
+            "`false` for a key that another one follows: its record stays published for a week (RFC 6376 §5.2).",
+        ),
     ),
 )
 
@@ -332,6 +340,26 @@ DKIM = Section(
         ),
     ),
     names=DOMAIN,
+)
+
+DNS = Section(
+    "dns",
+    "Whom we ask what is published about our mail, and how often. Mail never waits for DNS.",
+    (
+        Key("servers", NAME_SERVERS, [], "The servers to ask; none: those of /etc/resolv.conf."),
+        Key(
+            "check_keys",
+            INTERVAL,
+            "15m",
+            "How often the published DKIM keys are compared with ours; each minute while one is not as it should be.",
+        ),
+        Key(
+            "sending_ips",
+            IP_ADDRESSES,
+            [],
+            "Where the mail leaves to the world, for `assent check --online`; none: the smarthosts' own addresses.",
+        ),
+    ),
 )
 
 TOPICS = Section(
@@ -430,6 +458,7 @@ SECTIONS: Final = (
     SITE,
     CONSOLE,
     DKIM,
+    DNS,
     TOPICS,
     STREAMS,
     RETENTION,

@@ -104,10 +104,11 @@ class DkimKey:
 
 @dataclass(frozen=True, slots=True)
 class DkimSelector:
-    """One published key (RFC 6376 §3.1)."""
+    """One published key (RFC 6376 §3.1); one that no longer signs is still published."""
 
     name: str
     key: DkimKey
+    signs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,15 @@ class DkimDomain:
     selectors: tuple[DkimSelector, ...]
     identity: str = ""
     also_sign: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DnsConfig:
+    """Whom to ask what is published, the system's servers where there are none, and where mail leaves to the world."""
+
+    servers: tuple[ListenAddress, ...]
+    check_keys: timedelta
+    sending_ips: tuple[IPv4Address | IPv6Address, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,7 @@ class Config:
     site: SiteConfig | None
     console: ConsoleConfig | None
     dkim: Mapping[str, DkimDomain]
+    dns: DnsConfig
     topics: Mapping[str, Topic]
     streams: Mapping[str, Stream]
     law: Law

@@ -18,7 +18,7 @@ from gateway.address import Address
 from gateway.campaigns import Campaigns
 from gateway.classify import Choice, Mismatch, classify, matches_any, purposes_of
 from gateway.consent import Standing
-from gateway.copies import CANNOT_SIGN, CopyMaker, MessageDraft
+from gateway.copies import CopyMaker, MessageDraft
 from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest, subject_of
 from gateway.dialects import Asked, Dialects, Unsupported
 from gateway.errors import Malformed, StoreUnavailable
@@ -272,7 +272,7 @@ class SubmissionHandler:
             pretence = str(problem)
         if pretence:
             return self._objection(Reason.CONTENT, "5.7.0", pretence)
-        return None if self._copies.can_sign(block) else CANNOT_SIGN
+        return self._copies.objection(block)
 
     async def _facts(self, visit: Visit, addresses: Sequence[Address]) -> list[Facts]:
         """Look people up; without the people store, essential mail goes on and knows nobody (SMTP-22)."""

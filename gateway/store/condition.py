@@ -1,18 +1,22 @@
 """What is wrong on this machine now: a few numbers in memory that all processes of an installation share.
 
 The keeper looks and tells, workers and commands ask; asking costs no system call, so that it can be done for every
-message. The rule: promotion does not move while the first three say that anything is wrong. The numbers are a mapped
-file, whose content means nothing once the machine has stopped: whoever tells them tells them anew.
+message. The rule: promotion does not move while the first three say that anything is wrong, nor by keys that DNS
+contradicts; their marks are listed behind the numbers. The numbers are a mapped file, whose content means nothing once
+the machine has stopped: whoever tells them tells them anew.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
 _SIZE = 4096
+_MARKS_FROM = 64
+_MOST_MARKS = _SIZE // 8 - _MARKS_FROM
 
 
 class Trouble(IntEnum):
@@ -23,6 +27,7 @@ class Trouble(IntEnum):
     CLOCK = 2
     DISK = 3
     LOG = 4
+    KEYS = 5
 
     @property
     def sentence(self) -> str:
@@ -39,6 +44,10 @@ _TOLD = {
     ),
     Trouble.DISK: ("assent_disk_full", "there is too little room on the disk for another message"),
     Trouble.LOG: ("assent_log_octets", "a reader that does not end keeps a write-ahead log from being emptied"),
+    Trouble.KEYS: (
+        "assent_dkim_keys_contradicted",
+        "DNS publishes another key than one of ours, by which no signature verifies",
+    ),
 }
 
 
@@ -69,6 +78,18 @@ class Condition:
         """True while a "no" may be unknown to the people store, or the time may be wrong."""
         numbers = self._numbers
         return bool(numbers[0] or numbers[1] or numbers[2])
+
+    def contradict(self, marks: Sequence[int]) -> int:
+        """Say which signing keys DNS contradicts, for everybody; return how many were said before."""
+        kept = marks[:_MOST_MARKS]
+        for at, mark in enumerate(kept, _MARKS_FROM):
+            self._numbers[at] = mark
+        return self.tell(Trouble.KEYS, len(kept))
+
+    def are_contradicted(self, marks: Sequence[int]) -> bool:
+        """True while DNS contradicts every one of these signing keys, so that nothing they sign would verify."""
+        count = self._numbers[Trouble.KEYS]
+        return bool(count) and set(marks) <= set(self._numbers[_MARKS_FROM : _MARKS_FROM + count])
 
     def troubles(self) -> list[Trouble]:
         """Return what is wrong now."""
