@@ -373,7 +373,7 @@ def echoes(event: Event, standing: Standing) -> list[NewEvent]:
 _FORGETTING = (Reason.ERASED, Reason.MINOR)
 
 
-def _extent(event: NewEvent | Event) -> tuple[Scope, str, Reason]:
+def extent(event: NewEvent | Event) -> tuple[Scope, str, Reason]:
     """Return what a suppressing event covers, and why; one that should name a topic and does not means all of them."""
     default, reason = _SUPPRESSING[event.type]
     scope = event.scope or default
@@ -383,7 +383,7 @@ def _extent(event: NewEvent | Event) -> tuple[Scope, str, Reason]:
 
 
 def _says(suppression: Suppression, event: NewEvent | Event) -> bool:
-    return (suppression.scope, suppression.topic, suppression.reason) == _extent(event)
+    return (suppression.scope, suppression.topic, suppression.reason) == extent(event)
 
 
 def _suppress(standing: Standing, event: Event) -> Standing:
@@ -392,7 +392,7 @@ def _suppress(standing: Standing, event: Event) -> Standing:
     others = tuple(one for one in standing.suppressions if not _says(one, event))
     at = max([event.at, *(one.at for one in said)])
     linked = "linked" in event.facts and all(one.linked for one in said)
-    new = Suppression(event.seq, *_extent(event), at, linked=linked, imported=event.facts.get("import", 0))
+    new = Suppression(event.seq, *extent(event), at, linked=linked, imported=event.facts.get("import", 0))
     return replace(standing, suppressions=(*others, new))
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.address import Address
+from gateway.announcements import outcomes_of
 from gateway.config import Config
 from gateway.ids import Ids, spool_text
 from gateway.model import Fate, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
@@ -22,6 +23,7 @@ from gateway.report import delivery_report, is_told
 from gateway.resolver import Resolver
 from gateway.sign import Signer, SigningKey
 from gateway.store import Now, ReportMaker, Store, open_path
+from gateway.store.outgoing import TOOL
 from gateway.store.sqlite import DataFolder
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,8 @@ def data_folder(config: Config) -> DataFolder:
 
 def open_store(config: Config, owner: str, ids: Ids, now: Now) -> Store:
     """Open the store for one process, whose ids these are; reports of failures are written by this host."""
-    return data_folder(config).open(f"{owner}-{os.getpid()}", _report_maker(config.hostname, ids, now), now)
+    announced = outcomes_of({what for one in config.webhooks.values() for what in one.happenings})
+    return data_folder(config).open(f"{owner}-{os.getpid()}", _report_maker(config.hostname, ids, now), now, announced)
 
 
 def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
@@ -99,8 +102,22 @@ async def prepare(config: Config) -> list[Path]:
     await store.people.number_topics(list(config.topics))
     await store.people.take_snapshot()
     await store.people.apply_journal()
+    await _register_webhooks(config, store)
     await store.close()
     return copies
+
+
+async def _register_webhooks(config: Config, store: Store) -> None:
+    """Let the store know who is told what happens from now on; who is no more forgets what waited."""
+    calls, webhooks = store.calls, config.webhooks
+    known = {one.target for one in calls.backlogs()}
+    await calls.drop_targets({one for one in known if one not in webhooks and not one.startswith(TOOL)})
+    await store.people.tell_of_erasures([one.name for one in webhooks.values() if one.hears_of_erasures])
+    positions = calls.positions()
+    ends = {"ledger": await store.people.last_event(), "pauses": await store.people.last_pause()}
+    moved = {source: end for source, end in ends.items() if positions.get(source, end + 1) > end}
+    if moved:
+        await calls.publish([], moved)
 
 
 async def archive_of(config: Config, store: Store) -> Archive:

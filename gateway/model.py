@@ -520,7 +520,7 @@ class SpooledMessage:
     """A message that we answer for: the submitted octets once, and what was decided about it at the door.
 
     `recipients` is the whole envelope; a recipient's `n` is its place there. Nothing of it leaves after its
-    campaign `ends`.
+    campaign `ends`. `tool_url` is where the submitting tool wants to hear of its one recipient's "no" (UNS-36).
     """
 
     id: int
@@ -538,6 +538,7 @@ class SpooledMessage:
     product: str = ""
     notice: PolicyNotice | None = None
     ends: datetime | None = None
+    tool_url: str = field(default="", repr=False)
 
     @property
     def topic(self) -> str:

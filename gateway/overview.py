@@ -16,6 +16,7 @@ from gateway.errors import StoreUnavailable
 from gateway.shadow import shadow_ends
 from gateway.store import Store
 from gateway.store.condition import Trouble
+from gateway.store.outgoing import Backlog
 from gateway.store.sqlite import DataFolder
 
 OLD_MAIL: Final = timedelta(hours=1)
@@ -25,6 +26,9 @@ OPT_OUT_SECONDS: Final = 60
 """How long a "no" may take to be recorded; the law gives days, the product promises a second."""
 
 SHADOW_DAYS: Final = 7
+
+LATE_EVENT: Final = timedelta(minutes=1)
+"""How long an event may wait to be told before its endpoint counts as behind."""
 
 
 async def overview(config: Config, folder: DataFolder, store: Store, since: datetime, now: datetime) -> dict[str, Any]:
@@ -38,6 +42,7 @@ async def overview(config: Config, folder: DataFolder, store: Store, since: date
         "suppressed_people": await _suppressed(store),
         "logins": len([one for one in await store.people.logins() if not one.disabled]),
         "paused_streams": _paused(store),
+        "webhooks_behind": [one["name"] for one in webhook_rows(config, store, now) if one["state"] != "up to date"],
         "shadow_ends": _shadow_ends(config, folder, now),
         "troubles": [one.sentence for one in store.condition.troubles()],
         "alarms": [
@@ -45,6 +50,7 @@ async def overview(config: Config, folder: DataFolder, store: Store, since: date
             for alarm, command in (
                 *_about_store(store, now - oldest if oldest else timedelta(0)),
                 *_about_streams(config, store, told, now),
+                *_about_webhooks(config, store, now),
                 *_about_deadlines(folder, now),
             )
         ],
@@ -97,6 +103,38 @@ def _about_streams(config: Config, store: Store, told: Mapping[str, Any], now: d
     unproven = [one for one in told["refused"] if one["reason"] in ("no-consent", "unproven")]
     if sum(one["recipients"] for one in unproven) > told.get("relayed", 0):
         yield "most of what came was refused for want of consent", "assent consent import FILE --dry-run"
+
+
+def webhook_rows(config: Config, store: Store, now: datetime) -> list[dict[str, Any]]:
+    """Return what waits for each endpoint and each tool: since when, after how many attempts, with which answer."""
+    backlogs = {one.target: one for one in store.calls.backlogs()}
+    return [
+        {
+            "name": one.target,
+            "state": "disabled" if one.gone_at else "behind" if _is_behind(one, now) else "up to date",
+            "waiting": one.waiting,
+            "oldest": one.oldest.isoformat(timespec="seconds") if one.oldest else None,
+            "attempts": one.attempts,
+            "last_answer": one.answer,
+        }
+        for one in ({name: Backlog(name) for name in config.webhooks} | backlogs).values()
+    ]
+
+
+def _is_behind(backlog: Backlog, now: datetime) -> bool:
+    return bool(backlog.answer) or (backlog.oldest is not None and now - backlog.oldest > LATE_EVENT)
+
+
+def _about_webhooks(config: Config, store: Store, now: datetime) -> Iterator[tuple[str, str]]:
+    for one in webhook_rows(config, store, now):
+        name, waiting = one["name"], one["waiting"]
+        if one["state"] == "disabled":
+            yield (
+                f"{name} answered 410 and is told nothing more; {waiting} events wait",
+                f"assent webhooks retry {name}",
+            )
+        elif one["state"] == "behind":
+            yield f"{name} does not take what it is told ({one['last_answer'] or 'late'})", "assent webhooks list"
 
 
 def _paused(store: Store) -> list[str]:

@@ -62,6 +62,7 @@ from gateway.summaries import Summaries
 from gateway.supervisor import Crew, Main, Supervisor, bind
 from gateway.tokens import UnsubscribeTokens
 from gateway.watch import Watch
+from gateway.webhooks import Webhooks
 from unsubscribe_site.app import SiteSettings, create_app
 from unsubscribe_site.server import start as start_site
 
@@ -339,7 +340,7 @@ class Worker:
 
 
 def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event], Awaitable[None]]:
-    """Seal and checkpoint as often as there is something to, and answer the operators."""
+    """Seal and checkpoint as often as there is something to, tell programs, and answer the operators."""
 
     async def work(leave: asyncio.Event) -> None:
         now = clock.now
@@ -348,6 +349,9 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         sealer = data_folder(config).sealer(now)
         watch = Watch(store, ids, clock, data_folder(config), config.submission.max_message_size)
         summaries = Summaries(config.hostname, config.company, config.streams, store, ids, now)
+        webhooks = Webhooks(
+            config.webhooks, config.streams, config.topics, config.retention, store, sealer.elected, now
+        )
         ends = shadow_ends(config.streams)
         alarms = ShadowAlarms(ends, data_folder(config).shadowed, now)
         housekeeper = Housekeeper(data_folder(config), config.retention, sealer.elected, now)
@@ -358,7 +362,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         closers = []
         if "console" in plant.parts and config.console:
             app = console.create_app(
-                lambda: _metrics(plant, store) + gauge_text(ends, now().date()),
+                lambda: _metrics(plant, store) + gauge_text(ends, now().date()) + webhooks.metrics(),
                 lambda: _is_ready(store),
                 console.Api(config, store, partial(data_folder(config).decision_lines, "id"), now),
                 _pages(config, store, now),
@@ -369,6 +373,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
             for duty in (lambda: _seal(sealer), lambda: _summarise(summaries), *looks):
                 duties.create_task(_repeat(duty, leave))
             watching = duties.create_task(key_watch.watch())
+            duties.create_task(webhooks.run(leave))
             await leave.wait()
             watching.cancel()
         for close in closers:

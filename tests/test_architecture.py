@@ -48,9 +48,9 @@ MAIL = {
     "report",
     "summary",
 }
-CORE = (
-    PURE | MAIL | {"published", "policy", "hindsight", "pretence", "brake", "pacing", "retention", "activity", "rights"}
-)
+CORE = PURE | MAIL
+CORE |= {"published", "policy", "hindsight", "pretence", "brake", "pacing", "retention", "activity", "rights"}
+CORE.add("announcements")
 SHELL = CORE | {"ids", "passwords", "campaigns", "summaries", "copies", "store", "config", "metrics"}
 
 # Each room of gateway/ and the rooms that it may import. A package is one room: its modules may import one another.
@@ -73,6 +73,7 @@ HOUSE: dict[str, set[str]] = {
     "hindsight": NOUNS | {"consent", "law", "policy"},
     "retention": NOUNS | {"consent"},
     "activity": NOUNS | {"consent"},
+    "announcements": NOUNS | {"consent"},
     "rights": NOUNS | {"consent"},
     "dialogue": NOUNS,
     "dialects": NOUNS | {"headers"},
@@ -97,7 +98,7 @@ HOUSE: dict[str, set[str]] = {
     "policy": NOUNS | {"consent", "law", "classify"},
     "pretence": NOUNS | {"headers", "prose"},
     "pacing": NOUNS,
-    "config": NOUNS | {"providers", "law", "retention", "dialects"},
+    "config": NOUNS | {"providers", "law", "retention", "dialects", "announcements"},
     "metrics": NOUNS,
     "store": NOUNS
     | {"providers", "consent", "evidence", "retention", "rights", "law", "tokens", "ledger", "decisions", "ids"},
@@ -119,6 +120,7 @@ HOUSE: dict[str, set[str]] = {
     "installation": SHELL | {"resolver"},
     "watch": SHELL - {"config"} | {"installation"},
     "housekeeping": SHELL - {"config"},
+    "webhooks": SHELL,
     "overview": SHELL | {"shadow"},
     "imports": NOUNS | {"consent"},
     "cli": SHELL
@@ -133,6 +135,7 @@ HOUSE: dict[str, set[str]] = {
         "shadow",
         "console",
         "overview",
+        "webhooks",
     },
     "__init__": set(),
     "__main__": {"cli"},
@@ -147,8 +150,12 @@ WORLD = {
     *("tempfile", "threading", "time", "uuid", "uvloop"),
 }
 WORLDLY_CALLS = {"open", "print", "input", "now", "utcnow", "today", "urandom"}
-# Where a surprise ends: the listener's hooks, the delivery loop, the web middleware, a child process before it exits.
-BOUNDARIES = {"gateway.listener", "gateway.delivery", "gateway.console", "gateway.supervisor", "unsubscribe_site"}
+# Where a surprise ends: the listener's hooks, the delivery loop, the web middleware, a child process before it exits,
+# one call to a webhook.
+BOUNDARIES = {
+    *("gateway.listener", "gateway.delivery", "gateway.console", "gateway.supervisor", "gateway.webhooks.deliverer"),
+    "unsubscribe_site",
+}
 
 
 def modules() -> dict[str, Path]:

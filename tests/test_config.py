@@ -84,6 +84,7 @@ class House:
         self.use_key("rsa2048.pem")
         self.put("var/smarthost.password", b"correct horse\n")
         self.put("var/console.password", b"correct horse\n")
+        self.put("var/webhooks/crm.secret", b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
 
     def put(self, name: str, content: bytes, mode: int = 0o600) -> Path:
         path = self.folder / name
@@ -278,6 +279,7 @@ ADDED = {
     "retention": "evidence",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
     "topics": "families max_age also_called",
+    "webhooks": "url secret_file events streams logins format retry tls_authorities",
 }
 
 

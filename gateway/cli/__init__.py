@@ -41,6 +41,7 @@ _ROOMS: Final[Mapping[str, str]] = {
     "retention": "purge",
     "duties": "requests breach",
     "processing": "processing",
+    "webhooks": "webhooks",
 }
 """Which module has which commands; it is loaded when one of them is asked for, so that the others cost no time."""
 

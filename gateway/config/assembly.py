@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gateway.announcements import Shape, Webhook
 from gateway.config.reader import Table
 from gateway.config.regimes import OURS, regimes_in
 from gateway.config.values import (
@@ -48,6 +49,7 @@ def assembled(path: Path, read: Table) -> Config:
         retention=_retention(read["retention"]),
         ask_again=read["consent"]["ask_again"],
         block_related=frozenset(one for name in read["consent"]["block_related"] for one in PROVIDERS[name].domains),
+        webhooks={name: _webhook(name, table) for name, table in read["webhooks"].items()},
     )
 
 
@@ -137,3 +139,17 @@ def _stream(name: str, table: Table) -> Stream:
 def _treatment(table: Table) -> Treatment | None:
     written = table["reads_as_promotion"]
     return None if written == "by-class" else Treatment(written)
+
+
+def _webhook(name: str, table: Table) -> Webhook:
+    return Webhook(
+        name=name,
+        url=table["url"],
+        secret=table["secret_file"],
+        happenings=frozenset(table["events"]),
+        streams=table["streams"],
+        logins=table["logins"],
+        shape=Shape(table["format"]),
+        retry=table["retry"],
+        authorities=table["tls_authorities"],
+    )

@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from itertools import combinations
 
 from gateway.address import PATH_LIMIT
+from gateway.announcements import Webhook
+from gateway.announcements.signatures import fault_of
 from gateway.config.lines import Place
 from gateway.config.names import is_loopback
 from gateway.config.notes import Notes, dotted, nearest
@@ -38,6 +40,8 @@ def check(config: Config, notes: Notes, today: date) -> None:
     for stream in config.streams.values():
         _check_stream(stream, config, notes)
         _check_shadow(stream, notes, today)
+    for webhook in config.webhooks.values():
+        _check_webhook(webhook, config, notes)
     _check_shared_senders(config, notes)
     _check_shared_names(config, notes)
     if "default" not in config.smarthosts:
@@ -184,6 +188,18 @@ def _check_smarthost(smarthost: Smarthost, workers: int, notes: Notes) -> None:
     if not smarthost.processor:
         said = f"{dotted(place)}.processor is missing: a person's export cannot say who relays"
         notes.warning((*place, "processor"), f"{said}; name the company that runs it")
+
+
+def _check_webhook(webhook: Webhook, config: Config, notes: Notes) -> None:
+    place = ("webhooks", webhook.name)
+    fault = fault_of(webhook.shape, webhook.secret) if webhook.secret else ""
+    if fault:
+        said = f"{dotted(place)}.secret_file holds no secret for the format {webhook.shape}"
+        notes.problem((*place, "secret_file"), f"{said}; write {fault}")
+    for n, name in enumerate(webhook.streams):
+        if name not in config.streams:
+            remedy = nearest(name, config.streams) or f"add [streams.{name}]"
+            notes.problem((*place, "streams", n), f'{dotted(place)}: there is no stream "{name}"; {remedy}')
 
 
 def _check_dkim(config: Config, notes: Notes) -> None:

@@ -81,6 +81,19 @@ def _secret(text: str, folder: Path) -> str | None:
 SECRET = written("the path of a file", '"var/smarthost.password"', _secret)
 
 
+def _secret_text(text: str, folder: Path) -> str | None:
+    if not line(text):
+        return None
+    content = _private_content(folder / text, None, "write the secret into it, and make it mode 0600")
+    secret = content.decode("utf-8", "replace").strip()
+    if not secret:
+        raise ValueError(f"{folder / text} is empty; write the secret there")
+    return secret
+
+
+SECRET_TEXT = written("the path of a file", '"var/webhooks/crm.secret"', _secret_text)
+
+
 def _tls_certificate(text: str, folder: Path) -> Path | None:
     path = folder / text
     if line(text):

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.address import Address
-from gateway.config.kinds import choice, many, shown, word, written
+from gateway.announcements import Happening
+from gateway.config.kinds import choice, line, many, shown, word, written
 from gateway.config.values import ListenAddress, Network
 from gateway.errors import Malformed
 from gateway.model import MessageClass
@@ -218,6 +219,31 @@ def _public_url(text: str) -> str | None:
 
 
 PUBLIC_URL = word("a web address without query", '"https://mail.example.com"', _public_url)
+
+
+def _endpoint_url(text: str) -> str | None:
+    parts = _split(text)
+    if not _web_url(text) or not parts or parts.fragment:
+        return None
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError(f"{shown(text)} is not https, and people's addresses are sent there; write https://…")
+    return text
+
+
+ENDPOINT_URL = word("an endpoint's address", '"https://crm.example.com/hooks/assent"', _endpoint_url)
+
+
+def _happening(text: str) -> Happening | None:
+    return Happening(text) if text in {*Happening} else None
+
+
+HAPPENINGS = many(
+    word("an event", ", ".join(f'"{one}"' for one in Happening), _happening, Happening.UNSUBSCRIBED),
+    "an array of events",
+    '["recipient.unsubscribed", "message.failed"]',
+    at_least=1,
+)
+LOGINS = many(word("a login's name", '"shop"', line), "an array of logins", '["shop"]')
 
 
 def is_loopback(host: str) -> bool:

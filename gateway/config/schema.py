@@ -19,6 +19,7 @@ from gateway.config.files import (
     FOLDER,
     RULES_FOLDER,
     SECRET,
+    SECRET_TEXT,
     TLS_CERTIFICATE,
     TLS_KEY,
 )
@@ -45,11 +46,14 @@ from gateway.config.names import (
     COUNTRIES,
     COUNTRY,
     DOMAIN,
+    ENDPOINT_URL,
+    HAPPENINGS,
     HOST_NAME,
     HOST_PATTERNS,
     IDENTITY,
     IP_ADDRESSES,
     LISTEN,
+    LOGINS,
     MAY_LISTEN,
     MESSAGE_CLASS,
     NAME_SERVERS,
@@ -436,6 +440,48 @@ STREAMS = Section(
     names=SLUG,
 )
 
+WEBHOOKS = Section(
+    "webhooks",
+    "A program that is told what happens, at an https endpoint: each event until it is taken (docs/webhooks.md).",
+    (
+        Key("url", ENDPOINT_URL, REQUIRED, "Where to POST: https, unless it is loopback. No redirect is followed."),
+        Key("secret_file", SECRET_TEXT, REQUIRED, "The file, mode 0600, with what signs; `assent webhooks secret`."),
+        Key(
+            "events",
+            HAPPENINGS,
+            [
+                "recipient.unsubscribed",
+                "recipient.subscribed",
+                "recipient.complained",
+                "recipient.bounced",
+                "recipient.erased",
+            ],
+            "What it is told.",
+        ),
+        Key("streams", SLUGS, [], "With some, it is told only what concerns these streams."),
+        Key("logins", LOGINS, [], "With some, it is told only what concerns the mail of these logins."),
+        Key(
+            "format",
+            choice("standard", "sendgrid", "mailgun", "postmark", "ses"),
+            "standard",
+            "In whose words: the Standard Webhooks specification's, or a vendor's that a tool understands already.",
+        ),
+        Key(
+            "retry",
+            INTERVALS,
+            ["5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h"],
+            "Waits between attempts; the last one repeats.",
+        ),
+        Key(
+            "tls_authorities",
+            AUTHORITIES,
+            UNSET,
+            "A PEM file of the authorities to trust instead of the system's.",
+        ),
+    ),
+    names=SLUG,
+)
+
 RETENTION = Section(
     "retention",
     "How long things are kept.",
@@ -461,6 +507,7 @@ SECTIONS: Final = (
     DNS,
     TOPICS,
     STREAMS,
+    WEBHOOKS,
     RETENTION,
 )
 

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from gateway.address import Address
+from gateway.announcements import Webhook
 from gateway.law import Law
 from gateway.model import Company, Pace, Period, Smarthost, Stream, Topic
 from gateway.retention import Retention
@@ -153,6 +154,7 @@ class Config:
     retention: Retention
     ask_again: Period
     block_related: frozenset[str]
+    webhooks: Mapping[str, Webhook]
     warnings: tuple[str, ...] = ()
 
     def blocks_related(self, address: Address) -> bool:

@@ -384,7 +384,9 @@ class SubmissionHandler:
 
     def _refuse_all(self, rulings: Sequence[Ruling], subject: Subject, enhanced: str = "") -> Reply:
         """Refuse a message that may go to nobody; each recipient's line says why, the reply names the first."""
-        self._store.spool.note([self._line(ruling, subject) for ruling in rulings])
+        is_final = all(one.verdict.action is Action.REFUSE for one in rulings)
+        refused = [one.recipient.address.text for one in rulings] if is_final else ()
+        self._store.spool.note([self._line(ruling, subject) for ruling in rulings], refused)
         return self._refusal(rulings[0], enhanced)
 
     # how the campaign fares

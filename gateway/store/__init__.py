@@ -29,6 +29,7 @@ from gateway.model import (
 )
 from gateway.rights import Breach, Request
 from gateway.store.condition import Condition
+from gateway.store.outgoing import Calls, Pause
 
 Now = Callable[[], datetime]
 
@@ -342,6 +343,21 @@ class People(Protocol):
     async def release_stream(self, stream: str, by: str) -> bool:
         """Let a paused stream take mail again; False where it is not paused."""
 
+    async def pauses_after(self, number: int) -> list[Pause]:
+        """Return the pauses of streams after one, in the order in which they came."""
+
+    async def last_pause(self) -> int:
+        """Return the number of the newest pause; 0 for none."""
+
+    async def tell_of_erasures(self, webhooks: Sequence[str]) -> None:
+        """Keep an erased person's address for whoever is to be told of it, and from now on only for these."""
+
+    async def farewells(self, after: int, until: int) -> dict[int, str]:
+        """Return the addresses of those who were erased by an event in between (the last one included)."""
+
+    async def forget_farewells(self, until: int) -> None:
+        """Forget the addresses of those who were erased by an event up to this one."""
+
     async def policies(self) -> list[PublishedPolicy]:
         """Return every published version of the privacy policy, the newest first."""
 
@@ -409,8 +425,11 @@ class Spool(Protocol):
         of the recipients that are not settled are this worker's from the start, the others anybody's.
         """
 
-    def note(self, lines: Sequence[bytes]) -> None:
-        """Keep decision lines of refusals with the next commit, within a second; a crash may lose them."""
+    def note(self, lines: Sequence[bytes], refused: Sequence[str] = ()) -> None:
+        """Keep decision lines with the next commit, within a second; a crash may lose them.
+
+        Those of refusals that are final come with the addresses that they are about, in the same order.
+        """
 
     def due(self) -> list[Waiting]:
         """Return of which kinds something is due and nobody's: breach notices first, promotion last."""
@@ -481,6 +500,7 @@ class Store:
     people: People
     spool: Spool
     queue: Queue
+    calls: Calls
     condition: Condition
 
     async def close(self) -> None:

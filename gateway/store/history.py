@@ -76,6 +76,7 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
         row_of(event, committed),
     )
     if after.must_be_forgotten:
+        connection.execute(_FAREWELL, (event.seq, address_id))
         _forget(connection, address_id)
     else:
         fields = canonical_json(new.personal).decode("utf-8")
@@ -129,6 +130,20 @@ def _forget(connection: Connection, address_id: bytes) -> None:
     connection.execute("DELETE FROM policy_notice_texts WHERE reader = ?", (address_id,))
     for table in ("event_personal", "redactions"):
         connection.execute(_FORGET.format(table), (address_id,))
+
+
+_FAREWELL = (
+    "INSERT INTO farewells SELECT ?, address FROM people WHERE address_id = ? AND address IS NOT NULL"
+    " AND EXISTS (SELECT 1 FROM told_of_erasures)"
+)
+"""Whoever has to be told of an erasure (GDPR 19) must hear whose; the address stays until they can be told."""
+
+
+def put_readers(connection: Connection, webhooks: Sequence[str]) -> None:
+    """Say who is to be told of erasures; where there is nobody, nobody's address is kept for it."""
+    connection.execute("DELETE FROM told_of_erasures")
+    connection.executemany("INSERT OR IGNORE INTO told_of_erasures VALUES (?)", [(one,) for one in webhooks])
+    connection.execute("DELETE FROM farewells WHERE NOT EXISTS (SELECT 1 FROM told_of_erasures)")
 
 
 _FORGET = "DELETE FROM {} WHERE seq IN (SELECT seq FROM events WHERE address_id = ?)"

@@ -15,6 +15,7 @@ from gateway.law import PolicyVersion
 from gateway.ledger import timestamp
 from gateway.model import Login
 from gateway.store import LoginRecord, Orders, PublishedPolicy, StreamState
+from gateway.store.outgoing import Pause
 from gateway.store.writer import Connection
 
 _LOGINS = "SELECT name, secret, streams, contact, networks, disabled, tool_hosts, test_recipients FROM logins"
@@ -31,6 +32,7 @@ _CHANGE = (
     " ON CONFLICT (stream) DO UPDATE SET changes = changes + 1, is_paused = excluded.is_paused,"
     " why = excluded.why, by = excluded.by, at = excluded.at WHERE is_paused <> excluded.is_paused"
 )
+_NOTE_PAUSE = "INSERT INTO stream_pauses (stream, why, by, at) VALUES (?, ?, ?, ?)"
 
 
 def read_orders(reader: Connection) -> Orders:
@@ -90,7 +92,15 @@ def put_login(connection: Connection, record: LoginRecord, now: datetime) -> Non
 def change_stream(connection: Connection, stream: str, is_paused: bool, why: str, by: str, now: datetime) -> bool:
     """Pause a stream or release it; False where it was so already."""
     changed = connection.execute(_CHANGE, (stream, is_paused, why, by, timestamp(now)))
+    if changed.rowcount and is_paused:
+        connection.execute(_NOTE_PAUSE, (stream, why, by, timestamp(now)))
     return bool(changed.rowcount)
+
+
+def read_pauses(reader: Connection, number: int) -> list[Pause]:
+    """Read every pause of a stream after one, in the order in which they came."""
+    rows = reader.execute("SELECT number, stream, why, by, at FROM stream_pauses WHERE number > ?", (number,))
+    return [Pause(number, stream, why, by, datetime.fromisoformat(at)) for number, stream, why, by, at in rows]
 
 
 def _state_of(row: Sequence[Any]) -> StreamState:

@@ -49,6 +49,7 @@ from gateway.store.history import (
     keyed_digest,
     link_people,
     person_of,
+    put_readers,
     standing_of,
 )
 from gateway.store.imports import imports_completed, unfinished_imports
@@ -61,8 +62,10 @@ from gateway.store.orders import (
     read_login,
     read_logins,
     read_orders,
+    read_pauses,
     read_policies,
 )
+from gateway.store.outgoing import Pause
 from gateway.store.reader import Reader
 from gateway.store.standby import Known, Standby
 from gateway.store.wordings import put_wording, read_wordings
@@ -82,6 +85,8 @@ LOOK_UP = (
 
 _SUPPRESSED = "json_array_length(standing, '$.suppressions') > 0"
 """As the index `people_suppressed` has it."""
+
+_FAREWELLS = "SELECT seq, address FROM farewells WHERE seq > ? AND seq <= ?"
 
 _REMEMBERED = 8192
 
@@ -324,6 +329,30 @@ class SqlitePeople:
 
     async def release_stream(self, stream: str, by: str) -> bool:
         return await self._order(lambda connection: change_stream(connection, stream, False, "", by, self._now()))
+
+    # what is told to programs
+
+    async def pauses_after(self, number: int) -> list[Pause]:
+        with self._reading() as connection:
+            return read_pauses(connection, number)
+
+    async def last_pause(self) -> int:
+        with self._reading() as connection:
+            (last,) = connection.execute("SELECT max(number) FROM stream_pauses").fetchone()
+        return last or 0
+
+    async def tell_of_erasures(self, webhooks: Sequence[str]) -> None:
+        with self._reading() as connection:
+            known = {name for (name,) in connection.execute("SELECT webhook FROM told_of_erasures")}
+        if known != set(webhooks):
+            await self._writer.do(lambda connection: put_readers(connection, webhooks))
+
+    async def farewells(self, after: int, until: int) -> dict[int, str]:
+        with self._reading() as connection:
+            return dict(connection.execute(_FAREWELLS, (after, until)))
+
+    async def forget_farewells(self, until: int) -> None:
+        await self._writer.do(lambda connection: connection.execute("DELETE FROM farewells WHERE seq <= ?", (until,)))
 
     async def policies(self) -> list[PublishedPolicy]:
         with self._reading() as connection:

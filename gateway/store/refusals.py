@@ -26,14 +26,14 @@ class SqliteRefusals:
         path: Path,
         writer: Writer,
         reader: Connection,
-        put_lines: Callable[[Sequence[bytes]], None],
+        put_refusals: Callable[[Sequence[str], Sequence[bytes]], None],
         insert: Callable[[Connection, SpooledMessage, SpooledRecipient], None],
         now: Now,
     ) -> None:
         self._path = path
         self._writer = writer
         self._reader = reader
-        self._put_lines = put_lines
+        self._put_refusals = put_refusals
         self._insert = insert
         self._now = now
 
@@ -50,7 +50,7 @@ class SqliteRefusals:
                 "INSERT OR REPLACE INTO reported_refusals VALUES (?, ?, ?, ?, ?, ?)",
                 [(*campaign, one.address, one.reason, one.decision) for one in refusals],
             )
-            self._put_lines(lines)
+            self._put_refusals([one.address for one in refusals], lines)
 
         await self._writer.do(put)
 

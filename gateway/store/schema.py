@@ -203,6 +203,22 @@ PEOPLE = (
             'live.com', 'msn.com', 'icloud.com', 'me.com', 'mac.com', 'fastmail.com'
         );
     """,
+    """
+    CREATE TABLE told_of_erasures (
+        webhook TEXT PRIMARY KEY
+    ) WITHOUT ROWID;
+    CREATE TABLE farewells (
+        seq INTEGER PRIMARY KEY REFERENCES events,
+        address TEXT NOT NULL
+    );
+    CREATE TABLE stream_pauses (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        stream TEXT NOT NULL,
+        why TEXT NOT NULL,
+        by TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    """,
 )
 
 SPOOL = (
@@ -267,6 +283,43 @@ SPOOL = (
         reason TEXT NOT NULL,
         decision TEXT NOT NULL,
         PRIMARY KEY (login, stream, campaign, address)
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE endings (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        address TEXT NOT NULL,
+        line BLOB NOT NULL
+    );
+    CREATE TABLE announced (
+        source TEXT PRIMARY KEY,
+        position INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE calls (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        target TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        content TEXT NOT NULL,
+        is_lasting INTEGER NOT NULL,
+        since INTEGER NOT NULL,
+        due INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        answer TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX calls_by_target ON calls (target);
+    CREATE INDEX calls_by_subject ON calls (subject, target);
+    CREATE TABLE resting_targets (
+        target TEXT PRIMARY KEY,
+        until INTEGER NOT NULL,
+        gone_at TEXT
+    ) WITHOUT ROWID;
+    CREATE TABLE tool_links (
+        who TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        login TEXT NOT NULL,
+        url TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (who, topic, login)
     ) WITHOUT ROWID;
     """,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from itertools import chain, groupby, repeat
@@ -22,6 +22,7 @@ from gateway.errors import StoreUnavailable
 from gateway.ids import SPOOL_TEXT_LENGTH, spool_number, spool_text
 from gateway.model import Outcome, Priority, SpooledMessage, SpooledRecipient, priority_of
 from gateway.store import Claimed, Now, Refusals, ReportMaker, Settlement, Unidentified, Waiting, disk
+from gateway.store.calls import SqliteCalls
 from gateway.store.leases import Leases
 from gateway.store.queue import SqliteQueue
 from gateway.store.refusals import SqliteRefusals
@@ -39,22 +40,32 @@ NOTES_KEPT = 50_000
 class SqliteSpool:
     """The verbs of `spool.db`; writes are grouped, large bodies are written before their row."""
 
-    def __init__(self, path: Path, bodies: Path, leases: Leases, report: ReportMaker, now: Now) -> None:
+    def __init__(
+        self,
+        path: Path,
+        bodies: Path,
+        leases: Leases,
+        report: ReportMaker,
+        now: Now,
+        announced: Collection[Outcome] = (),
+    ) -> None:
         self._path = path
-        self._outbox = _Outbox()
+        self._outbox = _Outbox(announced)
         self._writer = Writer(path, self._outbox)
         self._reader = connect(path, read_only=True, patience=0)
         self.queue = SqliteQueue(path, self._reader, self._writer, now)
+        self.calls = SqliteCalls(path, self._reader, self._writer, now)
         self._bodies = bodies
         self._leases = leases
         self._report = report
         self._now = now
         self._notes: list[bytes] = []
+        self._noted_refusals: list[tuple[str, bytes]] = []
         self._unread: list[tuple[int, SpooledRecipient]] = []
         self._noting: asyncio.TimerHandle | None = None
         self._note_task: asyncio.Task[None] | None = None
         self.refusals: Refusals = SqliteRefusals(
-            path, self._writer, self._reader, self._outbox.put, self._insert_new, now
+            path, self._writer, self._reader, self._outbox.refuse, self._insert_new, now
         )
 
     async def close(self) -> None:
@@ -87,6 +98,10 @@ class SqliteSpool:
         def insert(connection: Connection) -> None:
             _insert(connection, message, addressees, body, due, owner, claimed)
             self._outbox.put(lines)
+            if self._outbox.announces(Outcome.SUPPRESSED):
+                for one, line in zip(addressees, lines, strict=True):
+                    if one.outcome is Outcome.FAILED:
+                        self._outbox.announce(one.recipient.address.text, line)
 
         try:
             await self._writer.do(insert)
@@ -94,8 +109,10 @@ class SqliteSpool:
             await asyncio.to_thread(self._remove_bodies, [message.id])
             raise
 
-    def note(self, lines: Sequence[bytes]) -> None:
+    def note(self, lines: Sequence[bytes], refused: Sequence[str] = ()) -> None:
         self._notes.extend(lines[: NOTES_KEPT - len(self._notes)])
+        if refused and self._outbox.announces(Outcome.SUPPRESSED):
+            self._noted_refusals.extend(zip(refused, lines[: NOTES_KEPT - len(self._noted_refusals)], strict=False))
         if self._noting is None:
             self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._start_noting)
 
@@ -209,11 +226,19 @@ class SqliteSpool:
 
     async def _put_notes(self) -> None:
         lines, self._notes = self._notes, []
+        refusals, self._noted_refusals = self._noted_refusals, []
+
+        def put(_: Connection) -> None:
+            self._outbox.put(lines)
+            for address, line in refusals:
+                self._outbox.announce(address, line)
+
         try:
             if lines:
-                await self._writer.do(lambda _: self._outbox.put(lines))
+                await self._writer.do(put)
         except StoreUnavailable:
             self._notes = lines + self._notes
+            self._noted_refusals = refusals + self._noted_refusals
             raise
 
     async def _with_messages(self, rows: Sequence[tuple[int, SpooledRecipient]]) -> list[Claimed]:
@@ -238,6 +263,8 @@ class SqliteSpool:
 
     def _settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[int]:
         for one in settlements:
+            if self._outbox.announces(one.outcome):
+                self._outbox.announce(_address_of(connection, one), one.line)
             _settle_one(connection, one)
         for message_id in {one.message_id for one in settlements if one.is_told and one.outcome is Outcome.DEFERRED}:
             self._warn(connection, message_id)
@@ -348,6 +375,9 @@ def _insert(
     )
     if not all(one.is_identified for one in addressees):
         _remember_unidentified(connection, message, addressees)
+    if message.tool_url:
+        link = (addressees[0].who, message.topic, message.login, message.tool_url, epoch(message.received_at))
+        connection.execute("INSERT OR REPLACE INTO tool_links VALUES (?, ?, ?, ?, ?)", link)
 
 
 def _remember_unidentified(
@@ -364,20 +394,41 @@ def _remember_unidentified(
 
 
 class _Outbox:
-    """The decision lines of the transaction under way; they make one row together."""
+    """The decision lines of the transaction under way; they make one row together.
 
-    def __init__(self) -> None:
+    Those that end a recipient in a way that is `announced` to programs are kept once more, with the address.
+    """
+
+    def __init__(self, announced: Collection[Outcome]) -> None:
+        self._announced = frozenset(announced)
         self._lines: list[bytes] = []
+        self._endings: list[tuple[str, bytes]] = []
 
     def begin(self) -> None:
         self._lines.clear()
+        self._endings.clear()
 
     def put(self, lines: Sequence[bytes]) -> None:
         self._lines += lines
 
+    def announces(self, outcome: Outcome) -> bool:
+        """True where a program wants to hear of it; a refusal at the door is `SUPPRESSED`."""
+        return outcome in self._announced
+
+    def announce(self, address: str, line: bytes) -> None:
+        self._endings.append((address, line))
+
+    def refuse(self, addresses: Sequence[str], lines: Sequence[bytes]) -> None:
+        """Put the lines of refusals, each about its address."""
+        self.put(lines)
+        if self.announces(Outcome.SUPPRESSED):
+            self._endings.extend(zip(addresses, lines, strict=True))
+
     def end(self, connection: Connection) -> None:
         if self._lines:
             connection.execute("INSERT INTO outbox (lines) VALUES (?)", (b"\n".join(self._lines),))
+        if self._endings:
+            connection.executemany("INSERT INTO endings (address, line) VALUES (?, ?)", self._endings)
 
 
 def _claim(
@@ -452,6 +503,13 @@ _BODY_LOST = "the file of the body is missing from the data folder"
 def _disown(connection: Connection, dead: Sequence[str]) -> int:
     changed = connection.executemany("UPDATE recipients SET owner = NULL WHERE owner = ?", [(one,) for one in dead])
     return int(changed.rowcount)
+
+
+def _address_of(connection: Connection, one: Settlement) -> str:
+    row = connection.execute(
+        "SELECT address FROM recipients WHERE message_id = ? AND n = ?", (one.message_id, one.n)
+    ).fetchone()
+    return row[0] if row else ""
 
 
 _NO_FAILURES = (Outcome.RELAYED, Outcome.SUPPRESSED)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.consent import Event
 from gateway.errors import StoreUnavailable
-from gateway.model import KeyRing
+from gateway.model import KeyRing, Outcome
 from gateway.retention import Retention
 from gateway.rights import Deadline, deadlines
 from gateway.store import Now, ReportMaker, Store, disk
@@ -182,13 +182,16 @@ class DataFolder:
         """True where some process has the store open now."""
         return anyone_lives(self.leases)
 
-    def open(self, owner: str, report: ReportMaker, now: Now) -> Store:
-        """Open the store for one worker, whose lease is called `owner` and something unique."""
+    def open(self, owner: str, report: ReportMaker, now: Now, announced: Collection[Outcome] = ()) -> Store:
+        """Open the store for one worker, whose lease is called `owner` and something unique.
+
+        How a recipient ended is kept for programs where it is `announced`.
+        """
         condition = Condition(self.condition)
         leases = Leases(self.leases, owner)
         people = self.open_people(condition, now)
-        spool = SqliteSpool(self.spool, self.bodies, leases, report, now)
-        return Store(people, spool, spool.queue, condition)
+        spool = SqliteSpool(self.spool, self.bodies, leases, report, now, announced)
+        return Store(people, spool, spool.queue, spool.calls, condition)
 
     def open_people(self, condition: Condition, now: Now) -> SqlitePeople:
         """Open the people store alone; where it is away, what this machine remembers of it must do."""

@@ -1,0 +1,90 @@
+"""One HTTP request to a program outside, and what came of it.
+
+The rules that must not be broken: no redirect is ever followed, nothing of ours goes with a request but what it is
+made of (no cookie, no proxy of the environment), and what is said of a failure names nobody.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import timedelta
+from importlib.metadata import version
+from typing import NamedTuple
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+MOST_SECONDS = 15.0
+"""How long an endpoint has to answer, all in all (the Standard Webhooks specification advises 15 to 30 s)."""
+
+CONNECTIONS = 8
+_ANSWER_READ = 4096
+_GONE = 410
+_LONGEST_WAIT = timedelta(days=1)
+
+
+class Post(NamedTuple):
+    """What is posted where."""
+
+    url: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Answer(NamedTuple):
+    """What came of a request: the status, 0 where there was no answer; in words; how long we are asked to wait."""
+
+    status: int
+    words: str
+    wait: timedelta = timedelta(0)
+
+    @property
+    def is_taken(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_gone(self) -> bool:
+        return self.status == _GONE
+
+
+class Caller:
+    """Makes requests to one target, a few at a time. `authorities` are PEM; "" trusts the system's."""
+
+    def __init__(self, authorities: str = "", resolver: AbstractResolver | None = None) -> None:
+        trusted = ssl.create_default_context(cadata=authorities or None)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=trusted, resolver=resolver),
+            timeout=aiohttp.ClientTimeout(total=MOST_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"Assent/{version('assent')}"},
+        )
+
+    async def post(self, post: Post) -> Answer:
+        """Post, and return what came of it; never raises for what the other side does."""
+        try:
+            async with self._session.post(
+                post.url, data=post.body, headers=post.headers, allow_redirects=False
+            ) as response:
+                await response.content.read(_ANSWER_READ)
+                return Answer(response.status, _told(response.status), _wait(response.headers.get("Retry-After", "")))
+        except TimeoutError:
+            return Answer(0, f"no answer within {MOST_SECONDS:.0f} s")
+        except aiohttp.ClientConnectorCertificateError:
+            return Answer(0, "its certificate is not trusted")
+        except aiohttp.ClientConnectorError as error:
+            return Answer(0, f"cannot be reached: {error.os_error.strerror or 'its name has no address'}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(0, f"cannot be reached ({type(error).__name__})")
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def _told(status: int) -> str:
+    return f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
+
+
+def _wait(text: str) -> timedelta:
+    """Read Retry-After (RFC 9110 §10.2.3) where it is a number of seconds."""
+    return min(timedelta(seconds=int(text)), _LONGEST_WAIT) if text.isascii() and text[:6].isdecimal() else timedelta(0)

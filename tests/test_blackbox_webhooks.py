@@ -1,0 +1,276 @@
+"""What programs are told, from outside: a receiving HTTP server; the official library judges the signatures."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests import anymail_judge
+from tests.conftest import MakeGateway
+from tests.gateway_under_test import TOPIC, Gateway, eventually, fetch, invoice, newsletter
+from tests.receiver import Receiver, receiving
+from tests.sink import Sink
+
+Someone = Callable[[], str]
+SECRET = f"whsec_{base64.b64encode(os.urandom(32)).decode()}"
+ALL_EVENTS = [
+    *("recipient.unsubscribed", "recipient.subscribed", "recipient.complained", "recipient.bounced"),
+    *("recipient.erased", "message.refused", "message.relayed", "message.failed", "stream.paused"),
+]
+VENDORS = {
+    "sendgrid": ec.generate_private_key(ec.SECP256R1())
+    .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    .decode(),
+    "mailgun": "0123456789abcdef0123456789abcdef",
+    "postmark": "assent:correct horse",
+    "ses": "assent:correct horse",
+}
+
+
+def webhook(name: str, url: str, *more: str, events: list[str] | None = None) -> str:
+    """Return the section of an endpoint, whose secret is in NAME.secret."""
+    chosen = [f"events = {events}"] if events else []
+    retry = [] if any(one.startswith("retry") for one in more) else ['retry = ["1s", "1s", "2s"]']
+    lines = [f"[webhooks.{name}]", f'url = "{url}"', f'secret_file = "{name}.secret"', *chosen, *retry, *more]
+    return "\n".join(lines).replace("'", '"')
+
+
+def put_secret(house: Gateway, name: str, secret: str = SECRET) -> None:
+    house.folder.mkdir(parents=True, exist_ok=True)
+    path = house.folder / f"{name}.secret"
+    path.write_text(secret)
+    path.chmod(0o600)
+
+
+@pytest.fixture(scope="module")
+def crm() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def house(crm: Receiver, shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway whose endpoints hear everything, each in another shape; one only of the stream `offers`."""
+    texts = [
+        webhook("crm", f"{crm.url}/crm", events=ALL_EVENTS),
+        webhook("offers", f"{crm.url}/offers", 'streams = ["offers"]', events=ALL_EVENTS),
+        *(webhook(one, f"{crm.url}/{one}", f'format = "{one}"', events=ALL_EVENTS) for one in VENDORS),
+    ]
+    sections = {"webhooks": "\n".join(texts)}
+    made = Gateway(tmp_path_factory.mktemp("webhooks") / "house", shared_sink.url, sections=sections)
+    for name in ("crm", "offers"):
+        put_secret(made, name)
+    for name, secret in VENDORS.items():
+        put_secret(made, name, secret)
+    made.prepare().add_login("deals", "offers")
+    yield made.start()
+    made.close()
+
+
+@pytest.fixture
+def told(crm: Receiver) -> Iterator[Receiver]:
+    crm.normal()
+    crm.told.clear()
+    yield crm
+    crm.normal()
+
+
+def on(path: str, receiver: Receiver) -> Receiver:
+    """Return what came in at one path."""
+    return Receiver(receiver.port, told=[one for one in receiver.told if one.path == path])
+
+
+def reached(sink: Sink, address: str) -> bool:
+    return any(f"<{address}>" in one.recipients or address in one.recipients for one in sink.messages)
+
+
+def withdraw(house: Gateway, address: str, scope: str = "all-marketing", *more: str) -> None:
+    house.run("suppressions", "add", address, "--scope", scope, "--reason", "unsubscribed", *more)
+
+
+def test_what_a_person_says_is_told_and_the_official_library_takes_the_signature(
+    house: Gateway, told: Receiver, someone: Someone
+) -> None:
+    reader = someone()
+    house.opt_in(reader)
+    eventually(lambda: on("/crm", told).of("recipient.subscribed", reader))
+    withdraw(house, reader)
+    (heard,) = eventually(lambda: on("/crm", told).of("recipient.unsubscribed", reader))
+    assert heard["data"]["scope"] == "all-marketing" and heard["data"]["reason"] in ("unsubscribed", "objected")
+    assert heard["timestamp"].endswith("Z")
+    raw = next(one for one in told.told if one.json == heard)
+    assert Webhook(SECRET).verify(raw.body, raw.headers) == heard
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(raw.body + b" ", raw.headers)
+    assert raw.headers["user-agent"].startswith("Assent/") and raw.headers["content-type"] == "application/json"
+
+
+def test_a_tool_hears_of_it_in_its_own_vendors_words(house: Gateway, told: Receiver, someone: Someone) -> None:
+    reader, stranger = someone(), someone()
+    house.run("suppressions", "add", reader, "--scope", "all-marketing", "--reason", "complained")
+    assert house.submit(newsletter(stranger), [stranger])[stranger][0] == 550
+
+    def seen(shape: str) -> set[tuple[str, str]]:
+        events = [
+            event
+            for one in on(f"/{shape}", told).taken
+            for event in anymail_judge.events_of(shape, VENDORS[shape], one.body, one.headers)
+        ]
+        return {(event.event_type, event.recipient) for event in events}
+
+    for shape in VENDORS:
+        dropped = "failed" if shape == "postmark" else "rejected"
+        eventually(lambda shape=shape, dropped=dropped: seen(shape) >= {("complained", reader), (dropped, stranger)})
+
+
+@pytest.mark.req("SMTP-32")
+def test_what_becomes_of_messages_is_told_with_the_decision_that_explain_knows(
+    house: Gateway, told: Receiver, sink: Sink, someone: Someone
+) -> None:
+    reader, stranger, customer, broken = someone(), someone(), someone(), someone()
+    house.opt_in(reader)
+    assert house.submit(newsletter(reader), [reader])[""][0] == 250
+    assert house.submit(newsletter(stranger), [stranger])[stranger][0] == 550
+    assert house.submit(invoice(customer), [customer], login="shop", sender="billing@example.com")[""][0] == 250
+    sink.on("RCPT", "550 5.1.1 no such mailbox", containing=broken)
+    assert house.submit(invoice(broken), [broken], login="shop", sender="billing@example.com")[""][0] == 250
+    here = lambda kind, address: on("/crm", told).of(kind, address)  # noqa: E731
+    (relayed,) = eventually(lambda: here("message.relayed", reader))
+    (refused,) = eventually(lambda: here("message.refused", stranger))
+    eventually(lambda: here("message.relayed", customer))
+    (failed,) = eventually(lambda: here("message.failed", broken))
+    assert (relayed["data"]["login"], relayed["data"]["stream"], relayed["data"]["topic"]) == (
+        *("news", "newsletter"),
+        TOPIC,
+    )
+    assert refused["data"]["reason"] == "no-consent"
+    assert "no such mailbox" in failed["data"]["reply"] and failed["data"]["outcome"] == "failed"
+    explained = house.json("explain", refused["data"]["decision"])
+    assert stranger not in str(explained) and "no-consent" in str(explained)
+    assert not on("/offers", told).told, "the other endpoint hears of no other stream"
+
+
+def test_an_endpoint_for_one_sender_hears_of_that_ones_topics_only(
+    house: Gateway, told: Receiver, sink: Sink, someone: Someone
+) -> None:
+    reader, other = someone(), someone()
+    house.opt_in(reader, topic="special-offers")
+    house.opt_in(other)
+    sender = "deals@offers.example.com"
+    submitted = house.submit(newsletter(reader, sender=sender), [reader], login="deals", sender=sender)
+    assert submitted[""][0] == 250
+    house.run("streams", "pause", "offers", "--why", "a mistake in the list")
+    try:
+        eventually(lambda: on("/offers", told).of("stream.paused"))
+        eventually(lambda: on("/offers", told).of("message.relayed", reader))
+        withdraw(house, other, "all-marketing")
+        eventually(lambda: on("/offers", told).of("recipient.unsubscribed", other))
+        kinds = {one["type"] for one in (raw.json for raw in on("/offers", told).told)}
+        assert kinds == {"recipient.subscribed", "message.relayed", "stream.paused", "recipient.unsubscribed"}
+        assert on("/offers", told).of("recipient.subscribed", other) == [], "that is another stream's topic"
+        assert eventually(lambda: on("/crm", told).of("stream.paused"))[0]["data"]["why"] == "a mistake in the list"
+    finally:
+        house.run("streams", "release", "offers")
+
+
+@pytest.mark.req("DSR-06")
+def test_processors_are_told_of_an_erasure_until_they_have_taken_it_and_then_nobody_is_named(
+    house: Gateway, told: Receiver, someone: Someone
+) -> None:
+    reader = someone()
+    house.opt_in(reader)
+    eventually(lambda: on("/crm", told).of("recipient.subscribed", reader))
+    refusals = count()
+    told.answer = lambda path, body: 500 if b"recipient.erased" in body and next(refusals) < 3 else 204
+    erased = house.run("person", "erase", reader, check=False)
+    assert erased.returncode in (0, 75), erased.stderr
+    (heard,) = eventually(lambda: on("/crm", told).of("recipient.erased", reader))
+    assert heard["data"]["reason"] == "erased"
+    tries = [one for one in told.told if b"recipient.erased" in one.body and one.path == "/crm"]
+    assert 500 in {one.status for one in told.told}
+    assert len({one.headers["webhook-id"] for one in tries}) == 1, "it is the same event each time"
+    eventually(lambda: house.run("person", "erase", reader, check=False).returncode == 0)
+
+
+@pytest.mark.req("DSR-06")
+def test_an_objection_is_told_until_it_is_taken_and_later_events_of_that_person_wait_for_it(
+    house: Gateway, told: Receiver, someone: Someone
+) -> None:
+    reader, other = someone(), someone()
+    refusals = count()
+    told.answer = lambda path, body: 503 if reader.encode() in body and next(refusals) < 4 else 204
+    withdraw(house, reader, "topic", "--topic", TOPIC)
+    withdraw(house, reader, "all-marketing")
+    withdraw(house, other, "all-marketing")
+    eventually(lambda: len(on("/crm", told).of("recipient.unsubscribed", reader)) == 2)
+    eventually(lambda: on("/crm", told).of("recipient.unsubscribed", other))
+    scopes = [one["data"]["scope"] for one in on("/crm", told).of("recipient.unsubscribed", reader)]
+    assert scopes == ["topic", "all-marketing"]
+
+
+def test_no_redirect_is_followed(house: Gateway, told: Receiver, someone: Someone) -> None:
+    reader = someone()
+    redirects = count()
+
+    def answer(path: str, body: bytes) -> int:
+        return 307 if reader.encode() in body and path == "/crm" and next(redirects) < 2 else 204
+
+    told.headers = {"Location": f"{told.url}/elsewhere"}
+    told.answer = answer
+    withdraw(house, reader)
+    eventually(lambda: on("/crm", told).of("recipient.unsubscribed", reader))
+    assert [one for one in told.told if one.path == "/elsewhere"] == []
+    assert 307 in {one.status for one in told.told}
+
+
+def test_a_dead_or_slow_endpoint_delays_neither_another_nor_mail_and_a_kill_loses_nothing(
+    make_gateway: MakeGateway, sink: Sink, someone: Someone, tmp_path: Path
+) -> None:
+    released = threading.Event()
+    with receiving() as slow, receiving() as well, receiving() as gone:
+        slow.answer = lambda path, body: 204 if released.wait(60) else 500
+        gone.answer = lambda path, body: 410
+        urls = {"slow": slow.url, "well": well.url, "gone": gone.url, "dead": "http://127.0.0.1:1/"}
+        for name in urls:
+            put_secret(Gateway(tmp_path / "house0", sink.url), name)
+        events = ["recipient.unsubscribed", "recipient.subscribed", "message.relayed"]
+        sections = "\n".join(webhook(name, url, events=events) for name, url in urls.items())
+        house = make_gateway({"webhooks": sections}).start()
+        leaver, *joiners = (someone() for _ in range(5))
+        withdraw(house, leaver)
+        eventually(lambda: well.of("recipient.unsubscribed", leaver))
+        eventually(lambda: "gone answered 410" in house.log.read_text())
+        house.opt_in(*joiners)
+        eventually(lambda: all(well.of("recipient.subscribed", one) for one in joiners))
+        assert house.submit(invoice(leaver), [leaver], login="shop", sender="billing@example.com")[""][0] == 250
+        eventually(lambda: reached(sink, leaver))
+        eventually(lambda: well.of("message.relayed", leaver))
+        assert slow.taken == []
+
+        listed = {one["name"]: one for one in house.json("webhooks", "list")}
+        assert (listed["well"]["waiting"], listed["well"]["state"]) == (0, "up to date")
+        assert (listed["dead"]["waiting"], listed["dead"]["state"]) == (6, "behind")
+        assert "cannot be reached" in listed["dead"]["last_answer"]
+        assert listed["gone"]["state"] == "disabled" and len(gone.told) == 1, "it is not asked again"
+        told = house.json("status")
+        assert {one["command"] for one in told["alarms"]} >= {"assent webhooks retry gone", "assent webhooks list"}
+        assert 'assent_webhook_waiting{webhook="dead"} 6' in fetch(f"http://127.0.0.1:{house.console}/metrics").text
+
+        house.kill()
+        released.set()
+        house.start()
+        eventually(lambda: slow.of("recipient.unsubscribed", leaver) and slow.of("message.relayed", leaver), 60)
+        eventually(lambda: all(slow.of("recipient.subscribed", one) for one in joiners))
+        assert len(gone.told) == 1, "it is disabled after a restart too"
+        gone.normal()
+        assert house.json("webhooks", "retry", "gone")["retried"] == 6
+        eventually(lambda: gone.of("message.relayed", leaver))
