@@ -50,7 +50,8 @@ from gateway.lanes import MEMORY_BUDGET, Lanes
 from gateway.listener import Crowd, Limits, Listener, server_tls
 from gateway.listener.desk import LoginDesk
 from gateway.listener.feedback import FeedbackHandler
-from gateway.listener.submission import House, SubmissionHandler
+from gateway.listener.intake import House
+from gateway.listener.submission import SubmissionHandler
 from gateway.metrics import Board
 from gateway.model import Smarthost
 from gateway.overview import overview

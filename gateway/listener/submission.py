@@ -8,36 +8,29 @@ decision id that `explain` knows; and 250 is said after the store has committed,
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from gateway import headers
 from gateway.address import Address
 from gateway.campaigns import Campaigns
-from gateway.classify import Choice, Mismatch, classify, matches_any, purposes_of
+from gateway.classify import Choice, Mismatch, matches_any
 from gateway.consent import Standing
 from gateway.copies import CopyMaker, MessageDraft
-from gateway.decisions import NOTHING_KEPT, Subject, door_line, message_id_digest, subject_of
-from gateway.dialects import Asked, Dialects, Unsupported
-from gateway.errors import Malformed, StoreUnavailable
+from gateway.decisions import NOTHING_KEPT, Subject, door_line
+from gateway.errors import Malformed
 from gateway.ids import Ids, spool_text
 from gateway.law import Law
 from gateway.listener.content import Judge, judge_of
 from gateway.listener.desk import LoginDesk
-from gateway.listener.loops import loop_refusal
-from gateway.listener.notices import marketing_in_notice, read_notice
+from gateway.listener.intake import House, Intake, Visit
 from gateway.listener.protocol import NO_ROOM, Session
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
     CampaignName,
-    Login,
-    MessageClass,
     Outcome,
-    Peer,
-    Purpose,
     Reason,
     Recipient,
     Reply,
@@ -45,26 +38,21 @@ from gateway.model import (
     SpooledMessage,
     SpooledRecipient,
     Stream,
-    Topic,
     Verdict,
 )
-from gateway.policy import PAUSED, RULES, needs_facts, refused_by_all, strictest
-from gateway.pretence import end_of_campaign, feigned_reply, over
+from gateway.policy import PAUSED, RULES, refused_by_all, strictest
 from gateway.stamp import Unstampable
-from gateway.store import Facts, LoginRecord, Now, Orders, Store
+from gateway.store import Facts, Now, Store
 from gateway.store.condition import Trouble
 
 _NOT_LOGGED_IN = Reply(530, "5.7.0", "log in first, or ask the operator to bind a login to this network")
 _TOO_FAST = Reply(450, "4.7.0", "too many messages of this login of late, try again later")
 _WELCOME = Reply(235, "2.7.0", "welcome")
-_WAITS = Reply(451, "4.3.0", "consent cannot be checked at this moment, try again later")
 _OK = Reply(250, "2.1.0", "ok")
 _RECIPIENT_OK = Reply(250, "2.1.5", "ok")
+_NOT_ITS_REVERSE_PATH = Mismatch(Reason.CLASS_MISMATCH, "5.7.1", "the login may not use this reverse path")
 _LOGIN_CHANGED = Reply(530, "5.7.0", "the login has been changed or disabled since; log in anew")
 _CODES = {"2.0.0": 250, "5.7.1": 550, "5.7.0": 550, "5.6.0": 554, "4.3.0": 451}
-_SMTPUTF8 = "SMTPUTF8"
-_LONGEST_CAMPAIGN = 200
-"""Characters of a campaign's name that are kept."""
 
 T = TypeVar("T")
 
@@ -80,52 +68,6 @@ class Outbound(Protocol):
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft) -> None:
         """Relay copies that have just been kept and are claimed by this worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What the company's configuration says about mail that comes in."""
-
-    hostname: str
-    max_hops: int
-    max_recipients: int
-    help_url: str
-    streams: Mapping[str, Stream]
-    topics: Mapping[str, Topic]
-    law: Law
-    dialects: Dialects
-
-
-@dataclass(slots=True)
-class Visit:
-    """What is known of one connection's login, and of the transaction under way."""
-
-    record: LoginRecord
-    streams: tuple[Stream, ...]
-    purposes: tuple[Purpose, ...]
-    has_essentials: bool
-    facts: dict[str, Facts] = field(default_factory=dict)
-    orders: Orders | None = None
-    is_over: bool = False
-    is_paused: bool = False
-    has_contact: bool = False
-
-    @property
-    def login(self) -> Login:
-        return self.record.login
-
-    def is_told_by_summary(self, *streams: Stream) -> bool:
-        """True where refusals of one of the streams are answered 250; never where nobody could be told."""
-        return self.has_contact and any(stream.reports_refusals for stream in streams)
-
-    def heed(self, orders: Orders) -> None:
-        """Take in what operators have ordered since: a login that was changed, streams that were paused."""
-        if orders is self.orders:
-            return
-        self.orders = orders
-        now = orders.logins.get(self.login.name)
-        self.is_over = now is None or now.disabled or now.secret != self.record.secret
-        self.is_paused = bool(self.streams) and all(orders.is_paused(stream.name) for stream in self.streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +97,7 @@ class SubmissionHandler:
         now: Now,
     ) -> None:
         self._house = house
+        self._intake = Intake(house, store, copies, ids, now)
         self._desk = desk
         self._store = store
         self._copies = copies
@@ -171,7 +114,7 @@ class SubmissionHandler:
         if isinstance(admitted, Reply):
             self._metrics.login_refused()
             return admitted
-        session.visit = self._visit(admitted)
+        session.visit = self._house.visit(admitted)
         return _WELCOME
 
     async def handle_MAIL(
@@ -187,14 +130,14 @@ class SubmissionHandler:
             return NO_ROOM
         if self._desk.keeps_waiting(visit.login.name):
             return _TOO_FAST
-        visit.facts = {}
+        visit.begin()
         if not _may_return_to(visit.streams, reverse_path):
-            return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "the login may not use this reverse path")
+            return self._objection(_NOT_ITS_REVERSE_PATH)
         return _OK
 
     async def handle_RCPT(self, server: Any, session: Session, envelope: Any, recipient: Recipient) -> Reply:
         visit: Visit = session.visit
-        (facts,) = await self._facts(visit, [recipient.address])
+        (facts,) = await self._intake.facts(visit, [recipient.address])
         visit.heed(self._store.people.orders())
         if visit.is_over:
             return _LOGIN_CHANGED
@@ -210,100 +153,14 @@ class SubmissionHandler:
 
     async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
         visit: Visit = session.visit
-        block = headers.split(envelope.content)
-        asked = self._asked(block)
-        if isinstance(asked, Reply):
-            return asked
-        choice = await self._choice(block, asked, visit, envelope)
-        if isinstance(choice, Reply):
-            return choice
-        ends = end_of_campaign(block) if choice.message_class is MessageClass.PROMOTIONAL else None
-        message = self._message(visit, session, envelope, choice, _campaign(block, asked), ends)
-        subject = _subject(message, block, asked)
-        if self._store.people.orders().is_paused(choice.stream.name):
-            return self._postponed(message, visit, subject)
-        return await self._rule(message, visit, choice, block, subject)
-
-    def _asked(self, block: headers.HeaderBlock) -> Asked | Reply:
-        """Return what a header asks for in other systems' words; a refusal where it can be no message's."""
-        repeated = headers.repeated_singletons(block)
-        if repeated:
-            sentence = f"the header has more than one {repeated[0]} field, RFC 5322 section 3.6"
-            return self._objection(Reason.CONTENT, "5.6.0", sentence)
-        asked = self._house.dialects.read(block)
-        if isinstance(asked, Unsupported):
-            return self._objection(Reason.UNSUPPORTED_HEADER, "5.6.0", asked.sentence)
-        return loop_refusal(block, self._house.hostname, self._house.max_hops) or asked
-
-    async def _choice(self, block: headers.HeaderBlock, asked: Asked, visit: Visit, envelope: Any) -> Choice | Reply:
-        """Return what a message is, or the refusal of what it cannot be, whoever it goes to."""
-        choice = classify(block, visit.streams, self._house.topics, asked)
-        if isinstance(choice, Mismatch):
-            return self._objection(choice.reason, choice.enhanced, choice.sentence)
-        objection = await self._heed(asked, choice, visit, envelope) if asked.claims else None
-        if objection:
-            return objection
-        content = envelope.content
-        if choice.message_class is MessageClass.POLICY_NOTICE:
-            published = self._store.people.orders().policies
-            notice = read_notice(content, block, len(envelope.rcpt_tos), published)
-            if isinstance(notice, Mismatch):
-                return self._objection(notice.reason, notice.enhanced, notice.sentence)
-            choice = choice.about(notice)
-        elif choice.message_class is MessageClass.BREACH_NOTICE and (
-            unfit := marketing_in_notice(content, block, "breach")
-        ):
-            return self._objection(unfit.reason, unfit.enhanced, unfit.sentence)
-        return self._objection_to_class(choice, visit, envelope, block) or choice
-
-    def _objection_to_class(
-        self, choice: Choice, visit: Visit, envelope: Any, block: headers.HeaderBlock
-    ) -> Reply | None:
-        """Return why a message cannot be what its class says, whoever it goes to; None where it can."""
-        if needs_facts(choice.message_class) and self._cannot_decide(visit):
-            return _WAITS
-        if choice.message_class is not MessageClass.PROMOTIONAL:
-            return None
-        if not envelope.mail_from:
-            return self._objection(Reason.CLASS_MISMATCH, "5.7.1", "promotional mail needs a reverse path")
-        try:
-            pretence = feigned_reply(block) or over(end_of_campaign(block), self._now())
-        except Malformed as problem:
-            pretence = str(problem)
-        if pretence:
-            return self._objection(Reason.CONTENT, "5.7.0", pretence)
-        return self._copies.objection(block)
-
-    async def _facts(self, visit: Visit, addresses: Sequence[Address]) -> list[Facts]:
-        """Look people up; without the people store, essential mail goes on and knows nobody (SMTP-22)."""
-        try:
-            return await self._store.people.facts(addresses)
-        except StoreUnavailable:
-            if not visit.has_essentials:
-                raise
-            return [self._store.people.unread(one) for one in addresses]
-
-    async def _heed(self, asked: Asked, choice: Choice, visit: Visit, envelope: Any) -> Reply | None:
-        """Do what a message asks for in another system's words, or return the refusal.
-
-        A "no" is passed over for nobody; who may not be stopped by one in any case may ask for it.
-        """
-        if asked.bypasses and needs_facts(choice.message_class):
-            sentence = f"{asked.bypasses[0]} asks to pass over what people have said, which only essential mail may"
-            return self._objection(Reason.CLASS_MISMATCH, "5.7.0", sentence)
-        named = [one for one in asked.recipients if one.text not in visit.facts]
-        if len(envelope.rcpt_tos) + len(named) > self._house.max_recipients:
-            sentence = f"its header names more recipients than the {self._house.max_recipients} that a message may have"
-            return self._objection(Reason.UNSUPPORTED_HEADER, "5.6.0", sentence)
-        if not all(one.text.isascii() for one in named) and _SMTPUTF8 not in envelope.mail_options:
-            return self._objection(Reason.UNSUPPORTED_HEADER, "5.6.0", "a recipient in its header needs SMTPUTF8")
-        visit.facts |= {one.text: facts for one, facts in zip(named, await self._facts(visit, named), strict=True)}
-        envelope.rcpt_tos += [Recipient(one) for one in named]
-        return None
-
-    def _cannot_decide(self, visit: Visit) -> bool:
-        """True while a "no" may be unknown, or the time may be wrong: then only essential mail moves (SMTP-22)."""
-        return self._store.condition.promotion_waits or not all(one.is_read for one in visit.facts.values())
+        taken = await self._intake.read(visit, session, envelope)
+        if isinstance(taken, Reply):
+            return taken
+        if isinstance(taken, Mismatch):
+            return self._objection(taken)
+        if self._store.people.orders().is_paused(taken.choice.stream.name):
+            return self._postponed(taken.message, visit, taken.subject)
+        return await self._rule(taken.message, visit, taken.choice, taken.block, taken.subject)
 
     async def _rule(
         self, message: SpooledMessage, visit: Visit, choice: Choice, block: headers.HeaderBlock, subject: Subject
@@ -416,47 +273,14 @@ class SubmissionHandler:
             ruling.n, ruling.recipient, ruling.facts.who, ruling.decision, outcome=Outcome.FAILED, reply=reply
         )
 
-    def _message(
-        self,
-        visit: Visit,
-        session: Session,
-        envelope: Any,
-        choice: Choice,
-        campaign: str,
-        ends: datetime | None,
-    ) -> SpooledMessage:
-        return SpooledMessage(
-            id=self._ids.spool(),
-            login=visit.login.name,
-            stream=choice.stream.name,
-            message_class=choice.message_class,
-            topics=tuple(one.topic.slug for one in choice.purposes if one.topic),
-            reverse_path=envelope.mail_from,
-            options=tuple(envelope.mail_options),
-            peer=_peer(session),
-            received_at=self._now(),
-            recipients=tuple(envelope.rcpt_tos),
-            message=envelope.content,
-            campaign=campaign,
-            product=choice.purposes[0].product if choice.purposes else "",
-            notice=choice.purposes[0].notice if choice.purposes else None,
-            ends=ends,
-        )
-
     # who is asking
-
-    def _visit(self, record: LoginRecord) -> Visit:
-        streams = tuple(self._house.streams[name] for name in record.login.streams if name in self._house.streams)
-        purposes = purposes_of(streams, self._house.topics)
-        has_essentials = not all(needs_facts(one.message_class) for one in purposes)
-        return Visit(record, streams, purposes, has_essentials, has_contact=record.login.reader is not None)
 
     async def _visit_by_network(self, session: Session) -> Visit | None:
         """Return the visit of the login that the operator bound to the peer's network (SMTP-26)."""
         ip = ipaddress.ip_address(session.peer[0])
         for record in await self._store.people.logins():
             if not record.disabled and any(ip in ipaddress.ip_network(one) for one in record.login.networks):
-                return self._visit(record)
+                return self._house.visit(record)
         return None
 
     # what is answered
@@ -472,14 +296,14 @@ class SubmissionHandler:
         enhanced = enhanced or ("5.7.0" if verdict.reason is Reason.CONTENT else "5.7.1")
         return self._reply(enhanced, f"{verdict.reason}: {verdict.sentence}", ruling.decision)
 
-    def _objection(self, reason: Reason, enhanced: str, sentence: str) -> Reply:
+    def _objection(self, found: Mismatch) -> Reply:
         """Refuse a whole transaction, and keep a line that says why."""
         decision = self._ids.decision()
-        verdict = Verdict(Action.REFUSE, reason, sentence, rules=RULES)
+        verdict = Verdict(Action.REFUSE, found.reason, found.sentence, rules=RULES)
         self._metrics.decided(None, verdict)
         self._store.spool.note([door_line(decision, self._now(), "", NOTHING_KEPT, verdict)])
-        code = 550 if reason is Reason.UNSUPPORTED_HEADER else None
-        return self._reply(enhanced, f"{reason}: {sentence}", decision, code)
+        code = 550 if found.reason is Reason.UNSUPPORTED_HEADER else None
+        return self._reply(found.enhanced, f"{found.reason}: {found.sentence}", decision, code)
 
     def _reply(self, enhanced: str, text: str, decision: str, code: int | None = None) -> Reply:
         where = f", see {self._house.help_url}" if self._house.help_url else ""
@@ -501,18 +325,6 @@ def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
     )
 
 
-def _subject(message: SpooledMessage, block: headers.HeaderBlock, asked: Asked) -> Subject:
-    message_id = block.first("message-id")
-    digest = message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
-    return subject_of(message, spool_text(message.id), digest, asked.bypasses)
-
-
-def _campaign(block: headers.HeaderBlock, asked: Asked) -> str:
-    """Return the campaign's name as the message gives it, in our words before others'; "" for none."""
-    named = block.first("assent-campaign")
-    return (named.value.decode("utf-8", "replace").strip() if named else asked.campaign)[:_LONGEST_CAMPAIGN]
-
-
 def _subject_at_rcpt(visit: Visit) -> Subject:
     """Before DATA a message is whatever all of the login's streams have in common."""
     streams = {stream.name for stream in visit.streams}
@@ -523,7 +335,3 @@ def _subject_at_rcpt(visit: Visit) -> Subject:
 
 def _only(values: set[T]) -> T | None:
     return next(iter(values)) if len(values) == 1 else None
-
-
-def _peer(session: Session) -> Peer:
-    return Peer(session.host_name, session.peer[0], session.protocol, session.tls)
