@@ -249,7 +249,8 @@ class Standing:
         if event.type not in _SUPPRESSING:
             return None
         said = [one for one in self.suppressions if _says(one, event) and not (one.released or one.entry)]
-        own = [one for one in said if not one.imported or "import" in event.facts]
+        passing = event.facts.get(UNFINISHED, ())
+        own = [one for one in said if not one.imported or ("import" in event.facts and one.imported not in passing)]
         known = (one for one in own if not one.linked or "linked" in event.facts)
         return next((one.event for one in known if not _is_said_again(one, event)), None)
 
@@ -397,7 +398,11 @@ def _suppress(standing: Standing, event: Event) -> Standing:
 
 
 UNFINISHED = "unfinished"
-"""The fact by which a consent waits for the end of its import: the other imports that were at work when that began."""
+"""The fact by which an import names the others that were at work when it began.
+
+A consent waits for the end of its own; an opt-out does not lean on what one of the others has said, so that of two at
+once either can be undone.
+"""
 
 _BASES: dict[EventType, Basis] = {
     EventType.EXPRESS_OPT_IN: Basis.EXPRESS,

@@ -115,6 +115,19 @@ def test_suppressions_come_page_by_page(house: Gateway) -> None:
     assert ask(house, "/console/suppressions?after=zz").status == 400
 
 
+def test_suppressions_are_searched_by_a_part_of_the_address(house: Gateway) -> None:
+    house.run("suppressions", "add", "Needle@haystack.example", "--scope", "all-marketing", "--reason", "objected")
+    for part in ("needle", "HAYSTACK.example", "dle@hay"):
+        words = Reader(ask(house, "/console/suppressions", {"part": part}).text).words
+        assert "Needle@haystack.example" in words and "objected" in words
+    assert "is suppressed" in ask(house, "/console/suppressions", {"part": "%"}).text, "no pattern, but a part"
+    assert ask(house, "/console/suppressions", {"part": " "}).status == 422
+    assert ask(house, "/console/suppressions", {"part": "x", "after": "zz"}).status == 400
+    shown = ask(house, "/console/suppressions", {"part": '"><script>'})
+    assert shown.status == 200 and "<script>" not in shown.text
+    assert "haystack" not in house.log.read_text()
+
+
 def test_pages_load_nothing_from_elsewhere_and_cannot_be_framed(house: Gateway) -> None:
     shown = [ask(house, "/console"), ask(house, "/console/suppressions")]
     for answer in (*shown, ask(house, "/console/person", {"address": "a@example.org"})):

@@ -126,7 +126,7 @@ def suppressions_undo(desk: Desk, number: int) -> None:
     known = {one.number: one for one in _with_imports(desk, _all)}
     if number not in known or known[number].state == UNDONE:
         desk.no(f"there is no import {number} to undo; see assent suppressions imports", undone=0)
-    above = [one.number for one in known.values() if one.state != UNDONE and _may_lean(one, number)]
+    above = [one.number for one in known.values() if one.state != UNDONE and _may_lean(one, known[number])]
     if above:
         names = ", ".join(map(str, above))
         desk.no(f"import {names} said some of the same and did not repeat it; undo that first", undone=0, first=above)
@@ -141,9 +141,14 @@ def suppressions_undo(desk: Desk, number: int) -> None:
     desk.say(f"import {number} is undone: {people} people", undone=number, people=people)
 
 
-def _may_lean(other: Import, number: int) -> bool:
-    """True where an import did not repeat what this one said, or stopped before it could tell."""
-    return number in other.leans_on or (other.state == APPLYING and other.number > number)
+def _may_lean(other: Import, this: Import) -> bool:
+    """True where an import did not repeat what this one said, or stopped before it could tell.
+
+    One that began while this one was at work, as it still is, repeated all of it.
+    """
+    if other.number == this.number or other.state != APPLYING:
+        return this.number in other.leans_on
+    return other.number < this.number or this.state != APPLYING
 
 
 async def _all(imports: SqliteImports) -> list[Import]:

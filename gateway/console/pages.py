@@ -75,6 +75,7 @@ class Pages:
         """Add the pages to the console."""
         app.router.add_get(PREFIX, self._guarded(self._overview))
         app.router.add_get(f"{PREFIX}/suppressions", self._guarded(self._suppressions))
+        app.router.add_post(f"{PREFIX}/suppressions", self._guarded(self._search))
         app.router.add_post(f"{PREFIX}/person", self._guarded(self._person))
         app.router.add_get(f"{PREFIX}/console.css", _stylesheet)
 
@@ -115,7 +116,20 @@ class Pages:
         people = await self._store.people.suppressed_after(after, PAGE)
         following = people[-1][0].hex() if len(people) == PAGE else ""
         shown = [(address, standing) for _, address, standing in people]
-        return self._page("suppressions", people=shown, next=following)
+        return self._page("suppressions", people=shown, next=following, part="")
+
+    async def _search(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        part = str(form.get("part", "")).strip()
+        try:
+            after = bytes.fromhex(str(form.get("after", "")))
+        except ValueError:
+            return self._problem(400, "That is no page of ours.")
+        if not part:
+            return self._problem(422, "Write a part of the address to look for.")
+        found, following = await self._store.people.search_suppressed(part, after, PAGE)
+        shown = [(address, standing) for _, address, standing in found]
+        return self._page("suppressions", people=shown, next=following.hex(), part=part)
 
     async def _person(self, request: web.Request) -> web.Response:
         given = str((await request.post()).get("address", ""))

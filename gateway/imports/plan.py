@@ -69,6 +69,7 @@ class Terms:
             at = min(row.at or self.now, self.now)
             scope = Scope.ADDRESS if kind is EventType.HARD_BOUNCE else self.scope
             topic = self.topic if scope is Scope.TOPIC else ""
+            facts |= {UNFINISHED: run.unfinished} if run.unfinished else {}
             return NewEvent(kind, person, at, topic, scope, facts, personal)
         facts[UNFINISHED] = run.unfinished
         if not self._is_proven(row.at):

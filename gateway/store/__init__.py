@@ -295,6 +295,14 @@ class People(Protocol):
     async def suppressed_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Address | None, Standing]]:
         """Return the next people who have a suppression, in the order of their ids; b"" comes before the first."""
 
+    async def search_suppressed(
+        self, part: str, address_id: bytes, limit: int
+    ) -> tuple[list[tuple[bytes, Address, Standing]], bytes]:
+        """Return the next suppressed people in whose address a part stands, and where to go on, b"" at the end.
+
+        Some thousands are looked through at a time, so that nobody waits: what is returned may be few, or nobody.
+        """
+
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         """Return the next events of the ledger, in the order in which they were recorded."""
 
