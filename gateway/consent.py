@@ -35,6 +35,7 @@ class EventType(StrEnum):
     ADDRESS_CHANGED = "ADDRESS_CHANGED"
     POLICY_NOTICE = "POLICY_NOTICE"
     POLICY_NOTICE_ENDED = "POLICY_NOTICE_ENDED"
+    OBJECTION_EXPLAINED = "OBJECTION_EXPLAINED"
     ERASURE = "ERASURE"
     MINOR_FLAG = "MINOR_FLAG"
     RECONSENT = "RECONSENT"
@@ -200,7 +201,9 @@ class Standing:
     `permissions` stand with the strongest basis first; `products` are those that the person owns; `reconsents` are the
     policy versions that the person has agreed to again; while `is_held` nothing of the person is erased (POL-32);
     `links` are the ids, in hexadecimal, of the person's other addresses, where objections follow (CON-16), and
-    `moved_to` that of a newer one, "" for the newest; `notices` are those about the privacy policy (POL-10).
+    `moved_to` that of a newer one, "" for the newest; `notices` are those about the privacy policy (POL-10). `language`
+    is the BCP 47 tag of what the person reads, "" if none is known; `explained` the event that says that the person has
+    been told of the right to object (GDPR 21(4)), 0 if nobody has.
     """
 
     permissions: tuple[Permission, ...] = ()
@@ -212,6 +215,8 @@ class Standing:
     links: tuple[str, ...] = ()
     moved_to: str = ""
     notices: tuple[Notified, ...] = ()
+    language: str = ""
+    explained: int = 0
 
     def counting(self, unfinished: Collection[int]) -> Standing:
         """Return what counts of this while some imports have not been applied to their end: their consents do not."""
@@ -235,14 +240,19 @@ class Standing:
     def after(self, event: Event) -> Standing:
         """Return the standing once this event has happened too."""
         step = _STEPS.get(event.type)
-        return step(self, event) if step else self
+        after = step(self, event) if step else self
+        language = event.facts.get("language", "")
+        return replace(after, language=language) if language and event.type in _BASES else after
 
     def told_before(self, event: NewEvent | Event) -> int | None:
         """Return the event that says already what this one would: the same "no" is recorded once (UNS-24).
 
         What a person says again later is no repeat, since a confirmation may be dated between the two. The notice of a
-        policy version is recorded once, whatever message it would come in (POL-10).
+        policy version is recorded once, whatever message it would come in (POL-10), and so is that somebody has been
+        told of the right to object.
         """
+        if event.type is EventType.OBJECTION_EXPLAINED:
+            return self.explained or None
         if event.type is EventType.POLICY_NOTICE:
             version = event.facts["policy_version"]
             return next((one.event for one in self.notices if one.version == version), None)
@@ -266,6 +276,8 @@ class Standing:
             "links": list(self.links),
             "moved_to": self.moved_to,
             "notices": list(self.notices),
+            "language": self.language,
+            "explained": self.explained,
         }
         return {
             "permissions": [
@@ -308,6 +320,8 @@ class Standing:
             links=tuple(raw.get("links", ())),
             moved_to=raw.get("moved_to", ""),
             notices=tuple(Notified(*one) for one in raw.get("notices", ())),
+            language=raw.get("language", ""),
+            explained=raw.get("explained", 0),
         )
 
 
@@ -493,7 +507,7 @@ def _renounce(standing: Standing, event: Event) -> Standing:
 
 def _void(standing: Standing, event: Event) -> Standing:
     """The mailbox has another owner now, who has agreed to nothing (RFC 7293)."""
-    return replace(standing, permissions=(), products=(), reconsents=())
+    return replace(standing, permissions=(), products=(), reconsents=(), language="", explained=0)
 
 
 def _close(standing: Standing, event: Event) -> Standing:
@@ -540,6 +554,10 @@ def _end_notice(standing: Standing, event: Event) -> Standing:
     return replace(standing, notices=tuple(one for one in standing.notices if (one.version, one.message) != ended))
 
 
+def _explain(standing: Standing, event: Event) -> Standing:
+    return replace(standing, explained=event.seq)
+
+
 def _hold(standing: Standing, event: Event) -> Standing:
     return replace(standing, is_held=event.type is EventType.HOLD_PLACED)
 
@@ -564,6 +582,7 @@ _STEPS = {
     EventType.ADDRESS_CHANGED: _link,
     EventType.POLICY_NOTICE: _notify,
     EventType.POLICY_NOTICE_ENDED: _end_notice,
+    EventType.OBJECTION_EXPLAINED: _explain,
     EventType.HOLD_PLACED: _hold,
     EventType.HOLD_RELEASED: _hold,
 }

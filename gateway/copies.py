@@ -16,9 +16,24 @@ from datetime import datetime
 from gateway.address import Address
 from gateway.dialects import SILENT, Dialects
 from gateway.errors import Malformed
+from gateway.footer import Imprint
 from gateway.headers import HeaderBlock, mailboxes, split
 from gateway.ids import spool_text
-from gateway.model import Alphabet, Company, Copy, MessageClass, Recipient, Reply, Segment, SpooledMessage, Topic
+from gateway.model import (
+    PLAIN_MANNER,
+    Alphabet,
+    Company,
+    Copy,
+    Manner,
+    MessageClass,
+    Recipient,
+    Reply,
+    Segment,
+    SpooledMessage,
+    Stream,
+    Topic,
+    Tracking,
+)
 from gateway.sign import STEP, Signer, body_hash, body_hash_in_steps, signer_for
 from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, prepare, received
 from gateway.tokens import ALL_MARKETING, Reconsent, Unsubscribe, UnsubscribeTokens
@@ -44,11 +59,16 @@ class Links:
     tokens: UnsubscribeTokens
     topic_number: Callable[[str], int]
 
+    @property
+    def beginning(self) -> str:
+        """What every link begins with; "" while there is no site."""
+        return f"{self.public_url}/u/" if self.public_url else ""
+
     def to(self, topic: str, address_id: bytes) -> Link:
         """Return one recipient's way out of a topic; of all marketing where the topic is ""."""
         what = Unsubscribe(self.topic_number(topic) if topic else ALL_MARKETING, address_id)
         mailto = f"{self.tokens.for_local_part(what)}@{self.feedback_domain}" if self.feedback_domain else ""
-        return Link(f"{self.public_url}/u/{self.tokens.for_url(what)}", mailto)
+        return Link(self.beginning + self.tokens.for_url(what), mailto)
 
     def to_consent_anew(self, version: str, address_id: bytes) -> str:
         """Return where one recipient consents anew, under a version of the privacy policy."""
@@ -70,6 +90,15 @@ class MessageDraft:
         return self.signer.selectors if self.signer else ()
 
     @property
+    def is_tracking(self) -> bool:
+        """True where some copy is to be spared something that reports on its reader."""
+        return bool(self.trackers(is_untracked=True))
+
+    def trackers(self, *, is_untracked: bool) -> tuple[str, ...]:
+        """Return the hosts that a copy does not report to, though the message asked for it; our own too, or not."""
+        return self.stamp.trackers(Manner(is_untracked=is_untracked))
+
+    @property
     def is_large(self) -> bool:
         """True where a copy takes so long to make that others must have their turn meanwhile."""
         return len(self.message.message) > STEP
@@ -83,16 +112,17 @@ class CopyMaker:
         hostname: str,
         company: Company,
         topics: Mapping[str, Topic],
+        streams: Mapping[str, Stream],
         links: Links,
         signers: Mapping[str, Signer],
         dialects: Dialects = SILENT,
         are_contradicted: Callable[[Sequence[int]], bool] = lambda marks: False,
     ) -> None:
         self._hostname = hostname
-        self._promotions = {
-            slug: Promotion(company, topic.name, f"{slug}.{hostname}") for slug, topic in topics.items()
-        }
-        self._any_topic = Promotion(company, company.name, f"{ANY_TOPIC}.{hostname}")
+        self._company = company
+        self._topics = topics
+        self._streams = streams
+        self._promotions = dict[tuple[str, str], Promotion]()
         self._links = links
         self._signers = signers
         self._own_domains = frozenset(signers)
@@ -134,6 +164,8 @@ class CopyMaker:
             is_utf8=_SMTPUTF8 in message.options,
             dialects=self._dialects,
             asks=asks,
+            commercial=self._commercial(message),
+            own_link=self._links.beginning,
         )
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
@@ -150,17 +182,19 @@ class CopyMaker:
                 known[alphabet] = await self.draft(draft.message, alphabet=alphabet)
         return known[alphabet]
 
-    async def promotional_copy(self, draft: MessageDraft, n: int, address_id: bytes, now: datetime) -> Copy:
-        """Make the copy of recipient `n`, with the link of the person `address_id`."""
+    async def promotional_copy(
+        self, draft: MessageDraft, n: int, address_id: bytes, now: datetime, manner: Manner = PLAIN_MANNER
+    ) -> Copy:
+        """Make the copy of recipient `n`, with the link of the person `address_id`, who is spoken to in this manner."""
         message = draft.message
         recipient = message.recipients[n]
         message_id = f"<{spool_text(message.id)}.{n}@{self._hostname}>"
         link = self._links.to(message.topic, address_id)
         if draft.is_large:
-            stamped = await asyncio.to_thread(draft.stamp.copy_for, recipient.address, link, message_id)
+            stamped = await asyncio.to_thread(draft.stamp.copy_for, recipient.address, link, message_id, manner)
             hashed = await _hash_of_large(stamped.body)
         else:
-            stamped = draft.stamp.copy_for(recipient.address, link, message_id)
+            stamped = draft.stamp.copy_for(recipient.address, link, message_id, manner)
             hashed = body_hash(stamped.body)
         return self._finished(draft, stamped, (recipient,), hashed, now)
 
@@ -178,6 +212,18 @@ class CopyMaker:
             draft.shared_hash = await _hash_of_large(stamped.body) if draft.is_large else body_hash(stamped.body)
         return self._finished(draft, stamped, recipients, draft.shared_hash, now)
 
+    async def commercial_copy(
+        self, draft: MessageDraft, n: int, address_id: bytes, now: datetime, manner: Manner
+    ) -> Copy:
+        """Make the copy of essential mail for recipient `n`, to whose law it is commercial (LAW-CA-06).
+
+        Its link leads out of all marketing, and changes nothing for mail of this kind.
+        """
+        message_id, link = f"<{spool_text(draft.message.id)}@{self._hostname}>", self._links.to("", address_id)
+        stamped = await asyncio.to_thread(draft.stamp.commercial_copy, message_id, link, manner)
+        hashed = await _hash_of_large(stamped.body)
+        return self._finished(draft, stamped, (draft.message.recipients[n],), hashed, now)
+
     def _finished(
         self, draft: MessageDraft, stamped: Stamped, recipients: tuple[Recipient, ...], hashed: bytes, now: datetime
     ) -> Copy:
@@ -187,7 +233,25 @@ class CopyMaker:
     def _promotion(self, message: SpooledMessage) -> Promotion | None:
         if message.message_class is not MessageClass.PROMOTIONAL:
             return None
-        return self._promotions.get(message.topic) or self._any_topic
+        key = message.stream, message.topic
+        known = self._promotions.get(key)
+        if known is None:
+            known = self._promotions[key] = self._made_promotion(*key)
+        return known
+
+    def _made_promotion(self, stream_name: str, slug: str) -> Promotion:
+        topic, stream, company = self._topics.get(slug), self._streams.get(stream_name), self._company
+        name, label = (topic.name, slug) if topic else (company.name, ANY_TOPIC)
+        template = (stream.footer if stream else None) or company.footer
+        tracking = stream.tracking if stream else Tracking.STRIP
+        return Promotion(company, name, f"{label}.{self._hostname}", template=template, tracking=tracking)
+
+    def _commercial(self, message: SpooledMessage) -> Imprint | None:
+        """Return whose footer essential mail may have; None where its stream is not commercial anywhere."""
+        stream = self._streams.get(message.stream)
+        if stream is None or not stream.is_commercial or stream.is_promotional or not self._links.public_url:
+            return None
+        return Imprint(self._company, stream.footer or self._company.footer)
 
     def _signer(self, block: HeaderBlock) -> Signer | None:
         author = _author(block)

@@ -22,7 +22,8 @@ from gateway.model import Action, MessageClass, Outcome, SpooledMessage, Verdict
 class Subject:
     """What a decision was about; `message` is the spooled message's id, "" if there was none.
 
-    `bypasses` are where the message asked to pass over what people have said.
+    `bypasses` are where the message asked to pass over what people have said, `trackers` the hosts to which its copy
+    does not report, though it was to (POL-16).
     """
 
     message: str
@@ -33,6 +34,7 @@ class Subject:
     topic: str
     campaign: str = ""
     bypasses: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
 
 
 def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "", bypasses: tuple[str, ...] = ()) -> Subject:
@@ -118,6 +120,7 @@ def message_id_digest(message_id: str) -> str:
 
 def _about(subject: Subject) -> dict[str, Any]:
     asked = {"bypasses": subject.bypasses} if subject.bypasses else {}
+    asked |= {"trackers": subject.trackers} if subject.trackers else {}
     return {
         **asked,
         "message": subject.message,
@@ -135,6 +138,7 @@ def _told(verdict: Verdict) -> dict[str, Any]:
     if verdict.content:
         mark["content"] = [str(one) for one in verdict.content]
         mark["content_rules"] = verdict.content[0].rules
+    mark |= {"advertising": True} if verdict.is_unasked else {}
     return {
         **mark,
         "action": verdict.action.value,

@@ -21,13 +21,16 @@ from gateway.consent import NOTHING_KNOWN
 from gateway.copies import CopyMaker, MessageDraft
 from gateway.decisions import attempt_line, subject_of
 from gateway.errors import RelayUnavailable, StoreUnavailable
+from gateway.explaining import Explanations
 from gateway.ids import Ids, spool_text
 from gateway.lanes import Lane, Lanes, Parcel, Shared, domain_of
 from gateway.law import Law
+from gateway.manner import commercial_manner_of, manner_of
 from gateway.metrics import Metrics
 from gateway.model import (
     Action,
     Alphabet,
+    Company,
     Copy,
     MessageClass,
     Outcome,
@@ -76,6 +79,7 @@ class Delivery:
         lanes: Mapping[str, Lanes],
         streams: Mapping[str, Stream],
         topics: Mapping[str, Topic],
+        company: Company,
         law: Law,
         ids: Ids,
         caller: Caller,
@@ -88,11 +92,13 @@ class Delivery:
         self._caller = caller
         self._streams = streams
         self._topics = topics
+        self._company = company
         self._law = law
         self._ids = ids
         self._metrics = metrics
         self._now = now
         self._notices = NoticeRecords(store.people, now)
+        self._explanations = Explanations(store.people, law, now)
         self._schedules = {
             name: lanes[stream.smarthost].schedule.ending(stream.give_up_after)
             for name, stream in streams.items()
@@ -126,6 +132,7 @@ class Delivery:
             for runner in late:
                 runner.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._explanations.record()
 
     # what the listener hands over
 
@@ -142,8 +149,17 @@ class Delivery:
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft | None) -> None:
         lane = self._lane(priority_of(message.message_class), message.stream)
         shared = Shared(draft)
-        for together in _parcels(message, addressees):
+        for together in self._parcels(message, addressees):
             lane.put(Parcel(message, together, shared))
+
+    def _parcels(
+        self, message: SpooledMessage, addressees: Sequence[SpooledRecipient]
+    ) -> list[tuple[SpooledRecipient, ...]]:
+        """Split mail whose copies may differ; what is the same for all goes together (RFC 5321 §4.5.4.1)."""
+        stream = self._streams.get(message.stream)
+        if message.message_class is MessageClass.PROMOTIONAL or (stream and stream.is_commercial):
+            return [(one,) for one in addressees]
+        return [tuple(addressees)] if addressees else []
 
     def _lane(self, priority: Priority, stream_name: str) -> Lane:
         stream = self._streams.get(stream_name)
@@ -195,6 +211,7 @@ class Delivery:
             return
         self._next_take_over = now + CLAIM_SECONDS
         await self._store.spool.take_over()
+        await self._explanations.record()
         await self._give_back_what_is_held()
 
     async def _give_back_what_is_held(self) -> None:
@@ -281,6 +298,10 @@ class Delivery:
             return await self._attempt(parcel, lane, connection)
         if isinstance(copy, Copy) and (lane.paces or any(reply.is_transient for reply in replies)):
             _learn(lane, going, replies)
+        if parcel.message.message_class is MessageClass.PROMOTIONAL:
+            self._explanations.relayed(
+                [one.facts for one, reply in zip(going, replies, strict=True) if reply.is_positive]
+            )
         knows_dsn = "DSN" in connection.extensions
         return ended + [
             self._ended(parcel, ruling, reply, lane, knows_dsn) for ruling, reply in zip(going, replies, strict=True)
@@ -348,13 +369,25 @@ class Delivery:
             draft = await self._copies.written_in(alphabet, draft, parcel.shared.lock)
         if isinstance(draft, Unstampable):
             return draft.reply
+        stream = self._streams.get(parcel.message.stream)
         if parcel.message.message_class is not MessageClass.PROMOTIONAL:
+            if stream and stream.is_commercial and (copy := await self._commercial_copy(draft, going[0], stream)):
+                return copy
             recipients = tuple([one.addressee.recipient for one in going])
             return await self._copies.shared_copy(draft, recipients, self._now(), going[0].facts.address_id)
         if obstacle := self._copies.obstacle(draft.signer):
             return obstacle
         (ruling,) = going
-        return await self._copies.promotional_copy(draft, ruling.addressee.n, ruling.facts.person, self._now())
+        manner = manner_of(ruling.facts.standing, ruling.verdict, self._law, self._company, stream)
+        return await self._copies.promotional_copy(draft, ruling.addressee.n, ruling.facts.person, self._now(), manner)
+
+    async def _commercial_copy(self, draft: MessageDraft, ruling: Ruling, stream: Stream) -> Copy | None:
+        """Make the copy of essential mail with a footer, where the law of its one reader wants it."""
+        person = ruling.facts.address_id
+        manner = commercial_manner_of(ruling.facts.standing, self._law, self._company, stream)
+        if manner is None or person is None:
+            return None
+        return await self._copies.commercial_copy(draft, ruling.addressee.n, person, self._now(), manner)
 
     async def _draft(self, parcel: Parcel) -> MessageDraft | Unstampable:
         """Work out what a message's copies share; whoever else needs it meanwhile waits for it."""
@@ -472,10 +505,3 @@ def _learn(lane: Lane, going: Sequence[Ruling], replies: Sequence[Reply]) -> Non
 def _unread(addressee: SpooledRecipient) -> Facts:
     """Return what is known of an addressee without the people store: what was said at the door."""
     return Facts(addressee.who, None, NOTHING_KNOWN, is_read=False)
-
-
-def _parcels(message: SpooledMessage, addressees: Sequence[SpooledRecipient]) -> list[tuple[SpooledRecipient, ...]]:
-    """Split promotional mail, whose copies differ; what is the same for all goes together (RFC 5321 §4.5.4.1)."""
-    if message.message_class is MessageClass.PROMOTIONAL:
-        return [(one,) for one in addressees]
-    return [tuple(addressees)] if addressees else []

@@ -94,9 +94,9 @@ class Notice:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What an event says of the notice for ever: its name, and what it cannot have been but this text."""
+        """What an event says of the notice for ever: its name, its language, and what it cannot have been but this."""
         policy = {"policy_version": self.policy_version} if self.policy_version else {}
-        return {"notice": self.name, "notice_sha256": self.sha256, **policy}
+        return {"notice": self.name, "notice_sha256": self.sha256, "language": self.language, **policy}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,18 @@ FLOOR: Final = "FLOOR"
 """The code of the regime that holds everywhere: what the company's own policy promises."""
 
 
+class Demands(NamedTuple):
+    """What a country's rules want of the mail itself.
+
+    The first promotional message `states_objection` (GDPR 21(4)); it is `untracked`, by ourselves too (ePrivacy 5(3));
+    essential mail that is commercial has a `commercial_footer` (CASL 6(2), 6(6)).
+    """
+
+    states_objection: bool = False
+    untracked: bool = False
+    commercial_footer: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Regime:
     """One jurisdiction's rules.
@@ -29,6 +41,7 @@ class Regime:
     let accepting the privacy policy count (POL-02), `corporate_subscribers` the same of an address that is a company's
     (LAW-UK-01); `request_states` is what a request for consent says (LAW-CA-05). `advertising` is from when on a
     message with another purpose is promotion, `surveys` that one which asks for an opinion is.
+    `demands` are what mail is to be like.
     """
 
     code: str
@@ -44,6 +57,7 @@ class Regime:
     request_states: tuple[str, ...] = ()
     advertising: Advertising = Advertising.PRIMARY
     surveys: bool = False
+    demands: Demands = field(default=Demands())
 
     def __str__(self) -> str:
         return f"{self.code}/{self.version}"
@@ -71,6 +85,7 @@ def regime_of(raw: Mapping[str, Any]) -> Regime:
             request_states=tuple(raw.get("request_states", ())),
             advertising=Advertising(raw.get("advertising", Advertising.PRIMARY)),
             surveys=raw.get("surveys_advertise", False),
+            demands=Demands(*(raw.get(one, False) for one in Demands._fields)),
         )
     except KeyError as error:
         raise ValueError(f"the regime lacks {error}") from error
@@ -131,6 +146,10 @@ class Law:
     def advertising(self, places: tuple[Place, ...]) -> tuple[Advertising, bool]:
         """Return from when on mail to these places is promotion, by the strictest rules, and whether a survey is."""
         return _advertising(self, places)
+
+    def demands(self, places: tuple[Place, ...]) -> Demands:
+        """Return what mail to a person who may be in these places must be like: all that any of those rules want."""
+        return _demands(self, places)
 
     def reconsents_due(self, country: str, now: datetime) -> Iterable[PolicyVersion]:
         """Return the policy versions in force that ask people of a country for consent anew."""
@@ -204,3 +223,9 @@ def _advertising(law: Law, places: tuple[Place, ...]) -> tuple[Advertising, bool
     applied = [one.regime for one in law.jurisdictions(places)]
     strictness = list(Advertising)
     return max((one.advertising for one in applied), key=strictness.index), any(one.surveys for one in applied)
+
+
+@lru_cache(maxsize=4096)
+def _demands(law: Law, places: tuple[Place, ...]) -> Demands:
+    wanted = [one.regime.demands for one in law.jurisdictions(places)]
+    return Demands(*(any(column) for column in zip(*wanted, strict=True)))

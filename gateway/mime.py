@@ -7,6 +7,7 @@ that are shown is left to `stamp`.
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,19 @@ def leaves(part: Part) -> Iterator[Part]:
         return
     for child in part.children:
         yield from leaves(child)
+
+
+def content_of(message: bytes, part: Part) -> bytes:
+    """Return what a leaf says once its transfer encoding is undone; what does not decode is left as it is."""
+    body = message[part.start : part.end]
+    if part.encoding == "quoted-printable":
+        return binascii.a2b_qp(body)
+    if part.encoding == "base64":
+        try:
+            return binascii.a2b_base64(body)
+        except binascii.Error:
+            return body
+    return body
 
 
 def is_inline_pgp(content: bytes) -> bool:

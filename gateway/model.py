@@ -179,6 +179,7 @@ class Verdict:
 
     A `leave` says that only that let it go; the reason and sentence of one in shadow mode are those of the refusal.
     `content` is what the message's words were found to say, whatever came of it.
+    `is_unasked` says of promotion that its reader has not opted in to it, whatever else lets it go.
     """
 
     action: Action
@@ -188,6 +189,7 @@ class Verdict:
     rules: str = ""
     leave: Leave | None = None
     content: tuple[Finding, ...] = ()
+    is_unasked: bool = False
 
     @property
     def may_send(self) -> bool:
@@ -270,6 +272,41 @@ class Purpose:
         return self.shadow_until is not None and now.date() <= self.shadow_until
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class FooterTemplate:
+    """An operator's own footers, plain text and HTML, by language; "" for who reads any other.
+
+    Each has one `{{unsubscribe_url}}`, lines that end with CRLF, and whatever else the law wants said.
+    """
+
+    text: Mapping[str, str] = field(default_factory=dict)
+    html: Mapping[str, str] = field(default_factory=dict)
+
+
+class Manner(NamedTuple):
+    """How a copy speaks to its one reader.
+
+    `language` is a BCP 47 tag. It says that it `is_advertising` where the reader has not opted in (15 USC 7704(a)(5)),
+    and `states_objection` in the first one (GDPR 21(4)); of one that `is_untracked` our own hidden images go too.
+    """
+
+    language: str = "en"
+    is_advertising: bool = False
+    states_objection: bool = False
+    is_untracked: bool = False
+
+
+PLAIN_MANNER = Manner()
+
+
+class Tracking(StrEnum):
+    """What a stream does with images that nobody sees and that tell somebody else of their reader (POL-16)."""
+
+    STRIP = "strip"
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True)
 class Brake:
     """When a stream pauses by itself: where `percent` of the `first` recipients of a campaign are refused."""
@@ -289,6 +326,8 @@ class Stream:
     for the company's own (POL-31). `is_shadow` says that it only records who has not opted in, up to the end of the
     day `until` (OPS-04). `also_called` is as a topic's. `reads_as_promotion` is what happens to essential mail that
     does, by its class where None; `needs_ends` that a subject whose claim ends needs Assent-Campaign-Ends (CLS-09).
+    `tracking`, `language` and `footer` are how its promotion looks; essential mail that `is_commercial` has a footer
+    where the law wants one (LAW-CA-06).
     """
 
     name: str
@@ -308,6 +347,10 @@ class Stream:
     also_called: tuple[str, ...] = ()
     reads_as_promotion: Treatment | None = None
     needs_ends: bool = False
+    tracking: Tracking = Tracking.STRIP
+    language: str = ""
+    footer: FooterTemplate | None = None
+    is_commercial: bool = False
 
     @property
     def is_promotional(self) -> bool:
@@ -463,7 +506,11 @@ class KeyRing:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """Who promises: the sender that footers, proof and the record of processing name."""
+    """Who promises: the sender that footers, proof and the record of processing name.
+
+    `language` is that of footers for readers of whom none is known, `footer` the operator's own words for them.
+    `list_help` and `list_owner` are URLs, and where it `refuses_posts` its lists say so (RFC 2369).
+    """
 
     name: str
     postal_address: str
@@ -473,6 +520,15 @@ class Company:
     hosts: tuple[str, ...] = ()
     help_url: str = ""
     phone: str = ""
+    language: str = "en"
+    footer: FooterTemplate | None = None
+    list_help: str = ""
+    list_owner: str = ""
+    refuses_posts: bool = False
+
+    def owns(self, host: str) -> bool:
+        """True for a host that is the company's own."""
+        return any(host == one or (one.startswith("*.") and host.endswith(one[1:])) for one in self.hosts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,9 @@ def strictest(
         found = decide(purpose, standing, law, now, is_test)
         if not found.may_send:
             return found
+        is_unasked = verdict.is_unasked or found.is_unasked
         verdict = verdict if verdict.leave else found
+        verdict = replace(verdict, is_unasked=True) if is_unasked and not verdict.is_unasked else verdict
     return verdict
 
 
@@ -119,7 +121,7 @@ def _promotional(purpose: Purpose, standing: Standing, law: Law, now: datetime, 
         return _suppressed(suppression)
     jurisdictions = law.jurisdictions(standing.places)
     usable = [one for one in standing.permissions if one.controller == purpose.controller]
-    evidence = list[int]()
+    evidence, is_unasked = list[int](), False
     for jurisdiction in jurisdictions:
         grounds = _grounds(topic, usable, standing, jurisdiction, law, now)
         if not grounds:
@@ -128,11 +130,13 @@ def _promotional(purpose: Purpose, standing: Standing, law: Law, now: datetime, 
             refused = refusal(_why_not(topic, usable, jurisdiction), rules=f"{RULES} {jurisdiction.regime}")
             return _in_shadow(refused) if purpose.is_in_shadow(now) else refused
         evidence += [one.event for one in grounds]
-    return Verdict(Action.SEND, evidence=tuple(dict.fromkeys(evidence)), rules=f"{RULES} {law.names(standing.places)}")
+        is_unasked = is_unasked or grounds[0].basis not in CONSENTS
+    rules = f"{RULES} {law.names(standing.places)}"
+    return Verdict(Action.SEND, evidence=tuple(dict.fromkeys(evidence)), rules=rules, is_unasked=is_unasked)
 
 
 def _in_shadow(refused: Verdict) -> Verdict:
-    return replace(refused, action=Action.SEND, leave=Leave.SHADOW)
+    return replace(refused, action=Action.SEND, leave=Leave.SHADOW, is_unasked=True)
 
 
 def _no(standing: Standing, topic: str, partner: bool, law: Law) -> Suppression | None:

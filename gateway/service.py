@@ -256,7 +256,7 @@ class Worker:
         pools = {name: self._pool(smarthost) for name, smarthost in config.smarthosts.items()}
         lanes = {name: self._lanes(name, pool) for name, pool in pools.items()}
         delivery = Delivery(
-            *(store, copies, lanes, config.streams, config.topics, config.law),
+            *(store, copies, lanes, config.streams, config.topics, config.company, config.law),
             *(self._ids, self._caller, self._metrics, self._now),
         )
         house = _house(config)
@@ -448,7 +448,14 @@ def _copy_maker(config: Config, store: Store, tokens: UnsubscribeTokens) -> Copy
     )
     are_contradicted = store.condition.are_contradicted
     return CopyMaker(
-        config.hostname, config.company, config.topics, links, signers(config), dialects(), are_contradicted
+        config.hostname,
+        config.company,
+        config.topics,
+        config.streams,
+        links,
+        signers(config),
+        dialects(),
+        are_contradicted,
     )
 
 

@@ -1,8 +1,9 @@
 """Where links go in the parts of a message that are shown, whatever their encoding: the holes that copies fill.
 
-The one rule: the author's text stays as it was; a part is encoded anew only where its encoding (base64) leaves no other
-way. What differs from copy to copy is the link alone, so everything else is made once a message (`Slot`). What the
-footer says is `footer`'s part, which placeholders there are that of `placeholders`.
+The one rule: the author's text stays as it was, but for what reports on its reader; a part is encoded anew only where
+its encoding (base64) leaves no other way. Everything is looked at once a message (`Ground`) and made once for each
+manner; what differs from copy to copy is the link alone (`Slot`). What the footer says is `footer`'s part, which
+placeholders there are that of `placeholders`, what nobody sees that of `sight`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, NamedTuple
 
-from gateway.footer import Lacking, codec, is_ascii_compatible, is_html, lacking, wording
+from gateway.footer import Imprint, Lacking, is_html, lacking, wording
+from gateway.footer.charsets import codec, is_ascii_compatible
 from gateway.mend import base64_lines, quoted_printable
 from gateway.mime import Part, is_inline_pgp
-from gateway.model import Company
+from gateway.model import Manner, Tracking
 from gateway.placeholders import Found, Hole, find
+from gateway.redirectors import redirector_in
+from gateway.sight import Page, Unseen
 
 _BASE64_STEP: Final = 57
 """Octets that make one line of 76 base64 characters."""
@@ -30,7 +34,6 @@ _STEP: Final = 256 * 1024
 _LONGEST_MARK: Final = 8 * 1024
 """Octets of a mark with a soft line break, and the line's worth of white space that one may have, at each place."""
 
-_LONGEST_LINK: Final = 300
 _SOFT_BREAK = rb"(?:=[ \t]*\r\n)?"
 
 
@@ -64,38 +67,182 @@ class Unfillable(Exception):
     """A part asks for something that is no link of ours: the placeholder, for the submitter."""
 
 
+class Tracked(Exception):
+    """A part reports on its reader where that is refused: a sentence that names where to."""
+
+
 class _Insertion(NamedTuple):
     """What stands in for `start:end` of a part's content, as it is once decoded."""
 
     start: int
     end: int
     texts: tuple[bytes, ...]
-    holes: tuple[Hole, ...]
+    holes: tuple[Hole, ...] = ()
 
 
-def place(message: bytes, part: Part, company: Company) -> list[Placement]:
-    """Say where in a shown part links go, and in which words: where the author wants them, and in a footer.
+class _Cut(NamedTuple):
+    """Something that nobody sees and that fetches from a `host`, as it goes: from our own only of some copies."""
 
-    The footer has whatever the part lacks of the link, the sender's name, postal address and contact (BODY-01). Returns
-    nothing where the part cannot carry one: OpenPGP armour, base64 that does not decode, or a charset in which
-    ASCII is not ASCII. Raises `Unfillable`.
+    insertion: _Insertion
+    host: str
+    is_own: bool
+
+
+class Terms(NamedTuple):
+    """By what a message's parts are looked at: whose they are, what is done about trackers, which hosts are our own.
+
+    `own_link` is what every unsubscribe link of ours begins with. Only where a message `is_promotional` are its
+    placeholders filled and its trackers looked for.
     """
-    body = message[part.start : part.end]
-    content = _decoded_base64(body) if part.encoding == "base64" else body
-    if content is None or not is_ascii_compatible(codec(part)) or (not is_html(part) and is_inline_pgp(content)):
-        return []
-    text = binascii.a2b_qp(content) if part.encoding == "quoted-printable" else content
-    found = find(text, is_html=is_html(part))
+
+    imprint: Imprint
+    is_own: Callable[[str], bool]
+    tracking: Tracking = Tracking.ALLOW
+    own_link: bytes = b""
+    is_promotional: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A shown part as it was found, once a message; what becomes of it depends on the copy's manner alone.
+
+    `whole` encodes all of the content where it cannot be changed in its place, None where it can.
+    """
+
+    _part: Part
+    _content: bytes
+    _wanted: tuple[_Insertion, ...]
+    _cuts: tuple[_Cut, ...]
+    _lacks: Lacking
+    _end: int
+    _imprint: Imprint
+    _whole: Callable[[bytes], bytes] | None
+
+    @property
+    def carries_link(self) -> bool:
+        return self._lacks.link or any(not hole.is_mail for one in self._wanted for hole in one.holes)
+
+    def trackers(self, manner: Manner) -> list[str]:
+        """Return the hosts that a copy does not report to, though the part asked for it."""
+        return [cut.host for cut in self._cuts if manner.is_untracked or not cut.is_own]
+
+    def placements(self, manner: Manner) -> list[Placement]:
+        """Say where links go in the part, and in which words: where the author wants them, and in a footer (BODY-01).
+
+        Whatever reports on its reader goes.
+        """
+        cuts = [cut.insertion for cut in self._cuts if manner.is_untracked or not cut.is_own]
+        wanted = [one for one in self._wanted if not any(one.start < cut.end and cut.start < one.end for cut in cuts)]
+        footer = self._footer(manner)
+        together = sorted([*wanted, *cuts, *([footer] if footer else [])])
+        return (
+            _within_whole(self._part, self._content, together, self._whole)
+            if self._whole
+            else _in_place(self._part, together)
+        )
+
+    def _footer(self, manner: Manner) -> _Insertion | None:
+        if not (any(self._lacks) or manner.is_advertising or manner.states_objection):
+            return None
+        words = wording(self._part, self._content, self._imprint, self._lacks, manner)
+        if not self._lacks.link:
+            return _Insertion(self._end, self._end, (words.before,))
+        hole = Hole(escapes=is_html(self._part))
+        return _Insertion(self._end, self._end, (words.before, words.after), (hole,))
+
+
+def survey(message: bytes, part: Part, terms: Terms) -> Ground | None:
+    """Look at a shown part: where its author wants links, what it lacks, what of it reports on its reader.
+
+    Returns None where nothing can be written into the part: OpenPGP armour, base64 that does not decode, text that is
+    not in its charset. Raises `Unfillable` and `Tracked`.
+    """
+    read = _read(message[part.start : part.end], part)
+    if read is None or (not is_html(part) and is_inline_pgp(read.text)):
+        return None
+    part, content, text, whole = read
+    page = Page(text) if is_html(part) else None
+    found = find(text, terms.own_link, is_html=is_html(part)) if terms.is_promotional else []
     _refuse_unfillable(text, found)
-    if part.encoding == "quoted-printable":
-        wanted = _in_source(content, text, found)
-    else:
-        wanted = [_Insertion(one.start, one.end, (b"", b""), (one.hole,)) for one in found if one.hole]
-    lacks = lacking(part, text, company, has_link=_has_visible_link(part, text, found))
-    if any(lacks):
-        wanted = [*wanted, _footer(part, content, company, lacks)]
-        wanted.sort()
-    return _within_base64(part, content, wanted) if part.encoding == "base64" else _in_place(part, wanted)
+    unseen = page.unseen() if page and terms.tracking is not Tracking.ALLOW else []
+    _refuse_trackers(text, unseen, terms)
+    wanted = [_Insertion(one.start, one.end, (b"", b""), (one.hole,)) for one in found if one.hole]
+    cuts = [_Insertion(one.start, one.end, (one.instead,)) for one in unseen]
+    if content is not text and (wanted or cuts):
+        moved = _in_source(content, text, [*wanted, *cuts])
+        if moved is None:
+            content, whole = text, quoted_printable
+        else:
+            wanted, cuts = moved[: len(wanted)], moved[len(wanted) :]
+    return Ground(
+        part,
+        content,
+        tuple(wanted),
+        tuple([_Cut(cut, one.host, terms.is_own(one.host)) for cut, one in zip(cuts, unseen, strict=True)]),
+        _lacking(part, text, page, found, terms),
+        _insertion_point(part, content, is_encoded=content is not text),
+        terms.imprint,
+        whole,
+    )
+
+
+class _Reading(NamedTuple):
+    """A part's content as it may be changed, the text that it says, and how all of it is encoded, None for in place.
+
+    `part` is as it is to be taken for: the charset may be another meanwhile.
+    """
+
+    part: Part
+    content: bytes
+    text: bytes
+    whole: Callable[[bytes], bytes] | None = None
+
+
+def _read(body: bytes, part: Part) -> _Reading | None:
+    if part.encoding == "quoted-printable" and is_ascii_compatible(codec(part)):
+        return _Reading(part, body, binascii.a2b_qp(body))
+    content = _decoded_base64(body) if part.encoding == "base64" else body
+    if content is None:
+        return None
+    if is_ascii_compatible(codec(part)):
+        return _Reading(part, content, content, base64_lines if part.encoding == "base64" else None)
+    return _transcoded(part, content) if part.encoding == "base64" else None
+
+
+def _transcoded(part: Part, content: bytes) -> _Reading | None:
+    """Read what is in UTF-16 and the like, where no octet is a letter, as UTF-8, so that it can be looked through."""
+    charset = codec(part)
+    try:
+        text = content.decode(charset).encode("utf-8")
+    except (ValueError, LookupError):
+        return None
+    in_utf8 = replace(part, parameters={**part.parameters, "charset": "utf-8"})
+    return _Reading(in_utf8, text, text, lambda changed: base64_lines(changed.decode("utf-8").encode(charset)))
+
+
+def _lacking(part: Part, text: bytes, page: Page | None, found: Sequence[Found], terms: Terms) -> Lacking:
+    links = [one for one in found if one.hole and not one.hole.is_mail]
+    if page is None:
+        return lacking(part, text, terms.imprint.company, has_link=bool(links), is_seen=lambda _: True)
+    has_link = any(one.is_clickable and _is_legible(page, one) for one in links)
+    return lacking(part, text, terms.imprint.company, has_link=has_link, is_seen=page.is_seen)
+
+
+def _is_legible(page: Page, one: Found) -> bool:
+    """True where the author's own place for the link can be seen: what becomes a link has the colours of one."""
+    becomes_link = one.hole is not None and one.hole.before
+    return page.is_seen(one.start) if becomes_link else page.has_legible_link(one.start)
+
+
+def _refuse_trackers(text: bytes, unseen: Sequence[Unseen], terms: Terms) -> None:
+    if terms.tracking is not Tracking.REFUSE:
+        return
+    reporting = next((one.host for one in unseen if not terms.is_own(one.host)), None)
+    if reporting:
+        raise Tracked(f"it has something that nobody sees and that tells {reporting} who reads it")
+    redirecting = redirector_in(text)
+    if redirecting:
+        raise Tracked(f"its links go through {redirecting}, which notes who follows them")
 
 
 def stand_in(message: bytes, part: Part, placeholder: bytes) -> list[Placement]:
@@ -107,25 +254,11 @@ def stand_in(message: bytes, part: Part, placeholder: bytes) -> list[Placement]:
         _Insertion(*match.span(), (b"", b""), (Hole(escapes=is_html(part)),))
         for match in re.finditer(spelled(placeholder), content or b"")
     ]
-    return _within_base64(part, content or b"", wanted) if part.encoding == "base64" else _in_place(part, wanted)
-
-
-def _has_visible_link(part: Part, text: bytes, found: Sequence[Found]) -> bool:
-    """True where the author's own place for the link can be seen: in HTML in a link, and outside of comments."""
-    links = [one for one in found if one.hole and not one.hole.is_mail]
-    return any(not is_html(part) or (one.is_clickable and not _is_commented_out(text, one.start)) for one in links)
-
-
-def _is_commented_out(text: bytes, at: int) -> bool:
-    return text.rfind(b"<!--", 0, at) > text.rfind(b"-->", 0, at)
-
-
-def _footer(part: Part, content: bytes, company: Company, lacks: Lacking) -> _Insertion:
-    at = _insertion_point(part, content)
-    words = wording(part, content, company, lacks)
-    if not lacks.link:
-        return _Insertion(at, at, (words.before,), ())
-    return _Insertion(at, at, (words.before, words.after), (Hole(escapes=is_html(part)),))
+    return (
+        _within_whole(part, content or b"", wanted, base64_lines)
+        if part.encoding == "base64"
+        else _in_place(part, wanted)
+    )
 
 
 def _refuse_unfillable(text: bytes, found: Sequence[Found]) -> None:
@@ -144,31 +277,52 @@ def _in_place(part: Part, wanted: Sequence[_Insertion]) -> list[Placement]:
 
 def _within_line(text: bytes) -> bytes:
     """Encode what stands in the midst of a line, which soft line breaks keep as short as it was."""
-    return b"=\r\n" + quoted_printable(text) + b"=\r\n"
+    return b"=\r\n" + quoted_printable(text) + b"=\r\n" if text else b"=\r\n"
 
 
-def _in_source(source: bytes, text: bytes, found: Sequence[Found]) -> list[_Insertion]:
-    """Find in quoted-printable what was found in the text that it encodes, in the same order."""
-    wanted, position = list[_Insertion](), 0
-    for one in found:
-        match = _in_quoted_printable(text[one.start : one.end]).search(source, position)
-        if match is None or one.hole is None:
-            raise Unfillable(text[one.start : one.end].decode("ascii", "replace"))
-        wanted.append(_Insertion(match.start(), match.end(), (b"", b""), (one.hole,)))
-        position = match.end()
-    return wanted
+def _in_source(source: bytes, text: bytes, wanted: Sequence[_Insertion]) -> list[_Insertion] | None:
+    """Find in quoted-printable what was found in the text that it encodes; None where the two do not agree."""
+    places = sorted({place for one in wanted for place in (one.start, one.end - 1)})
+    spans = _spans_in_source(source, places)
+    moved = [one._replace(start=spans[one.start][0], end=spans[one.end - 1][1]) for one in wanted]
+    agree = all(
+        binascii.a2b_qp(source[there.start : there.end]) == text[here.start : here.end]
+        for here, there in zip(wanted, moved, strict=True)
+    )
+    return moved if agree else None
 
 
-@lru_cache(maxsize=64)
-def _in_quoted_printable(text: bytes) -> re.Pattern[bytes]:
-    return re.compile(_spell_in_quoted_printable(text))
+def _spans_in_source(source: bytes, places: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return which octets of quoted-printable stand for the one at each of these places of its text, in order."""
+    spans, lost, waiting = dict[int, tuple[int, int]](), 0, iter(places)
+    place = next(waiting, None)
+    for mark in _QP_ESCAPE.finditer(source):
+        while place is not None and place + lost < mark.start():
+            spans[place] = place + lost, place + lost + 1
+            place = next(waiting, None)
+        if place is None:
+            return spans
+        is_character = mark[1] is not None
+        if is_character and place + lost == mark.start():
+            spans[place] = mark.span()
+            place = next(waiting, None)
+        lost += len(mark[0]) - is_character
+    while place is not None:
+        spans[place] = place + lost, place + lost + 1
+        place = next(waiting, None)
+    return spans
 
 
-def _within_base64(part: Part, content: bytes, wanted: Sequence[_Insertion]) -> list[Placement]:
-    """Keep the lines before the first link as they would be encoded anyway; what follows differs between copies."""
+_QP_ESCAPE = re.compile(rb"=(?:([0-9A-Fa-f]{2})|[ \t]*\r?\n)")
+
+
+def _within_whole(
+    part: Part, content: bytes, wanted: Sequence[_Insertion], encode: Callable[[bytes], bytes]
+) -> list[Placement]:
+    """Encode all of a part anew, but keep the lines before the first change as they would be encoded anyway."""
     if not wanted:
         return []
-    kept = wanted[0].start - wanted[0].start % _BASE64_STEP
+    kept = wanted[0].start - wanted[0].start % _BASE64_STEP if encode is base64_lines else 0
     texts, holes, position = [b""], list[Hole](), kept
     for start, end, around, inside in wanted:
         texts[-1] += content[position:start] + around[0]
@@ -176,8 +330,8 @@ def _within_base64(part: Part, content: bytes, wanted: Sequence[_Insertion]) -> 
         holes += inside
         position = end
     texts[-1] += content[position:]
-    slot = Slot(tuple(texts), tuple(holes), base64_lines)
-    return [Placement(part.start, part.end, base64_lines(content[:kept]), slot)]
+    slot = Slot(tuple(texts), tuple(holes), encode)
+    return [Placement(part.start, part.end, base64_lines(content[:kept]) if kept else b"", slot)]
 
 
 def _decoded_base64(body: bytes) -> bytes | None:
@@ -196,11 +350,11 @@ def _decoded_base64(body: bytes) -> bytes | None:
 _strictly = partial(binascii.a2b_base64, strict_mode=True)
 
 
-def _insertion_point(part: Part, content: bytes) -> int:
+def _insertion_point(part: Part, content: bytes, *, is_encoded: bool) -> int:
     """Return where the link goes: at the end, in HTML before the last `</body>`, but never within a comment."""
     if not is_html(part):
         return len(content)
-    marks = _QP_MARKS if part.encoding == "quoted-printable" else _MARKS
+    marks = _QP_MARKS if is_encoded else _MARKS
     at, position = len(content), 0
     while mark := _found(marks.opening, content, position):
         position = mark.end()

@@ -20,13 +20,14 @@ from gateway.address import Address, domain_key
 from gateway.dialects import SILENT, Dialects
 from gateway.downgrade import Inexpressible, written_in
 from gateway.errors import Malformed
-from gateway.footer import one_line
+from gateway.footer import Imprint, one_line
 from gateway.headers import Field, HeaderBlock, entries, make, split
+from gateway.leaks import exposed
 from gateway.mend import LINE_LIMIT, has_long_line, mend
-from gateway.mime import parse, shown
-from gateway.model import Alphabet, Company, Peer, Reply, Segment
+from gateway.mime import Part, parse, shown
+from gateway.model import PLAIN_MANNER, Alphabet, Company, FooterTemplate, Manner, Peer, Reply, Segment, Tracking
 from gateway.reconsent import link_placements
-from gateway.slots import Placement, Slot, Unfillable, place
+from gateway.slots import Ground, Placement, Slot, Terms, Tracked, Unfillable, survey
 
 CONTROL_PREFIX: Final = "assent-"
 LIST_ID_LIMIT: Final = 255
@@ -43,13 +44,16 @@ _NEVER_KEPT = frozenset({"bcc", "resent-bcc"})
 class Promotion:
     """What promotional copies say of their sender and list. `list_id` is a dot-atom of at most 255 octets (RFC 2919).
 
-    `mailto_first` turns round the order of preference in List-Unsubscribe (UNS-05).
+    `mailto_first` turns round the order of preference in List-Unsubscribe (UNS-05). `template` is the operator's own
+    footer, `tracking` what becomes of what reports on its reader.
     """
 
     company: Company
     list_name: str
     list_id: str
     mailto_first: bool = False
+    template: FooterTemplate | None = None
+    tracking: Tracking = Tracking.STRIP
 
     def __post_init__(self) -> None:
         if len(self.list_id) > LIST_ID_LIMIT or not _LIST_ID.fullmatch(self.list_id):
@@ -64,6 +68,8 @@ class Treatment:
     missing Date; signatures by `own_domains` (lower-case A-labels) are removed; `promotion` is None for other classes.
     The next hop takes an `alphabet`; `is_utf8` is True where the submitter declared SMTPUTF8, `asks` where a policy
     notice has room for its one reader's link to consent anew. The headers that `dialects` calls removed were for us.
+    `commercial` is whose footer essential mail has where the law of a reader's country wants one (CASL 6(2));
+    `own_link` is what every unsubscribe link begins with.
     """
 
     recipients: tuple[Address, ...]
@@ -75,6 +81,8 @@ class Treatment:
     is_utf8: bool = False
     dialects: Dialects = SILENT
     asks: bool = False
+    commercial: Imprint | None = None
+    own_link: str = ""
 
     @property
     def splits(self) -> bool:
@@ -123,10 +131,33 @@ class _Named(NamedTuple):
 class _Promoted(NamedTuple):
     """What a promotional draft knows beyond the common: its list, and who must not be named to whom."""
 
-    list_id: Field
+    listed: tuple[Field, ...]
     mailto_first: bool
     envelope: frozenset[str]
     named: tuple[_Named, ...]
+
+
+class _Bodies:
+    """The bodies of a message's copies: one for each manner, and the one that has no footer."""
+
+    def __init__(self, message: bytes, start: int, grounds: Sequence[Ground], asked: Sequence[Placement]) -> None:
+        self._message = message
+        self._start = start
+        self._grounds = grounds
+        self._made = dict[Manner, tuple[Segment | Slot, ...]]()
+        self.plain = _pieces(message, start, asked)
+
+    def of(self, manner: Manner) -> tuple[Segment | Slot, ...]:
+        """Return the body for whoever is spoken to like this; what copies share is one."""
+        known = self._made.get(manner)
+        if known is None:
+            placements = [one for ground in self._grounds for one in ground.placements(manner)]
+            known = self._made[manner] = _pieces(self._message, self._start, placements)
+        return known
+
+    def trackers(self, manner: Manner) -> tuple[str, ...]:
+        """Return the hosts that a copy does not report to, though the message asked for it."""
+        return tuple(dict.fromkeys(host for ground in self._grounds for host in ground.trackers(manner)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +168,10 @@ class Draft:
     _kept: tuple[Field, ...]
     _dated: tuple[Field, ...]
     _needs_message_id: bool
-    _body: tuple[Segment | Slot, ...]
+    _bodies: _Bodies
     _promoted: _Promoted | None
 
-    def copy_for(self, recipient: Address, link: Link, message_id: str) -> Stamped:
+    def copy_for(self, recipient: Address, link: Link, message_id: str, manner: Manner = PLAIN_MANNER) -> Stamped:
         """Make the promotional copy of one recipient.
 
         `message_id` ("<…@…>") is used where the message has none or is split. Raises `ValueError` if the message is
@@ -148,9 +179,9 @@ class Draft:
         """
         if self._promoted is None:
             raise ValueError("only promotional copies are made one by one")
-        listed = (_list_unsubscribe(link, self._promoted.mailto_first), _ONE_CLICK, self._promoted.list_id)
+        listed = (_list_unsubscribe(link, self._promoted.mailto_first), _ONE_CLICK, *self._promoted.listed)
         kept = _addressed(self._kept, self._promoted, recipient)
-        body = tuple([piece.fill(link.url, link.mailto) if isinstance(piece, Slot) else piece for piece in self._body])
+        body = _filled(self._bodies.of(manner), link.url, link.mailto)
         return Stamped((self._trace, *listed, *self._identity(message_id), *kept), body)
 
     def shared_copy(self, message_id: str, url: str = "") -> Stamped:
@@ -159,10 +190,19 @@ class Draft:
         `url` is the link that a policy notice has room for. Raises `ValueError` where it lacks one, and for promotion,
         which never leaves without its recipient's own link.
         """
-        if self._promoted or (not url and any(isinstance(piece, Slot) for piece in self._body)):
+        body = self._bodies.plain
+        if self._promoted or (not url and any(isinstance(piece, Slot) for piece in body)):
             raise ValueError("the copy needs its recipient's link")
-        body = tuple([piece.fill(url, "") if isinstance(piece, Slot) else piece for piece in self._body])
+        return Stamped((self._trace, *self._identity(message_id), *self._kept), _filled(body, url, ""))
+
+    def commercial_copy(self, message_id: str, link: Link, manner: Manner) -> Stamped:
+        """Make the copy of essential mail for one whose law takes it for commercial: with a footer (CASL 6(2))."""
+        body = _filled(self._bodies.of(manner), link.url, link.mailto)
         return Stamped((self._trace, *self._identity(message_id), *self._kept), body)
+
+    def trackers(self, manner: Manner) -> tuple[str, ...]:
+        """Return the hosts that a copy does not report to, though the message asked for it (POL-16)."""
+        return self._bodies.trackers(manner)
 
     def _identity(self, message_id: str) -> tuple[Field, ...]:
         if not self._needs_message_id:
@@ -192,27 +232,55 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
 
 def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:
     promotion = treatment.promotion
+    root = parse(message, block)
+    kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
     try:
-        placements = _placements(message, block, treatment)
+        grounds = _grounds(message, root, treatment)
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")
-    if promotion and not any(one.slot.holes for one in placements):
+    except Tracked as problem:
+        return Unstampable("5.7.0", str(problem))
+    if promotion and not any(ground.carries_link for ground in grounds):
         return _NO_LINK
-    kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
+    leak = _leak(message, root, kept, treatment) if promotion else None
+    if leak:
+        return leak
     names = {field.name for field in kept}
+    asked = link_placements(message, block) if treatment.asks else ()
     return Draft(
         _trace=treatment.trace,
         _kept=kept,
         _dated=() if "date" in names else (make("Date", _date(treatment.date).encode("ascii")),),
         _needs_message_id="message-id" not in names,
-        _body=_pieces(message, block.body, placements),
+        _bodies=_Bodies(message, block.body, grounds, asked),
         _promoted=_promoted(promotion, treatment, kept) if promotion else None,
     )
 
 
+def _grounds(message: bytes, root: Part, treatment: Treatment) -> list[Ground]:
+    """Look at the parts that are shown, if anything can become of them."""
+    promotion = treatment.promotion
+    if promotion:
+        imprint, company = Imprint(promotion.company, promotion.template), promotion.company
+        terms = Terms(imprint, company.owns, promotion.tracking, treatment.own_link.encode("ascii"))
+    elif treatment.commercial:
+        terms = Terms(treatment.commercial, treatment.commercial.company.owns, is_promotional=False)
+    else:
+        return []
+    return [ground for part in shown(root) if (ground := survey(message, part, terms))]
+
+
+def _leak(message: bytes, root: Part, kept: Sequence[Field], treatment: Treatment) -> Unstampable | None:
+    """Return why a message may not leave that tells foreign hosts who its recipients are (POL-06)."""
+    assert treatment.promotion is not None
+    found = exposed(message, root, kept, treatment.promotion.company.owns)
+    told = next((told for one in treatment.recipients if (told := found.tells_of(one))), "")
+    return _LEAKS[told] if told else None
+
+
 def _promoted(promotion: Promotion, treatment: Treatment, kept: tuple[Field, ...]) -> _Promoted:
     envelope = frozenset(address.broad_key for address in treatment.recipients) if treatment.splits else frozenset()
-    return _Promoted(_list_id(promotion), promotion.mailto_first, envelope, tuple(_named(kept, envelope)))
+    return _Promoted(_listed(promotion), promotion.mailto_first, envelope, tuple(_named(kept, envelope)))
 
 
 def _is_removed(field: Field, treatment: Treatment) -> bool:
@@ -244,24 +312,19 @@ def _ended(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     return (*fields[:-1], Field(fields[-1].name, fields[-1].raw + b"\r\n"))
 
 
-def _placements(message: bytes, block: HeaderBlock, treatment: Treatment) -> list[Placement]:
-    if treatment.asks:
-        return link_placements(message, block)
-    if treatment.promotion is None:
-        return []
-    company = treatment.promotion.company
-    return [one for part in shown(parse(message, block)) for one in place(message, part, company)]
-
-
 def _pieces(message: bytes, position: int, placements: Sequence[Placement]) -> tuple[Segment | Slot, ...]:
     """Cut the body at its placements; what a large message keeps stays where it is, and no copy costs it again."""
     source: Segment = memoryview(message) if len(message) > SHARED_FROM else message
     pieces = list[Segment | Slot]()
     for start, end, kept, slot in placements:
-        pieces += (source[position:start], kept, slot)
+        pieces += (source[position:start], kept, slot if slot.holes else slot.fill("", ""))
         position = end
     ending = b"" if message.endswith(b"\r\n") or position == len(message) else b"\r\n"
     return tuple([piece for piece in (*pieces, source[position:], ending) if isinstance(piece, Slot) or len(piece)])
+
+
+def _filled(body: Sequence[Segment | Slot], url: str, mailto: str) -> tuple[Segment, ...]:
+    return tuple([piece.fill(url, mailto) if isinstance(piece, Slot) else piece for piece in body])
 
 
 def _named(kept: Sequence[Field], envelope: frozenset[str]) -> Iterator[_Named]:
@@ -305,6 +368,15 @@ def _list_unsubscribe(link: Link, mailto_first: bool) -> Field:
 
 
 @lru_cache(maxsize=256)
+def _listed(promotion: Promotion) -> tuple[Field, ...]:
+    """Return what the header says of the list, the same in all of its copies (RFC 2919, RFC 2369 §3.1, §3.4, §3.5)."""
+    company = promotion.company
+    told = (("List-Help", company.list_help), ("List-Owner", company.list_owner))
+    links = [make(name, f"<{url}>".encode("ascii")) for name, url in told if url]
+    closed = [make("List-Post", b"NO")] if company.refuses_posts else []
+    return (_list_id(promotion), *links, *closed)
+
+
 def _list_id(promotion: Promotion) -> Field:
     phrase = _phrase(promotion.list_name)
     gap = "\r\n " if phrase.startswith("=?") else " "
@@ -348,6 +420,12 @@ def _date_of_second(second: datetime, _offset: timedelta | None) -> str:
     return format_datetime(second)
 
 
+_LEAKS: Final = {
+    "address": Unstampable("5.7.0", "a link tells a host that is not the company's own the address of a recipient"),
+    "digest": Unstampable(
+        "5.7.0", "a link tells a host that is not the company's own a digest of a recipient's address"
+    ),
+}
 _NO_LINK = Unstampable("5.7.0", "no part of this promotional message can carry its unsubscribe link")
 _FOLD = ",\r\n "
 _PHRASE_LIMIT = 100

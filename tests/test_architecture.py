@@ -39,6 +39,9 @@ MAIL = {
     "mend",
     "downgrade",
     "footer",
+    "sight",
+    "redirectors",
+    "leaks",
     "slots",
     "placeholders",
     "classify",
@@ -49,7 +52,7 @@ MAIL = {
     "summary",
 }
 CORE = PURE | MAIL
-CORE |= {"published", "policy", "hindsight", "pretence", "brake", "pacing", "retention", "activity", "rights"}
+CORE |= {"published", "policy", "manner", "hindsight", "pretence", "brake", "pacing", "retention", "activity", "rights"}
 CORE.add("announcements")
 SHELL = CORE | {"ids", "passwords", "campaigns", "summaries", "copies", "store", "config", "metrics"}
 
@@ -88,15 +91,20 @@ HOUSE: dict[str, set[str]] = {
     "downgrade": NOUNS | {"headers", "mime", "mend"},
     "footer": NOUNS | {"headers", "mime"},
     "placeholders": NOUNS,
-    "slots": NOUNS | {"headers", "mime", "mend", "footer", "placeholders"},
+    "sight": set(),
+    "redirectors": {"sight"},
+    "leaks": NOUNS | {"headers", "mime", "sight"},
+    "slots": NOUNS | {"headers", "mime", "mend", "footer", "placeholders", "sight", "redirectors"},
     "reconsent": NOUNS | {"headers", "mime", "slots"},
-    "stamp": NOUNS | {"headers", "mime", "dialects", "tokens", "mend", "downgrade", "footer", "slots", "reconsent"},
+    "stamp": NOUNS
+    | {"headers", "mime", "dialects", "tokens", "mend", "downgrade", "footer", "slots", "reconsent", "leaks"},
     "sign": NOUNS | {"headers", "mime"},
     "published": {"findings", "sign"},
     "feedback": NOUNS | {"headers", "mime", "dialects", "tokens"},
     "report": NOUNS | {"headers", "mime", "mend"},
     "policy": NOUNS | {"consent", "law", "classify"},
     "pretence": NOUNS | {"headers", "prose"},
+    "manner": NOUNS | {"consent", "law"},
     "pacing": NOUNS,
     "config": NOUNS | {"providers", "law", "retention", "dialects", "announcements"},
     "metrics": NOUNS,
@@ -114,7 +122,8 @@ HOUSE: dict[str, set[str]] = {
     "smarthost": SHELL - {"config"},
     "lanes": SHELL - {"config"} | {"smarthost"},
     "noticing": SHELL - {"config"},
-    "delivery": SHELL - {"config"} | {"smarthost", "lanes", "noticing", "calls"},
+    "explaining": SHELL - {"config"},
+    "delivery": SHELL - {"config"} | {"smarthost", "lanes", "noticing", "explaining", "calls"},
     "console": SHELL,
     "supervisor": set(),
     "installation": SHELL | {"resolver"},

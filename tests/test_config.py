@@ -34,6 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = (ROOT / "config.example.toml").read_text("utf-8")
 # The same with every key in force, those too that the example shows as comments.
 FULL = re.sub(r"(?m)^# (\w+ = )", r"\1", EXAMPLE)
+FOOTER = (
+    "<p>Example Software, Inc. 1 Main Street, Springfield IL 62701, USA privacy@example.com"
+    ' <a href="{{unsubscribe_url}}">Unsubscribe</a></p>\n'
+)
 WRONG = "1979-05-27T07:32:00Z"
 
 CONTRACT = {
@@ -136,6 +140,8 @@ class House:
 def house(tmp_path: Path, made: Path) -> House:
     house = House(tmp_path, made)
     house.put("rules/nz.toml", (ROOT / "gateway/regimes/au.toml").read_bytes().replace(b'"AU"', b'"NZ"'))
+    for name in ("footer.txt", "footer.html"):
+        house.put(name, FOOTER.encode())
     return house
 
 
@@ -269,12 +275,13 @@ def test_the_longest_domain_signs_and_a_dot_stands_between(house: House, domain:
 
 # What has come since, in the contract's spirit.
 ADDED = {
-    "company": "phone",
+    "company": "phone language footer_text footer_html list_help list_owner list_post",
     "consent": "policy_accepted_in corporate_in free_account_is_sale ask_again block_related rules",
     "dkim": "identity also_sign",
     "dns": "servers check_keys sending_ips",
     "smarthosts": "tls_authorities warn_after",
-    "streams": "give_up_after summary_after product controller also_called reads_as_promotion claims_without_end",
+    "streams": "give_up_after summary_after product controller also_called reads_as_promotion claims_without_end"
+    " language footer_text footer_html commercial",
     "console": "password_file",
     "retention": "evidence",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",
@@ -845,7 +852,6 @@ def test_a_door_to_the_world_without_tls_is_a_warning(house: House) -> None:
 ASKED_FOR = {
     "site.subscribe": "true",
     "site.rights": "true",
-    "streams.tracking": '"strip"',
     "retention.messages": '"7d"',
 }
 

@@ -79,7 +79,7 @@ def test_promotion_that_is_sealed_is_refused_because_it_cannot_carry_a_link(name
         one_part(b"Content-Transfer-Encoding: base64", b"this is not base64!\r\n"),
         one_part(b"Content-Transfer-Encoding: base64", b"QUJDR\r\n"),
         one_part(b"Content-Transfer-Encoding: base64", base64.b64encode(b"-----BEGIN PGP MESSAGE-----\r\n")),
-        one_part(b"Content-Type: text/plain; charset=utf-16\r\nContent-Transfer-Encoding: base64", b"AEEAQg==\r\n"),
+        one_part(b"Content-Type: text/plain; charset=utf-16\r\nContent-Transfer-Encoding: base64", b"2EEAQgA=\r\n"),
         one_part(b"Content-Type: text/plain; charset=utf-7", b"+AOQ-\r\n"),
         one_part(b"Content-Type: text/html; charset=cp037", b"\x4c\x97\x6e\r\n"),
         one_part(b"Content-Type: text/html; charset=UTF-32BE", b"x\r\n"),

@@ -171,7 +171,7 @@ class _Unfit(Exception):
 async def _stamped(config: Config, tokens: UnsubscribeTokens, domain: str, now: datetime) -> Copy:
     feedback = config.feedback.domain if config.feedback else ""
     links = Links(config.site.public_url if config.site else "", feedback, tokens, lambda _: FIRST_TOPIC)
-    maker = CopyMaker(config.hostname, config.company, config.topics, links, signers(config))
+    maker = CopyMaker(config.hostname, config.company, config.topics, config.streams, links, signers(config))
     draft = await maker.draft(_newsletter(config, domain, now))
     if isinstance(draft, Unstampable):
         raise _Unfit(str(draft.reply))

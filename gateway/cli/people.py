@@ -12,7 +12,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.config.names import COUNTRY
+from gateway.config.names import COUNTRY, LANGUAGE
 from gateway.consent import Event
 from gateway.errors import Malformed
 from gateway.evidence import (
@@ -59,7 +59,21 @@ class CountryType(click.ParamType[str]):
         return country
 
 
+class LanguageType(click.ParamType[str]):
+    """A language by its tag of BCP 47, as the configuration's is."""
+
+    name = "language"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            language: str = LANGUAGE.read(value, Path())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return language
+
+
 ADDRESS = AddressType()
+LANGUAGE_TAG = LanguageType()
 ENTRY = AddressType(takes_domains=True)
 COUNTRY_CODE = CountryType()
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
@@ -96,6 +110,9 @@ def consent() -> None:
 @click.option("--family", default="", help="The product family of a sale; the topic's own unless told.")
 @click.option("--free", is_flag=True, help="The sale was an account that cost nothing.")
 @click.option("--country", type=COUNTRY_CODE, default=None, help="The country that the person declared (ISO 3166).")
+@click.option(
+    "--language", type=LANGUAGE_TAG, default=None, help="What the person reads, if not as the notice (BCP 47)."
+)
 @pass_desk
 def consent_record(
     desk: Desk,
@@ -108,13 +125,15 @@ def consent_record(
     family: str,
     free: bool,
     country: str | None,
+    language: str | None,
 ) -> None:
     """Record the opt-ins of one or more people, or the dealings that may stand in for them, all or none."""
     known_topic(desk, topic)
     config = desk.config()
     topics, must_state = config.topics, config.law.request_states(country or "")
     shown = registered_notice(desk, notice, topic) if notice else None
-    facts = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""})}
+    read = {"language": language} if language else {}
+    facts = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""}), **read}
     claims = [
         Claim(
             *(address, utc(at) if at else desk.now(), (topic,), basis),

@@ -5,7 +5,10 @@ Nothing is judged: a blank where a value could not be read goes in as it is, so 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.announcements import Shape, Webhook
 from gateway.config.reader import Table
@@ -22,7 +25,16 @@ from gateway.config.values import (
     TlsFiles,
 )
 from gateway.law import Law
-from gateway.model import Company, RetrySchedule, Smarthost, Stream, Topic, Treatment
+from gateway.model import (
+    Company,
+    FooterTemplate,
+    RetrySchedule,
+    Smarthost,
+    Stream,
+    Topic,
+    Tracking,
+    Treatment,
+)
 from gateway.providers import PROVIDERS
 from gateway.retention import Retention
 
@@ -35,7 +47,7 @@ def assembled(path: Path, read: Table) -> Config:
         workers=read["workers"],
         data_dir=read["data_dir"],
         database=read["database"],
-        company=Company(**read["company"]),
+        company=_company(read),
         submission=_submission(read["submission"]),
         smarthosts={name: _smarthost(name, table) for name, table in read["smarthosts"].items()},
         feedback=FeedbackConfig(**read["feedback"]) if read["feedback"] else None,
@@ -51,6 +63,23 @@ def assembled(path: Path, read: Table) -> Config:
         block_related=frozenset(one for name in read["consent"]["block_related"] for one in PROVIDERS[name].domains),
         webhooks={name: _webhook(name, table) for name, table in read["webhooks"].items()},
     )
+
+
+def _company(read: Table) -> Company:
+    """Unless the file says which hosts are the company's, they are those that sign its mail; the site's always is."""
+    table = dict(read["company"])
+    footer, closed = _footer(table), table.pop("list_post") == "no"
+    own = [name for domain in read["dkim"] for name in (domain, f"*.{domain}")]
+    site = urlsplit(read["site"]["public_url"]).hostname if read["site"] else None
+    table["hosts"] = tuple(table["hosts"] or own)
+    company = Company(**table, footer=footer, refuses_posts=closed)
+    return replace(company, hosts=(*company.hosts, site)) if site and not company.owns(site) else company
+
+
+def _footer(table: dict[str, Any]) -> FooterTemplate | None:
+    """Take an operator's own footers out of a table."""
+    text, page = table.pop("footer_text"), table.pop("footer_html")
+    return FooterTemplate(text, page) if text or page else None
 
 
 def _law(table: Table) -> Law:
@@ -133,6 +162,10 @@ def _stream(name: str, table: Table) -> Stream:
         also_called=table["also_called"],
         reads_as_promotion=_treatment(table),
         needs_ends=table["claims_without_end"] == "refuse",
+        tracking=Tracking(table["tracking"]),
+        language=table["language"],
+        footer=_footer(dict(table)),
+        is_commercial=table["commercial"],
     )
 
 

@@ -15,11 +15,12 @@ from itertools import combinations
 from gateway.address import PATH_LIMIT
 from gateway.announcements import Webhook
 from gateway.announcements.signatures import fault_of
+from gateway.config.footers import unsaid
 from gateway.config.lines import Place
 from gateway.config.names import is_loopback
 from gateway.config.notes import Notes, dotted, nearest
 from gateway.config.values import Config, DkimDomain, ListenAddress, TlsFiles, is_within
-from gateway.model import Smarthost, Stream
+from gateway.model import FooterTemplate, Smarthost, Stream
 
 RSA_ADVISED_BITS = 2048
 LONGEST_SHADOW = timedelta(days=60)
@@ -42,6 +43,7 @@ def check(config: Config, notes: Notes, today: date) -> None:
         _check_shadow(stream, notes, today)
     for webhook in config.webhooks.values():
         _check_webhook(webhook, config, notes)
+    _check_footers(config, notes)
     _check_shared_senders(config, notes)
     _check_shared_names(config, notes)
     if "default" not in config.smarthosts:
@@ -95,9 +97,24 @@ def _check_stream(stream: Stream, config: Config, notes: Notes) -> None:
             said = f"{dotted(place)} is promotional and has no topic, so that all of its mail would be refused"
             notes.problem((*place, "topics"), f'{said}; write topics = ["…"]')
         _check_signed(stream, config, notes)
+        if stream.is_commercial:
+            said = f"{dotted(place)} is promotional, and commercial means nothing to it"
+            notes.warning((*place, "commercial"), f"{said}; remove it")
     elif stream.topics:
         said = f"{dotted(place)}: topics mean nothing to mail of class {stream.message_class}"
         notes.warning((*place, "topics"), f"{said}; remove them")
+
+
+def _check_footers(config: Config, notes: Notes) -> None:
+    """Whatever an operator writes instead of our footer says all that ours would."""
+    owners: list[tuple[Place, FooterTemplate | None]] = [(("company",), config.company.footer)]
+    owners += [(("streams", one.name), one.footer) for one in config.streams.values()]
+    for place, footer in owners:
+        for key, texts in (("footer_text", footer.text), ("footer_html", footer.html)) if footer else ():
+            lacking = dict.fromkeys(f"company.{one}" for text in texts.values() for one in unsaid(text, config.company))
+            if lacking:
+                said = f"{dotted((*place, key))} does not say {', '.join(lacking)}"
+                notes.problem((*place, key), f"{said}, which promotional mail must; write it there", spoils=False)
 
 
 def _check_shadow(stream: Stream, notes: Notes, today: date) -> None:

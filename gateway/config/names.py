@@ -209,6 +209,21 @@ def _web_url(text: str) -> str | None:
 WEB_URL = word("a web address", '"https://example.com/privacy"', _web_url)
 
 
+def _list_link(text: str) -> str | None:
+    """Return where a list header points: a page, or for a mail address its `mailto:` (RFC 2369 §2)."""
+    return _web_url(text) if "://" in text else f"mailto:{_address(text)}" if text.isascii() else None
+
+
+LIST_LINK = word("a web or mail address", '"https://example.com/help" or "help@example.com"', _list_link)
+
+
+def _language(text: str) -> str | None:
+    return text if re.fullmatch(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,3}", text) else None
+
+
+LANGUAGE = word("a language tag of BCP 47", '"en", "pt-BR"', _language)
+
+
 def _public_url(text: str) -> str | None:
     parts = _split(text)
     if not _web_url(text) or not parts or parts.query or parts.fragment:

@@ -23,6 +23,7 @@ from gateway.config.files import (
     TLS_CERTIFICATE,
     TLS_KEY,
 )
+from gateway.config.footers import FOOTER
 from gateway.config.kinds import (
     BRAKE,
     DAY,
@@ -52,6 +53,8 @@ from gateway.config.names import (
     HOST_PATTERNS,
     IDENTITY,
     IP_ADDRESSES,
+    LANGUAGE,
+    LIST_LINK,
     LISTEN,
     LOGINS,
     MAY_LISTEN,
@@ -158,8 +161,29 @@ COMPANY = Section(
         Key("phone", LINE, UNSET, "Where people call about their data; receipts of consent name it."),
         Key("privacy_policy", WEB_URL, REQUIRED, "Where the privacy policy is; footers and the site link to it."),
         Key("region", COUNTRY, UNSET, "The country that the company is established in."),
-        Key("hosts", HOST_PATTERNS, [], "The hosts that are the company's own, as opposed to a third party's."),
+        Key(
+            "hosts",
+            HOST_PATTERNS,
+            [],
+            "The hosts that are the company's own, as opposed to a third party's; unless told, those of `[dkim]`.",
+        ),
         Key("help_url", WEB_URL, UNSET, "A page for those whose mail was refused; the refusal names it."),
+        Key("language", LANGUAGE, "en", "What footers are written in for readers of whom no language is recorded."),
+        Key(
+            "footer_text",
+            FOOTER,
+            UNSET,
+            "A file: your own footer for plain text; beside it, `footer.de.txt` in German.",
+        ),
+        Key("footer_html", FOOTER, UNSET, "The same for HTML. Each has `{{unsubscribe_url}}` where its link goes."),
+        Key("list_help", LIST_LINK, UNSET, "A page or mail address about the lists, for `List-Help` (RFC 2369)."),
+        Key("list_owner", LIST_LINK, UNSET, "Who keeps the lists, for `List-Owner`."),
+        Key(
+            "list_post",
+            choice("omit", "no"),
+            "omit",
+            '`"no"` says that nobody may write to the lists (`List-Post: NO`).',
+        ),
     ),
     absent=REQUIRED,
 )
@@ -429,7 +453,21 @@ STREAMS = Section(
             "report",
             "What happens to promotion whose subject says today only, without `Assent-Campaign-Ends` (CLS-09).",
         ),
-        Key("tracking", choice("strip", "refuse", "allow"), "strip", "What happens to hidden images."),
+        Key(
+            "tracking",
+            choice("strip", "refuse", "allow"),
+            "strip",
+            "What becomes of hidden images on others' hosts; where EU or UK rules hold, of our own too (POL-16).",
+        ),
+        Key("language", LANGUAGE, UNSET, "What its footers are written in, where it is not the company's."),
+        Key("footer_text", FOOTER, UNSET, "A footer of its own instead of the company's, for plain text."),
+        Key("footer_html", FOOTER, UNSET, "The same for HTML."),
+        Key(
+            "commercial",
+            FLAG,
+            False,
+            "Whether its mail, though essential, is commercial to Canada: then people there get a footer (LAW-CA-06).",
+        ),
         Key(
             "brake",
             BRAKE,
@@ -515,6 +553,5 @@ SECTIONS: Final = (
 NOT_YET_IN_FORCE: Final[Mapping[str, NotYet]] = {
     "site.subscribe": NotYet((False,), "/subscribe answers 404"),
     "site.rights": NotYet((False,), "/r answers 404"),
-    "streams.tracking": NotYet(("allow",), "hidden images are relayed as they are"),
     "retention.messages": NotYet(("0d",), "a message goes when its last recipient is settled"),
 }

@@ -179,7 +179,7 @@ class Api:
             free=said.free,
             country=said.country,
             must_state=self._config.law.request_states(said.country or await self._declared(said.address)),
-            facts={**_source(call), **notice.facts},
+            facts={**_source(call), **notice.facts, **_given(language=said.language)},
             personal=_given(page=said.page, ip=said.ip, user_agent=said.user_agent),
         )
         if wrong := problems_of(claim, self._config.topics, notice, self._now()):

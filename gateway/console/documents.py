@@ -60,6 +60,7 @@ Slug = Annotated[
     str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$", examples=["product-announcements"])
 ]
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Language = Annotated[str, Field(pattern=r"^([A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3})?$", examples=["de"])]
 Scope = Literal["topic", "partner", "all-marketing", "address"]
 Basis = Literal["express", "confirmed", "sale", "inquiry", "soft-opt-in", "policy-accepted", "corporate"]
 Method = Literal["", "web-form", "app", "paper", "phone", "in-person", "email", "point-of-sale", "published"]
@@ -105,6 +106,7 @@ class ConsentRequest(Document):
     family: Annotated[Line, Field(description="The product family of a sale.")] = ""
     free: Annotated[bool, Field(description="The sale was an account that cost nothing.")] = False
     country: Annotated[str, Field(pattern=r"^([A-Z]{2})?$", description="Declared by the person, ISO 3166-1.")] = ""
+    language: Annotated[Language, Field(description="What the person reads (BCP 47), if not the notice's.")] = ""
     page: Annotated[Line, Field(description="Where the question stood, if not where the notice says.")] = ""
     ip: Line = ""
     user_agent: Line = ""

@@ -199,7 +199,7 @@ class SubmissionHandler:
         self, message: SpooledMessage, rulings: Sequence[Ruling], subject: Subject, draft: MessageDraft
     ) -> Reply:
         """Keep a message with its decisions and hand it on; only then say 250."""
-        lines = [self._line(ruling, subject) for ruling in rulings]
+        lines = [self._line(ruling, self._told_of(ruling, subject, draft)) for ruling in rulings]
         addressees = [self._addressee(ruling) for ruling in rulings]
         going = [one for one in addressees if not one.outcome.is_settled and not one.is_held]
         share = self._outbound.share(message, len(going))
@@ -209,6 +209,13 @@ class SubmissionHandler:
             self._outbound.call_others()
         self._metrics.message_accepted()
         return Reply(250, "2.0.0", f"queued as {spool_text(message.id)}")
+
+    def _told_of(self, ruling: Ruling, subject: Subject, draft: MessageDraft) -> Subject:
+        """Return what a decision line says of the message, with the trackers that this recipient is spared (POL-16)."""
+        if not draft.is_tracking:
+            return subject
+        trackers = draft.trackers(is_untracked=self._law().demands(ruling.facts.standing.places).untracked)
+        return replace(subject, trackers=trackers)
 
     async def _report(self, message: SpooledMessage, refused: Sequence[Ruling], subject: Subject) -> Reply:
         """Keep refusals for the campaign's summary; return the reply for where there was nobody else (SMTP-32)."""

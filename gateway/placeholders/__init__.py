@@ -72,16 +72,34 @@ class Placeholder:
     is_verified: bool
 
 
-def find(content: bytes, *, is_html: bool) -> list[Found]:
-    """Return the placeholders of a decoded text, in their order."""
-    if not _may_have_any(content):
-        return []
+def find(content: bytes, own_link: bytes = b"", *, is_html: bool) -> list[Found]:
+    """Return the placeholders of a decoded text, in their order.
+
+    A link of ours, which begins with `own_link`, is one: whoever it was made for, this copy is for somebody else.
+    """
+    found = _links(content, own_link, is_html) if own_link and own_link in content else []
+    if _may_have_any(content):
+        found += _marks(content, is_html)
+    return _apart(sorted(found))
+
+
+def _links(content: bytes, own_link: bytes, is_html: bool) -> list[Found]:
+    return [
+        Found(*match.span(), Hole(escapes=is_html), is_clickable=_is_within_tag(content, match.start()))
+        for match in re.finditer(re.escape(own_link) + _TOKEN, content)
+    ]
+
+
+_TOKEN: Final = rb"[A-Za-z0-9._-]{49}(?![A-Za-z0-9_-])"
+"""What stands behind the beginning of a link (docs/decisions/0003)."""
+
+
+def _marks(content: bytes, is_html: bool) -> list[Found]:
     lowered, data = content.lower(), _data()
     matches = [*_by_stem(content, lowered, data.by_stem)]
     if b"data-msys-unsubscribe" in lowered:
         matches += data.by_search.finditer(content)
-    found = [_found(content, match, data, is_html) for match in matches]
-    return _apart(sorted(found))
+    return [_found(content, match, data, is_html) for match in matches]
 
 
 def _may_have_any(content: bytes) -> bool:
