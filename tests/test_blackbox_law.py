@@ -338,6 +338,23 @@ def test_in_the_union_each_condition_of_the_soft_opt_in_is_needed(countries: Gat
     assert told("soft-opt-in", "--free") == "no-consent"
 
 
+@pytest.mark.req("LAW-EU-04")
+def test_an_account_that_cost_nothing_is_a_sale_once_a_company_says_so(countries: Gateway, someone: Someone) -> None:
+    person, other = someone(), someone()
+    record(countries, person, "soft-opt-in", "--free", "--country", "FR")
+    record(countries, other, "sale", "--free", "--country", "FR")
+    assert outcome(countries, "newsletter", person) == "no-consent"
+    text = countries.config.read_text()
+    countries.config.write_text(text.replace("[consent]\n", "[consent]\nfree_account_is_sale = true\n"))
+    countries.stop()
+    countries.start()
+    told = [outcome(countries, "newsletter", one) for one in (person, other)]
+    countries.config.write_text(text)
+    countries.stop()
+    countries.start()
+    assert told == ["sent", "no-consent"], "nobody offered the other one to opt out"
+
+
 @pytest.mark.req("LAW-EU-03")
 def test_an_objection_always_succeeds(countries: Gateway, someone: Someone) -> None:
     person = someone()

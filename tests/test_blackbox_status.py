@@ -60,6 +60,64 @@ def test_status_says_what_came_of_the_day(house: Gateway) -> None:
     assert "no-consent" in page and "nothing to look at" in page
 
 
+UNKNOWN = "01K" + "0" * 23
+
+
+@pytest.mark.req("OPS-02")
+@pytest.mark.parametrize(
+    ("command", "status", "gives"),
+    [
+        ("check", 0, list),
+        ("status", 0, dict),
+        ("explain reader4@example.org --topic product-announcements", 0, dict),
+        ("explain reader1@example.org --topic product-announcements", 1, dict),
+        (f"explain {UNKNOWN}", 1, dict),
+        ("explain nonsense", 2, None),
+        ("explain reader4@example.org --topic nonsense", 2, None),
+        ("ledger verify", 0, dict),
+        ("ledger export --format jsonl", 0, list),
+        ("ledger export --format runes", 2, None),
+        ("person export reader3@example.org", 0, dict),
+        ("person export no-address", 2, None),
+        ("person hold reader3@example.org --why a-warrant", 0, dict),
+        ("person erase reader3@example.org", 1, dict),
+        ("person erase", 2, None),
+        ("suppressions check reader1@example.org", 0, list),
+        ("suppressions check reader4@example.org", 1, dict),
+        ("suppressions undo 99", 1, dict),
+        ("consent show reader4@example.org", 0, list),
+        ("queue list", 0, list),
+        ("streams list", 0, list),
+        ("notices list", 0, list),
+        ("policy list", 0, list),
+        ("unheard-of", 2, None),
+    ],
+)
+def test_commands_give_json_and_say_by_their_exit_status_what_came_of_it(
+    house: Gateway, command: str, status: int, gives: type | None
+) -> None:
+    done = house.run("--json", *command.split(), check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    if gives is None:
+        assert (done.stdout, done.stderr.count("Error")) == ("", 1)
+    elif "jsonl" in command:
+        assert all(isinstance(json.loads(line), dict) for line in done.stdout.splitlines())
+    else:
+        assert isinstance(json.loads(done.stdout), gives)
+
+
+@pytest.mark.req("OPS-02")
+def test_a_wrong_configuration_is_78_and_a_store_that_is_away_is_75(make_gateway: MakeGateway) -> None:
+    house = make_gateway()
+    text = house.config.read_text()
+    house.config.write_text(f'{text}\nunheard_of = "x"\n')
+    assert house.run("status", check=False).returncode == 78
+    house.config.write_text(text)
+    house.folder.joinpath("var", "assent.db").rename(house.folder / "var" / "away.db")
+    done = house.run("suppressions", "check", "a@example.org", check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (75, False)
+
+
 @pytest.mark.parametrize("since", ["today", "24h", "7d", "1w", f"{datetime.now(UTC):%A}", f"{datetime.now(UTC):%F}"])
 def test_the_span_of_status_is_said_as_people_say_it(house: Gateway, since: str) -> None:
     assert house.json("status", "--since", since)["submitted"] in (11, 0)
