@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from docs import placeholders, vendors
+from docs import classification, placeholders, vendors
 from gateway.cli import assent
 from gateway.config import dialects
 from gateway.config import reference as keys
@@ -21,6 +21,7 @@ COMMANDS = Path(__file__).with_name("commands.md")
 CONFIGURATION = Path(__file__).with_name("configuration.md")
 VENDOR_HEADERS = Path(__file__).with_name("vendor-headers.md")
 PLACEHOLDERS = Path(__file__).with_name("placeholders.md")
+CLASSIFICATION = Path(__file__).with_name("classification.md")
 DECISIONS = Path(__file__).with_name("decisions")
 
 _OPENING = """# Commands
@@ -69,6 +70,7 @@ def main() -> None:
     CONFIGURATION.write_text(keys(), "utf-8")
     VENDOR_HEADERS.write_text(vendor_headers(), "utf-8")
     PLACEHOLDERS.write_text(placeholders.page(every()), "utf-8")
+    CLASSIFICATION.write_text(classification.page(), "utf-8")
 
 
 if __name__ == "__main__":

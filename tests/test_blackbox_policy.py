@@ -229,9 +229,7 @@ def test_the_record_of_a_notice_has_its_text_its_readers_the_times_and_the_repli
         assert (kept["outcome"], kept["reply"][:3]) == ("relayed", "250")
         assert datetime.fromisoformat(str(row["ended_at"])) <= datetime.now(UTC)
     texts = [record["notice_texts"][one["notice_text"]] for one in record["recipients"]]
-    assert texts == ["Our privacy policy\n\nWe keep less ."] * 2 + [None], (
-        "what only the forgotten one was sent is gone"
-    )
+    assert texts == ["Our privacy policy\n\nWe keep less."] * 2 + [None], "what only the forgotten one was sent is gone"
     assert house.run("policy", "export", "no such version", check=False).returncode == 1
     assert house.run("ledger", "verify").returncode == 0
 

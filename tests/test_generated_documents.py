@@ -7,8 +7,8 @@ import re
 import click
 import pytest
 
-from docs import placeholders
-from docs.generate import COMMANDS, PLACEHOLDERS, VENDOR_HEADERS, reference, vendor_headers
+from docs import classification, placeholders
+from docs.generate import CLASSIFICATION, COMMANDS, PLACEHOLDERS, VENDOR_HEADERS, reference, vendor_headers
 from gateway.cli import assent
 from gateway.placeholders import every
 from tests.test_documents import PROSE, code_in, text_of
@@ -54,6 +54,10 @@ def test_a_command_that_does_not_exist_is_seen() -> None:
     text = "`assent queue list` `assent queue lost` `assent explain 01J`\n\n    assent logins add shop --streams s\n"
     known = {"assent queue list", "assent explain", "assent logins add"}
     assert unknown_commands(text, known) == ["assent queue lost"]
+
+
+def test_the_page_about_classification_says_what_judging_comes_to() -> None:
+    assert CLASSIFICATION.read_text("utf-8") == classification.page(), "run `make docs`"
 
 
 def test_the_command_reference_is_what_the_program_says() -> None:

@@ -92,20 +92,18 @@ def _by_subject(subject: Sequence[Find], limits: Thresholds, told: _Told) -> Fin
 def _by_body(found: Sequence[Find], limits: Thresholds, told: _Told) -> Finding | None:
     """16 CFR 316.3(a)(2)(ii): what is transactional does not stand at the beginning of the body.
 
-    Whichever weighs enough first is what the body begins with; where nothing transactional does, all of it counts.
+    It does where it weighs enough before any offers do; where it does not, all that speaks for promotion counts.
     """
-    sold = list[Find]()
-    transaction = 0
+    offered = transacted = 0
     for one in found:
-        if one.signal.kind in _OF_PROMOTION:
-            sold.append(one)
-        elif one.signal.kind is Kind.TRANSACTION and one.at < limits.beginning:
-            transaction += one.signal.weight
-            if transaction >= limits.transaction:
-                return None
-        if _weight(sold) >= limits.body:
-            return told.of("its body does not begin with anything transactional", sold, limits.body)
-    return None
+        if one.at >= limits.beginning or offered >= limits.body:
+            break
+        offered += one.signal.weight * (one.signal.kind is Kind.OFFER)
+        transacted += one.signal.weight * (one.signal.kind is Kind.TRANSACTION)
+        if transacted >= limits.transaction:
+            return None
+    sold = [one for one in found if one.signal.kind in _OF_PROMOTION]
+    return told.of("its body does not begin with anything transactional", sold, limits.body)
 
 
 def _weight(finds: Iterable[Find]) -> int:
