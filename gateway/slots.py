@@ -91,7 +91,8 @@ class _Cut(NamedTuple):
 class Terms(NamedTuple):
     """By what a message's parts are looked at: whose they are, what is done about trackers, which hosts are our own.
 
-    `own_link` is what every unsubscribe link of ours begins with. Only where a message `is_promotional` are its
+    `own_link` is what every unsubscribe link of ours begins with, `tool_link` the one that the message's tool made for
+    itself, "" for none. Only where a message `is_promotional` are its
     placeholders filled and its trackers looked for.
     """
 
@@ -99,6 +100,7 @@ class Terms(NamedTuple):
     is_own: Callable[[str], bool]
     tracking: Tracking = Tracking.ALLOW
     own_link: bytes = b""
+    tool_link: bytes = b""
     is_promotional: bool = True
 
 
@@ -162,7 +164,7 @@ def survey(message: bytes, part: Part, terms: Terms) -> Ground | None:
         return None
     part, content, text, whole = read
     page = Page(text) if is_html(part) else None
-    found = find(text, terms.own_link, is_html=is_html(part)) if terms.is_promotional else []
+    found = find(text, terms.own_link, terms.tool_link, is_html=is_html(part)) if terms.is_promotional else []
     _refuse_unfillable(text, found)
     unseen = page.unseen() if page and terms.tracking is not Tracking.ALLOW else []
     _refuse_trackers(text, unseen, terms)

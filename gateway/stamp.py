@@ -33,6 +33,9 @@ CONTROL_PREFIX: Final = "assent-"
 LIST_ID_LIMIT: Final = 255
 """Octets of a list's identifier (RFC 2919 §3)."""
 
+LONGEST_TOOL_URL: Final = 2000
+"""Octets of a tool's own link that is kept."""
+
 SHARED_FROM: Final = 64 * 1024
 """Octets of a message from which its copies are views of it; below, cutting it up costs less."""
 
@@ -234,15 +237,16 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     promotion = treatment.promotion
     root = parse(message, block)
     kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
+    tool_url = submitted_url(block) if promotion else ""
     try:
-        grounds = _grounds(message, root, treatment)
+        grounds = _grounds(message, root, treatment, tool_url)
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")
     except Tracked as problem:
         return Unstampable("5.7.0", str(problem))
     if promotion and not any(ground.carries_link for ground in grounds):
         return _NO_LINK
-    leak = _leak(message, root, kept, treatment) if promotion else None
+    leak = _leak(message, root, kept, treatment, tool_url) if promotion else None
     if leak:
         return leak
     names = {field.name for field in kept}
@@ -257,12 +261,13 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     )
 
 
-def _grounds(message: bytes, root: Part, treatment: Treatment) -> list[Ground]:
+def _grounds(message: bytes, root: Part, treatment: Treatment, tool_url: str) -> list[Ground]:
     """Look at the parts that are shown, if anything can become of them."""
     promotion = treatment.promotion
     if promotion:
         imprint, company = Imprint(promotion.company, promotion.template), promotion.company
-        terms = Terms(imprint, company.owns, promotion.tracking, treatment.own_link.encode("ascii"))
+        own_link, tool_link = treatment.own_link.encode("ascii"), tool_url.encode("ascii")
+        terms = Terms(imprint, company.owns, promotion.tracking, own_link, tool_link)
     elif treatment.commercial:
         terms = Terms(treatment.commercial, treatment.commercial.company.owns, is_promotional=False)
     else:
@@ -270,10 +275,20 @@ def _grounds(message: bytes, root: Part, treatment: Treatment) -> list[Ground]:
     return [ground for part in shown(root) if (ground := survey(message, part, terms))]
 
 
-def _leak(message: bytes, root: Part, kept: Sequence[Field], treatment: Treatment) -> Unstampable | None:
+def submitted_url(block: HeaderBlock) -> str:
+    """Return where the tool that made a message would unsubscribe its reader, by its own List-Unsubscribe; "" for none.
+
+    It is https; on loopback, http will do.
+    """
+    listed = block.first("list-unsubscribe")
+    found = _TOOL_URL.search(listed.value) if listed else None
+    return found[1].decode("ascii") if found and len(found[1]) <= LONGEST_TOOL_URL else ""
+
+
+def _leak(message: bytes, root: Part, kept: Sequence[Field], treatment: Treatment, tool_url: str) -> Unstampable | None:
     """Return why a message may not leave that tells foreign hosts who its recipients are (POL-06)."""
     assert treatment.promotion is not None
-    found = exposed(message, root, kept, treatment.promotion.company.owns)
+    found = exposed(message, root, kept, treatment.promotion.company.owns, tool_url)
     told = next((told for one in treatment.recipients if (told := found.tells_of(one))), "")
     return _LEAKS[told] if told else None
 
@@ -437,6 +452,11 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LIST_ID = re.compile(rf"{_ATOM}(?:\.{_ATOM})+")
 _MESSAGE_ID = re.compile(r"<[^\s\x00-\x20<>\x7f]{1,300}@[^\s\x00-\x20<>\x7f]{1,300}>")
 _URL = re.compile(r"https://[A-Za-z0-9._~!$&'()*+;=:@/?%#\[\]-]+")
+_TOOL_URL = re.compile(
+    rb"<\s*(https://[A-Za-z0-9._~!$&'()*+;=:@/?%#\[\],-]+"
+    rb"|http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
+    rb"(?:[/?][A-Za-z0-9._~!$&'()*+;=:@/?%#,-]*)?)\s*>"
+)
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 _SIGNING_DOMAIN = re.compile(rb"(?:^|;)[ \t]*d[ \t]*=[ \t]*([^;\s]+)")

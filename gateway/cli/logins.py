@@ -16,7 +16,7 @@ import click
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ADDRESS, operator
-from gateway.config.names import HOST_NAME
+from gateway.config.names import TOOL_HOST
 from gateway.errors import Malformed
 from gateway.model import Login
 from gateway.passwords import hash_password, new_password
@@ -35,7 +35,9 @@ def logins() -> None:
 @click.argument("name")
 @click.option("--streams", required=True, help="Names of streams, separated by commas.")
 @click.option("--contact", type=ADDRESS, default=None, help="The address that is told about this login's mail.")
-@click.option("--tool-hosts", default="", help="Hosts of its own unsubscribe pages, separated by commas.")
+@click.option(
+    "--tool-hosts", default="", help="Hosts of its own unsubscribe pages, which hear of each opt-out; with commas."
+)
 @click.option("--network", "networks", multiple=True, help="A network (CIDR) that is this login without a password.")
 @click.option(
     "--test-recipients",
@@ -149,7 +151,7 @@ def _network(text: str) -> str:
 
 def _host(text: str) -> str:
     try:
-        return str(HOST_NAME.read(text, Path()))
+        return str(TOOL_HOST.read(text, Path()))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

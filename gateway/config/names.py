@@ -42,6 +42,16 @@ HOST_NAME = word("a full host name", '"mail.example.com"', _host_name)
 DOMAIN = word("a domain", '"example.com"', _host_name)
 
 
+def _tool_host(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text if text == "localhost" else _host_name(text)
+
+
+TOOL_HOST = word("a host name or an IP address", '"mautic.example.com" or "10.0.0.5"', _tool_host)
+
+
 def _host_pattern(text: str) -> str | None:
     found = _host_name(text.removeprefix("*."))
     return f"*.{found}" if found and text.startswith("*.") else found

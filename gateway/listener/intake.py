@@ -7,9 +7,10 @@ without a trace. Who may be sent to, what is kept and what is answered are for `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from gateway import headers
 from gateway.address import Address
@@ -26,6 +27,7 @@ from gateway.listener.protocol import Session
 from gateway.model import Login, MessageClass, Peer, Purpose, Reason, Recipient, Reply, SpooledMessage, Stream, Topic
 from gateway.policy import needs_facts
 from gateway.pretence import end_of_campaign, feigned_reply, over
+from gateway.stamp import submitted_url
 from gateway.store import Facts, LoginRecord, Now, Orders, Store
 
 _WAITS: Final = Reply(451, "4.3.0", "consent cannot be checked at this moment, try again later")
@@ -128,6 +130,8 @@ class Intake:
             return choice
         ends = end_of_campaign(block) if choice.message_class is MessageClass.PROMOTIONAL else None
         message = self._message(visit, session, envelope, choice, _campaign(block, asked), ends)
+        if visit.login.tool_hosts and choice.message_class is MessageClass.PROMOTIONAL:
+            message = replace(message, tool_url=_tool_url(visit.login, block, message.recipients))
         return Taken(block, asked, choice, message, _subject(message, block, asked))
 
     async def facts(self, visit: Visit, addresses: Sequence[Address]) -> list[Facts]:
@@ -239,6 +243,15 @@ class Intake:
             notice=choice.purposes[0].notice if choice.purposes else None,
             ends=ends,
         )
+
+
+def _tool_url(login: Login, block: headers.HeaderBlock, recipients: Sequence[Recipient]) -> str:
+    """Return where the login's tool wants to hear of the one recipient's "no"; "" for several, whose it is nobody's."""
+    url = submitted_url(block) if len(recipients) == 1 else ""
+    try:
+        return url if url and urlsplit(url).hostname in login.tool_hosts else ""
+    except ValueError:
+        return ""
 
 
 def _subject(message: SpooledMessage, block: headers.HeaderBlock, asked: Asked) -> Subject:

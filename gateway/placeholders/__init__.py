@@ -72,22 +72,36 @@ class Placeholder:
     is_verified: bool
 
 
-def find(content: bytes, own_link: bytes = b"", *, is_html: bool) -> list[Found]:
+def find(content: bytes, own_link: bytes = b"", tool_link: bytes = b"", *, is_html: bool) -> list[Found]:
     """Return the placeholders of a decoded text, in their order.
 
-    A link of ours, which begins with `own_link`, is one: whoever it was made for, this copy is for somebody else.
+    A link of ours, which begins with `own_link`, is one: whoever it was made for, this copy is for somebody else. So is
+    the very address at which the tool that made the message would unsubscribe, the `tool_link` (UNS-36).
     """
-    found = _links(content, own_link, is_html) if own_link and own_link in content else []
+    found = list[Found]()
+    if own_link and own_link in content:
+        found += _links(content, re.compile(re.escape(own_link) + _TOKEN), is_html)
+    if tool_link and tool_link.partition(b"&")[0] in content:
+        found += _links(content, _spelled_link(tool_link, is_html), is_html)
     if _may_have_any(content):
         found += _marks(content, is_html)
     return _apart(sorted(found))
 
 
-def _links(content: bytes, own_link: bytes, is_html: bool) -> list[Found]:
+def _links(content: bytes, pattern: re.Pattern[bytes], is_html: bool) -> list[Found]:
     return [
         Found(*match.span(), Hole(escapes=is_html), is_clickable=_is_within_tag(content, match.start()))
-        for match in re.finditer(re.escape(own_link) + _TOKEN, content)
+        for match in pattern.finditer(content)
     ]
+
+
+def _spelled_link(link: bytes, is_html: bool) -> re.Pattern[bytes]:
+    """Return a pattern for an address, raw or escaped for HTML; one that goes on after it is another page's."""
+    ampersand = rb"&(?:amp;|#38;|#x26;)?" if is_html else b"&"
+    return re.compile(ampersand.join(map(re.escape, link.split(b"&"))) + _LINK_END)
+
+
+_LINK_END: Final = rb"(?!\.?[A-Za-z0-9_~%/?=#+@:-]|&(?!quot;|gt;|lt;|nbsp;|#))"
 
 
 _TOKEN: Final = rb"[A-Za-z0-9._-]{49}(?![A-Za-z0-9_-])"

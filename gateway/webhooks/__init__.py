@@ -98,7 +98,10 @@ class Webhooks:
         await self._store.calls.forget_tool_links(self._now() - self._keep.decisions)
         given_up = await self._store.calls.give_up(self._now() - GIVE_UP_AFTER)
         if given_up:
-            log.error("%d events about messages were given up: their targets took nothing for days", given_up)
+            log.error(
+                "%d events were given up, which their targets did not take for days; they change nobody's consent here",
+                given_up,
+            )
 
     def metrics(self) -> str:
         """Return the counters and gauges, in the Prometheus text exposition format 0.0.4."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from yarl import URL
 
 MOST_SECONDS = 15.0
 """How long an endpoint has to answer, all in all (the Standard Webhooks specification advises 15 to 30 s)."""
@@ -25,7 +26,7 @@ _LONGEST_WAIT = timedelta(days=1)
 
 
 class Post(NamedTuple):
-    """What is posted where."""
+    """What is posted where; the URL goes out as it stands here."""
 
     url: str
     body: bytes
@@ -64,7 +65,7 @@ class Caller:
         """Post, and return what came of it; never raises for what the other side does."""
         try:
             async with self._session.post(
-                post.url, data=post.body, headers=post.headers, allow_redirects=False
+                URL(post.url, encoded=True), data=post.body, headers=post.headers, allow_redirects=False
             ) as response:
                 await response.content.read(_ANSWER_READ)
                 return Answer(response.status, _told(response.status), _wait(response.headers.get("Retry-After", "")))

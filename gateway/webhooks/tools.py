@@ -25,6 +25,8 @@ _HEADERS = {"Content-Type": "application/x-www-form-urlencoded"}
 _ONE_CLICK = b"List-Unsubscribe=One-Click"
 _RETRY = tuple(timedelta(seconds=one) for one in (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400))
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -65,10 +67,19 @@ class Tool:
 
 def may_reach(address: Address, listed: Collection[str]) -> bool:
     """True for an address of the internet; one of another network, or this machine, has to be listed as such."""
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    if str(mapped) in listed or (mapped.is_loopback and "localhost" in listed):
+    meant = _embedded(address) or address
+    if str(meant) in listed or (meant.is_loopback and "localhost" in listed):
         return True
-    return mapped.is_global and not mapped.is_multicast
+    return meant.is_global and not meant.is_multicast
+
+
+def _embedded(address: Address) -> Address | None:
+    """Return the IPv4 address that an IPv6 one leads to: mapped, by 6to4, or by NAT64 (RFC 6052)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _address(host: str) -> Address | None:
