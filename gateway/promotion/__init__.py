@@ -11,14 +11,15 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import getaddresses
+from functools import lru_cache
 from typing import Final
 
-from gateway.headers import HeaderBlock
+from gateway.headers import Field, HeaderBlock
 from gateway.model import Advertising, Finding
 from gateway.promotion.signals import Find, Kind, Signals, Thresholds, signals, words_of
 from gateway.prose import bodies_of, decoded, subject_of
 
-__all__ = ["Reading", "read", "remarks_on_promotion"]
+__all__ = ["Reading", "crowded_sender", "read", "unended_claim"]
 
 _OF_PROMOTION: Final = frozenset({Kind.OFFER, Kind.LIST})
 _UNENDED: Final = "its subject makes a claim that ends, and Assent-Campaign-Ends does not say when (CLS-09)"
@@ -27,6 +28,9 @@ _SHARED_WORDS: Final = 3
 """Words of a subject in a row from which on finding them in the From is no accident; all of a shorter one."""
 
 _SHORTEST_NAME: Final = 3
+_REMEMBERED_OCTETS: Final = 1024
+"""Of fields that a campaign's messages are likely to have in common."""
+
 _MARKS_OF_OWNERS: Final = frozenset("©®™℠")
 _FURTHER_MARKS: Final = frozenset("‼⁉√")
 
@@ -115,29 +119,52 @@ def _weight(finds: Iterable[Find]) -> int:
 
 def unended_claim(block: HeaderBlock) -> Finding | None:
     """Return the claims in a subject that hold on certain days only, such as a discount (CLS-09); None for none."""
-    known = signals()
-    claims = [one for one in known.find(words_of(subject_of(block))) if one.signal.is_claim]
-    return _Told(known.version).of(_UNENDED, claims, 1)
+    subject = block.first("subject")
+    return (_claimed_before if _are_short(subject) else _claimed)(subject)
 
 
 def crowded_sender(block: HeaderBlock) -> Finding | None:
     """Return what else than the sender's name stands in the From: the subject, the recipient's name, marks (CLS-10)."""
-    ((name, address), *_) = [*_named(block, "from"), ("", "")]
+    sender, subject, to = block.first("from"), block.first("subject"), block.first("to")
+    return (_crowded_before if _are_short(sender, subject, to) else _crowded)(sender, subject, to)
+
+
+def _are_short(*fields: Field | None) -> bool:
+    return sum([len(one.raw) for one in fields if one]) <= _REMEMBERED_OCTETS
+
+
+def _claimed(subject: Field | None) -> Finding | None:
+    known = signals()
+    claims = [one for one in known.find(words_of(_shown(subject))) if one.signal.is_claim]
+    return _Told(known.version).of(_UNENDED, claims, 1)
+
+
+_claimed_before = lru_cache(maxsize=256)(_claimed)
+
+
+def _crowded(sender: Field | None, subject: Field | None, to: Field | None) -> Finding | None:
+    ((name, address), *_) = [*_named(sender), ("", "")]
     if not name:
         return None
     words, own = words_of(name), address.lower()
     signs = {
-        "from/subject": _shares(words, words_of(subject_of(block))),
-        "from/recipient": any(_names(words, words_of(one), own) for one, _ in _named(block, "to")),
+        "from/subject": _shares(words, words_of(_shown(subject))),
+        "from/recipient": any(_names(words, words_of(one), own) for one, _ in _named(to)),
         "from/marks": any(map(_is_mark, name)),
     }
     found = tuple(sign for sign, stands in signs.items() if stands)
     return Finding(_MORE_THAN_A_NAME, found, signals().version) if found else None
 
 
-def _named(block: HeaderBlock, field_name: str) -> list[tuple[str, str]]:
-    field = block.first(field_name)
+_crowded_before = lru_cache(maxsize=256)(_crowded)
+
+
+def _named(field: Field | None) -> list[tuple[str, str]]:
     return getaddresses([decoded(field)]) if field else []
+
+
+def _shown(field: Field | None) -> str:
+    return decoded(field) if field else ""
 
 
 def _shares(words: Sequence[str], subject: Sequence[str]) -> bool:
