@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
 import re
 import smtplib
 from collections.abc import Callable, Iterator
 from itertools import count
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -70,6 +73,28 @@ def test_an_opt_out_counts_from_its_answer_on_and_brings_no_mail(
     witness = someone()
     copy_for(gateway, sink, witness)
     assert not [one for one in sink.messages if reader in one.recipients], "nothing tells them that they have left"
+
+
+@pytest.mark.req("POL-07")
+def test_the_link_is_seen_in_each_alternative_and_leads_out(gateway: Gateway, sink: Sink, someone: Someone) -> None:
+    reader = someone()
+    message = email.message_from_bytes(copy_for(gateway, sink, reader), policy=email.policy.default)
+    parts = {part.get_content_type(): part.get_content() for part in message.walk() if not part.is_multipart()}
+    assert set(parts) == {"text/plain", "text/html"}
+    links = {kind: re.findall(r'https://mail\.example\.com/u/[^\s"<>]+', text) for kind, text in parts.items()}
+    assert all(links.values()), "one for those who read text, one for those who read HTML"
+    shown = re.search(r"<a [^>]*/u/[^>]*>([^<]+)</a>", parts["text/html"])
+    assert shown and "nsubscribe" in shown[1] and "nsubscribe" in parts["text/plain"]
+    header = message["List-Unsubscribe"]
+    (path,) = {urlsplit(one).path for found in links.values() for one in found}
+    assert path in header
+    page = gateway.get(path)
+    assert page.status == 200 and "<form" in page.text
+    assert outcome(gateway, reader) == "sent", "looking changes nothing"
+    button = re.findall(r'<button type="submit" name="scope" value="([a-z-]+)"', page.text)[0]
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert gateway.post(path, f"scope={button}".encode(), **form).status == 200
+    assert outcome(gateway, reader) == "unsubscribed"
 
 
 @pytest.mark.req("LAW-EU-02", "LAW-AU-02")
