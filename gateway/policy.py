@@ -13,7 +13,7 @@ from datetime import datetime
 
 from gateway.consent import Basis, Permission, Standing, Suppression
 from gateway.law import Jurisdiction, Law
-from gateway.model import Action, Finding, Leave, MessageClass, Purpose, Reason, Topic, Treatment, Verdict
+from gateway.model import Action, Finding, Leave, MessageClass, Purpose, Reason, Scope, Topic, Treatment, Verdict
 
 _SENTENCES = {
     Reason.NO_CONSENT: "the recipient has not opted in to this topic",
@@ -96,7 +96,7 @@ def refused_by_all(
     return verdict
 
 
-RULES = "order/3"
+RULES = "order/4"
 """Names the order of the rules below; it changes whenever they do. A verdict names the country rules beside it."""
 
 
@@ -211,8 +211,8 @@ def _shortcoming(permission: Permission, topic: Topic, jurisdiction: Jurisdictio
 
 
 def _product(purpose: Purpose, standing: Standing) -> Verdict:
-    """A product message goes to who owns the product, unsubscribed or not (POL-04, POL-09)."""
-    dead = next((one for one in standing.suppressions if one.reason is Reason.BOUNCED), None)
+    """A product message goes to who owns the product, unsubscribed or not, where mail arrives (POL-09, SUP-14)."""
+    dead = next((one for one in standing.suppressions if one.scope is Scope.ADDRESS and not one.linked), None)
     if dead:
         return _suppressed(dead)
     owns = purpose.product in standing.products if purpose.product else bool(standing.products)

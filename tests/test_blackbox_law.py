@@ -260,6 +260,40 @@ def test_after_an_unsubscribe_from_everything_essential_mail_still_comes(promise
         assert told == {"sent"}
 
 
+REFUSED_BY = {
+    "topic": {"newsletter"},
+    "partner": {"partners"},
+    "all-marketing": {"newsletter", "partners"},
+    "address": {"newsletter", "partners", "editor"},
+}
+"""Which mail each scope of a "no" stops; nothing stops what a person must be told, or has asked for."""
+
+
+@pytest.mark.req("SUP-14", "POL-09")
+def test_each_scope_stops_its_own_classes_and_no_other(promise: Gateway, someone: Someone) -> None:
+    people = {scope: someone() for scope in REFUSED_BY}
+    promise.opt_in(*people.values())
+    promise.opt_in(*people.values(), topic="partner-offers")
+    listed = promise.folder / "owners.csv"
+    listed.write_text("\n".join(["address,product", *(f"{one},editor" for one in people.values())]))
+    promise.run("customers", "import", str(listed))
+    for scope, person in people.items():
+        kind = ("--topic", TOPIC) if scope == "topic" else ()
+        reason = "bounced" if scope == "address" else "unsubscribed"
+        promise.run("suppressions", "add", person, "--scope", scope, *kind, "--reason", reason)
+    mail = ("newsletter", "partners", "editor", *ESSENTIAL.values())
+    stopped = {
+        scope: {one for one in mail if outcome(promise, one, person, "Assent-Policy-Version: 2026-1") != "sent"}
+        for scope, person in people.items()
+    }
+    assert stopped == REFUSED_BY
+    with promise.smtp("billing") as client:
+        client.mail("billing@example.com")
+        code, text = client.rcpt(people["address"])
+        assert (code, b"come back before" in text) == (250, True), "its login is warned"
+        assert client.rcpt(people["topic"]) == (250, b"2.1.5 ok")
+
+
 @pytest.mark.req("POL-30")
 def test_whoever_has_closed_the_account_is_no_customer_and_has_agreed_to_nothing(
     promise: Gateway, someone: Someone

@@ -100,6 +100,15 @@ def test_product_mail_goes_to_nobody_who_is_not_known_to_own_the_product() -> No
     assert decide(product, with_no(Scope.ADDRESS, Reason.BOUNCED)).reason is Reason.BOUNCED
 
 
+@pytest.mark.req("SUP-14")
+@pytest.mark.parametrize("reason", [Reason.BOUNCED, Reason.OBJECTED, Reason.COMPLAINED])
+def test_product_mail_is_stopped_by_the_scope_of_a_no_and_not_by_its_reason(reason: Reason) -> None:
+    editor = Purpose(MessageClass.PRODUCT, product="editor")
+    for scope in Scope:
+        verdict = decide(editor, replace(with_no(scope, reason, "news"), products=("editor",)))
+        assert verdict.reason == (reason if scope is Scope.ADDRESS else None)
+
+
 @pytest.mark.parametrize(
     ("scope", "topic", "may_send"),
     [

@@ -50,6 +50,8 @@ _TOO_FAST = Reply(450, "4.7.0", "too many messages of this login of late, try ag
 _WELCOME = Reply(235, "2.7.0", "welcome")
 _OK = Reply(250, "2.1.0", "ok")
 _RECIPIENT_OK = Reply(250, "2.1.5", "ok")
+_RECIPIENT_DEAD = Reply(250, "2.1.5", "ok, though mail to this address has come back before")
+"""What a login is told of a dead address, to which everything but promotion and product mail still goes (SUP-14)."""
 _NOT_ITS_REVERSE_PATH = Mismatch(Reason.CLASS_MISMATCH, "5.7.1", "the login may not use this reverse path")
 _LOGIN_CHANGED = Reply(530, "5.7.0", "the login has been changed or disabled since; log in anew")
 _CODES = {"2.0.0": 250, "5.7.1": 550, "5.7.0": 550, "5.6.0": 554, "4.3.0": 451}
@@ -145,7 +147,7 @@ class SubmissionHandler:
         verdict = self._objection_to(visit, facts.standing, is_test)
         if verdict is None or (verdict is not PAUSED and visit.is_told_by_summary(*visit.streams)):
             visit.facts[recipient.address.text] = facts
-            return _RECIPIENT_OK
+            return _RECIPIENT_DEAD if facts.standing.is_dead_address else _RECIPIENT_OK
         if verdict is not PAUSED and not is_test:
             await self._count_refused_at_rcpt(visit, envelope.mail_from)
         ruling = Ruling(recipient, facts, verdict, self._ids.decision())
