@@ -50,8 +50,7 @@ class KeyWatch:
         for key, standing in zip(self._keys, found, strict=True):
             if standing.publication is not self._known.get(key.mark):
                 self._known[key.mark] = standing.publication
-                told = f"{dns_record(key)[0]}: {standing.told}"
-                log.log(_LEVELS.get(standing.publication, logging.WARNING), "%s", told)
+                log.log(_LEVELS.get(standing.publication, logging.WARNING), "%s", standing.told)
         self._condition.contradict(
             [key.mark for key, standing in zip(self._keys, found, strict=True) if self._is_contradicted(key, standing)]
         )

@@ -22,7 +22,7 @@ from gateway.sign import SigningKey, dns_record, public_octets
 
 Texts = tuple[str, ...] | None
 
-SILENCE: Final = "DNS does not answer, so that it cannot be seen; ask again when it does"
+SILENCE: Final = "DNS does not answer; ask again when it does"
 
 
 def tags_of(text: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ def key_standing(key: SigningKey, texts: Texts) -> KeyStanding:
     """
     name, _ = dns_record(key)
     if texts is None:
-        return KeyStanding(Publication.UNKNOWN, SILENCE)
+        return KeyStanding(Publication.UNKNOWN, f"whether {name} publishes our key cannot be seen: {SILENCE}")
     records = [tags for tags in map(tags_of, texts) if "p" in tags]
     if not records:
         return KeyStanding(Publication.MISSING, f"{name} publishes no key; publish what assent dkim dns prints")

@@ -1,4 +1,4 @@
-"""Real messages out of other projects' test data, and composed ones, as a tool of ours would submit them.
+"""Real messages out of other projects' test data, our own, and composed ones, as a tool of ours would submit them.
 
 MANIFEST.tsv names the source and the licence of each real one; `gather.py` brings them anew. The composed ones are
 every combination of a charset, a transfer encoding and a structure, written by Python's email package.
@@ -25,6 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SENDER = b"letters@news.example.com"
 _FROM = re.compile(rb"(?mi)\Afrom[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*|(?<=\n)from[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*")
+_CONTROLS = re.compile(rb"(?mi)^assent-[^\n]*\n(?:[ \t][^\n]*\n)*")
 _SINGLETONS = (
     *("from", "to", "cc", "subject", "date", "message-id", "reply-to", "sender", "in-reply-to", "references"),
     *("mime-version", "content-type"),
@@ -57,7 +58,7 @@ class Specimen:
 
 def specimens() -> list[Specimen]:
     """Return all of them, the real ones first."""
-    return [*_real(), *_composed()]
+    return [*_real(), *_our_own(), *_composed()]
 
 
 def _real() -> Iterator[Specimen]:
@@ -68,6 +69,12 @@ def _real() -> Iterator[Specimen]:
             content = archive.extractfile(member)
             assert content
             yield Specimen(f"{member.name} of {packages[member.name]}", as_submitted(content.read()))
+
+
+def _our_own() -> Iterator[Specimen]:
+    """Yield the messages of tests/messages, without the labels that name topics of theirs."""
+    for path in sorted((HERE.parent / "messages").glob("*.eml")):
+        yield Specimen(path.stem, _CONTROLS.sub(b"", path.read_bytes()))
 
 
 def as_submitted(stored: bytes) -> bytes:
