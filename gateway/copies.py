@@ -129,6 +129,10 @@ class CopyMaker:
         self._dialects = dialects
         self._are_contradicted = are_contradicted
 
+    def signs_for(self, block: HeaderBlock) -> bool:
+        """True where we hold a key for the author's domain."""
+        return self._signer(block) is not None
+
     def objection(self, block: HeaderBlock) -> Reply | None:
         """Return why promotion with this header cannot be signed now; None where it can."""
         return self.obstacle(self._signer(block))

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.headers import Field, HeaderBlock
 from gateway.mime import Part, parse, shown
@@ -80,6 +80,21 @@ def decoded(field: Field) -> str:
         return str(make_header(decode_header(text)))
     except (HeaderParseError, LookupError, ValueError):
         return text
+
+
+class Source(NamedTuple):
+    """A part that is shown, decoded, with the marks of HTML."""
+
+    is_html: bool
+    text: str
+
+
+def sources_of(message: bytes, block: HeaderBlock) -> list[Source]:
+    """Return each part that is shown, in order."""
+    return [
+        Source(part.content_type == "text/html", _decoded(part, message[part.start : part.end]))
+        for part in shown(parse(message, block))
+    ]
 
 
 def texts_of(message: bytes, block: HeaderBlock) -> list[str]:

@@ -51,11 +51,14 @@ from gateway.listener import Crowd, Limits, Listener, server_tls
 from gateway.listener.desk import LoginDesk
 from gateway.listener.feedback import FeedbackHandler
 from gateway.listener.intake import House
+from gateway.listener.preflight import Preflight, Surroundings
 from gateway.listener.submission import SubmissionHandler
 from gateway.metrics import Board
 from gateway.model import Smarthost
 from gateway.overview import overview
+from gateway.probe import Probe
 from gateway.shadow import ShadowAlarms, gauge_text, shadow_ends
+from gateway.sign import dns_record
 from gateway.smarthost import Pool, Turnstile
 from gateway.store import Now, Store
 from gateway.store.segments import Sealer
@@ -262,8 +265,9 @@ class Worker:
         house = _house(config)
         campaigns = Campaigns(self._campaign_rows, self._number, store.people, self._metrics, self._now)
         desk = LoginDesk(store.people, self._submitters, config.submission.message_rate)
+        preflight = self._preflight(house, store, copies, tokens)
         handler = SubmissionHandler(
-            house, desk, store, copies, delivery, campaigns, self._ids, self._metrics, self._now
+            house, desk, store, copies, delivery, campaigns, self._ids, self._metrics, self._now, preflight
         )
         listeners = [await self._submission(handler)]
         if config.feedback:
@@ -276,6 +280,21 @@ class Worker:
             await asyncio.gather(*(pool.close() for pool in pools.values()))
 
         return close
+
+    def _preflight(self, house: House, store: Store, copies: CopyMaker, tokens: UnsubscribeTokens) -> Preflight | None:
+        """Return who takes drafts; nobody where there is no feedback domain to send them to."""
+        config, site = self._config, self._config.site
+        if config.feedback is None:
+            return None
+        around = Surroundings(
+            config.feedback.domain,
+            config.company,
+            dict(map(dns_record, published_keys(config))),
+            site.public_url if site else "",
+            store.people.topic_number,
+            Probe(site.listen[0].host, site.listen[0].port, is_tls=site.tls is not None) if site else None,
+        )
+        return Preflight(around, house, store, copies, tokens, self._ids, self._now)
 
     async def _submission(self, handler: SubmissionHandler) -> Listener:
         submission = self._config.submission

@@ -27,6 +27,9 @@ PARTNER: Final = 1
 FIRST_TOPIC: Final = 16
 """Numbers below this one are scopes; the store numbers topics from here on and never reuses one."""
 
+NOBODY: Final = b"\xff" * 16
+"""Whom the links of samples name: no person has this id, and whatever is said for it is not recorded."""
+
 MAIL_PREFIX: Final = "u-"
 
 _PAYLOAD = struct.Struct(">BH16s")

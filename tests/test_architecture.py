@@ -50,6 +50,7 @@ MAIL = {
     "feedback",
     "report",
     "summary",
+    "preflight",
 }
 CORE = PURE | MAIL
 CORE |= {"published", "policy", "manner", "hindsight", "pretence", "brake", "pacing", "retention", "activity", "rights"}
@@ -106,6 +107,7 @@ HOUSE: dict[str, set[str]] = {
     "pretence": NOUNS | {"headers", "prose"},
     "manner": NOUNS | {"consent", "law"},
     "pacing": NOUNS,
+    "preflight": NOUNS | {"headers", "mime", "mend", "prose", "sign", "tokens", "sight", "redirectors"},
     "config": NOUNS | {"providers", "law", "retention", "dialects", "announcements"},
     "metrics": NOUNS,
     "store": NOUNS
@@ -118,6 +120,7 @@ HOUSE: dict[str, set[str]] = {
     "copies": CORE | {"ids"},
     "campaigns": SHELL - {"config"},
     "summaries": SHELL - {"config"},
+    "probe": set(),
     "listener": SHELL - {"config"},
     "smarthost": SHELL - {"config"},
     "lanes": SHELL - {"config"} | {"smarthost"},

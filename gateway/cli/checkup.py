@@ -33,11 +33,10 @@ from gateway.stamp import Unstampable
 from gateway.store.schema import PEOPLE, SPOOL
 from gateway.store.sqlite import DataFolder
 from gateway.store.writer import connect, reading
-from gateway.tokens import FIRST_TOPIC, UnsubscribeTokens
+from gateway.tokens import FIRST_TOPIC, NOBODY, UnsubscribeTokens
 
 RENEW_BEFORE = timedelta(days=30)
 _PATIENCE = 3.0
-_NOBODY = bytes(16)
 _READER = Address.parse("reader@example.net")
 
 
@@ -177,7 +176,7 @@ async def _stamped(config: Config, tokens: UnsubscribeTokens, domain: str, now: 
         raise _Unfit(str(draft.reply))
     if config.site is None:
         return await maker.shared_copy(draft, draft.message.recipients, now)
-    return await maker.promotional_copy(draft, 0, _NOBODY, now)
+    return await maker.promotional_copy(draft, 0, NOBODY, now)
 
 
 def _newsletter(config: Config, domain: str, now: datetime) -> SpooledMessage:
@@ -226,7 +225,7 @@ def _read_link(message: bytes, config: Config, tokens: UnsubscribeTokens) -> Non
         read = tokens.read_url(url.removeprefix(f"{config.site.public_url}/u/"))
     except InvalidToken as error:
         raise _Unfit(f"the link {url or '(none)'} cannot be read back") from error
-    if read.address_id != _NOBODY:
+    if read.address_id != NOBODY:
         raise _Unfit(f"the link {url} is somebody else's")
 
 

@@ -25,6 +25,7 @@ from gateway.law import Law
 from gateway.listener.content import Judge, judge_of
 from gateway.listener.desk import LoginDesk
 from gateway.listener.intake import House, Intake, Visit
+from gateway.listener.preflight import Preflight
 from gateway.listener.protocol import NO_ROOM, Session
 from gateway.metrics import Metrics
 from gateway.model import (
@@ -97,8 +98,10 @@ class SubmissionHandler:
         ids: Ids,
         metrics: Metrics,
         now: Now,
+        preflight: Preflight | None = None,
     ) -> None:
         self._house = house
+        self._preflight = preflight
         self._intake = Intake(house, store, copies, ids, now)
         self._desk = desk
         self._store = store
@@ -139,6 +142,9 @@ class SubmissionHandler:
 
     async def handle_RCPT(self, server: Any, session: Session, envelope: Any, recipient: Recipient) -> Reply:
         visit: Visit = session.visit
+        objection = self._preflight and self._preflight.objection(visit, recipient.address, envelope.rcpt_tos)
+        if objection or visit.is_preflight:
+            return objection or _RECIPIENT_OK
         (facts,) = await self._intake.facts(visit, [recipient.address])
         visit.heed(self._store.people.orders())
         if visit.is_over:
@@ -155,6 +161,8 @@ class SubmissionHandler:
 
     async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
         visit: Visit = session.visit
+        if self._preflight and visit.is_preflight:
+            return await self._preflight.answer(visit, session, envelope)
         taken = await self._intake.read(visit, session, envelope)
         if isinstance(taken, Reply):
             return taken

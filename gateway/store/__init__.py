@@ -303,6 +303,9 @@ class People(Protocol):
         Some thousands are looked through at a time, so that nobody waits: what is returned may be few, or nobody.
         """
 
+    async def standings_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Standing]]:
+        """Return what stands for the next people with an address of their own, as `facts` does, in the order of ids."""
+
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         """Return the next events of the ledger, in the order in which they were recorded."""
 

@@ -70,7 +70,7 @@ from gateway.store.reader import Reader
 from gateway.store.standby import Known, Standby
 from gateway.store.wordings import put_wording, read_wordings
 from gateway.store.writer import Connection, Writer, reading
-from gateway.tokens import FIRST_TOPIC
+from gateway.tokens import FIRST_TOPIC, NOBODY
 
 T = TypeVar("T")
 
@@ -146,14 +146,17 @@ class SqlitePeople:
 
     def _look_up(self, connection: Connection, address: Address) -> Facts:
         facts = _facts(connection, self._ring, address)
-        standing = facts.standing.counting(self._unfinished)
-        wider = self._domains.over(address) + said_elsewhere(connection, address, self._block_related)
-        if wider:
-            standing = replace(standing, suppressions=(*standing.suppressions, *wider))
+        standing = self._with_wider(connection, address, facts.standing)
         if standing is not facts.standing:
             facts = replace(facts, standing=standing)
         self._remembered[address.key] = facts
         return facts
+
+    def _with_wider(self, connection: Connection, address: Address, standing: Standing) -> Standing:
+        """Return what counts of a person's own standing, and what was said for more than that address."""
+        standing = standing.counting(self._unfinished)
+        wider = self._domains.over(address) + said_elsewhere(connection, address, self._block_related)
+        return replace(standing, suppressions=(*standing.suppressions, *wider)) if wider else standing
 
     async def related(self, address: Address) -> list[tuple[bytes, Address, Standing]]:
         with self._reading() as connection:
@@ -187,9 +190,9 @@ class SqlitePeople:
         return await self.facts(addresses)
 
     async def record(self, events: Sequence[NewEvent]) -> list[Event]:
-        now = self._now()
+        now, told = self._now(), [one for one in events if one.person != NOBODY]
         return await self._writer.do(
-            lambda connection: [append_event(connection, self._ring, one, now) for one in events]
+            lambda connection: [append_event(connection, self._ring, one, now) for one in told]
         )
 
     async def record_once(self, once: Once, events: Sequence[NewEvent]) -> list[int]:
@@ -262,6 +265,20 @@ class SqlitePeople:
         if len(found) == limit:
             return found, found[-1][0]
         return found, last if seen == _LOOKED_THROUGH else b""
+
+    async def standings_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Standing]]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT address_id, address, standing FROM people WHERE address_id > ? AND address IS NOT NULL"
+                " AND address NOT LIKE '*@%' ORDER BY address_id LIMIT ?",
+                (address_id, limit),
+            ).fetchall()
+            self._unfinished = unfinished_imports(connection)
+            self._domains.refresh(connection)
+            return [
+                (person, self._with_wider(connection, Address.parse(text), Standing.from_json(json.loads(standing))))
+                for person, text, standing in rows
+            ]
 
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         with self._reading() as connection:
