@@ -28,8 +28,11 @@ _SHARED_WORDS: Final = 3
 """Words of a subject in a row from which on finding them in the From is no accident; all of a shorter one."""
 
 _SHORTEST_NAME: Final = 3
-_REMEMBERED_OCTETS: Final = 1024
-"""Of fields that a campaign's messages are likely to have in common."""
+_REMEMBERED: Final = 256
+"""Fields of each kind that are remembered: a campaign has the same in every message."""
+
+_READ: Final = 2000
+"""Octets of such a field that are read."""
 
 _MARKS_OF_OWNERS: Final = frozenset("©®™℠")
 _FURTHER_MARKS: Final = frozenset("‼⁉√")
@@ -119,52 +122,62 @@ def _weight(finds: Iterable[Find]) -> int:
 
 def unended_claim(block: HeaderBlock) -> Finding | None:
     """Return the claims in a subject that hold on certain days only, such as a discount (CLS-09); None for none."""
-    subject = block.first("subject")
-    return (_claimed_before if _are_short(subject) else _claimed)(subject)
+    subject = _first(block, "subject")
+    return _claim_of(subject) if subject else None
+
+
+def _first(block: HeaderBlock, name: str) -> Field | None:
+    """Return a field as far as it is read, so that what is remembered stays small."""
+    field = block.first(name)
+    return Field(name, field.raw[:_READ]) if field and len(field.raw) > _READ else field
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _claim_of(subject: Field) -> Finding | None:
+    known = signals()
+    claims = [one for one in known.find(_words_of(subject)) if one.signal.is_claim]
+    return _Told(known.version).of(_UNENDED, claims, 1)
 
 
 def crowded_sender(block: HeaderBlock) -> Finding | None:
     """Return what else than the sender's name stands in the From: the subject, the recipient's name, marks (CLS-10)."""
-    sender, subject, to = block.first("from"), block.first("subject"), block.first("to")
-    return (_crowded_before if _are_short(sender, subject, to) else _crowded)(sender, subject, to)
-
-
-def _are_short(*fields: Field | None) -> bool:
-    return sum([len(one.raw) for one in fields if one]) <= _REMEMBERED_OCTETS
-
-
-def _claimed(subject: Field | None) -> Finding | None:
-    known = signals()
-    claims = [one for one in known.find(words_of(_shown(subject))) if one.signal.is_claim]
-    return _Told(known.version).of(_UNENDED, claims, 1)
-
-
-_claimed_before = lru_cache(maxsize=256)(_claimed)
-
-
-def _crowded(sender: Field | None, subject: Field | None, to: Field | None) -> Finding | None:
-    ((name, address), *_) = [*_named(sender), ("", "")]
-    if not name:
+    sender, subject, to = (_first(block, name) for name in ("from", "subject", "to"))
+    if sender is None or not _name_of(sender):
         return None
-    words, own = words_of(name), address.lower()
+    signs = _signs_of(sender, subject)
+    if to is not None and b"<" in to.raw and _holds_name_of(sender, to):
+        signs = (*signs, "from/recipient")
+    return Finding(_MORE_THAN_A_NAME, signs, signals().version) if signs else None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _signs_of(sender: Field, subject: Field | None) -> tuple[str, ...]:
     signs = {
-        "from/subject": _shares(words, words_of(_shown(subject))),
-        "from/recipient": any(_names(words, words_of(one), own) for one, _ in _named(to)),
-        "from/marks": any(map(_is_mark, name)),
+        "from/subject": subject is not None and _shares(words_of(_name_of(sender)), _words_of(subject)),
+        "from/marks": any(map(_is_mark, _name_of(sender))),
     }
-    found = tuple(sign for sign, stands in signs.items() if stands)
-    return Finding(_MORE_THAN_A_NAME, found, signals().version) if found else None
+    return tuple(sign for sign, stands in signs.items() if stands)
 
 
-_crowded_before = lru_cache(maxsize=256)(_crowded)
+@lru_cache(maxsize=_REMEMBERED)
+def _words_of(field: Field) -> tuple[str, ...]:
+    return tuple(words_of(decoded(field)))
 
 
-def _named(field: Field | None) -> list[tuple[str, str]]:
-    return getaddresses([decoded(field)]) if field else []
+@lru_cache(maxsize=_REMEMBERED)
+def _name_of(sender: Field) -> str:
+    """Return the name that a From shows; "" for an address alone."""
+    return next((name for name, _ in getaddresses([decoded(sender)])), "")
 
 
-def _shown(field: Field | None) -> str:
-    return decoded(field) if field else ""
+def _holds_name_of(sender: Field, to: Field) -> bool:
+    """True where a sender's name holds a recipient's first name, unless that is in the sender's address as well."""
+    words, said = words_of(_name_of(sender)), sender.raw.partition(b"<")[2].lower()
+    for name, _ in getaddresses([decoded(to)]):
+        first = next(iter(words_of(name)), "")
+        if len(first) >= _SHORTEST_NAME and first in words and first.encode() not in said:
+            return True
+    return False
 
 
 def _shares(words: Sequence[str], subject: Sequence[str]) -> bool:
@@ -177,12 +190,6 @@ def _shares(words: Sequence[str], subject: Sequence[str]) -> bool:
 
 def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
     return (tuple(words[at : at + length]) for at in range(len(words) - length + 1))
-
-
-def _names(words: Sequence[str], recipient: Sequence[str], own: str) -> bool:
-    """True where a sender's name holds the recipient's first name, unless that is in the sender's address as well."""
-    first = recipient[0] if recipient else ""
-    return len(first) >= _SHORTEST_NAME and first in words and first not in own
 
 
 def _is_mark(letter: str) -> bool:

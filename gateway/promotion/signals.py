@@ -23,13 +23,12 @@ WORDS_READ: Final = 20_000
 _LETTERS_READ: Final = 100_000
 
 _NUMBER: Final = "#"
-_ANY: Final = "*"
 _END: Final = ""
 _WORD = re.compile(r"[^\W\d_]+|\d[\d.,]*|[%$€£¥]")
 _MONEY: Final = dict.fromkeys("$€£¥", "$")
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"]+", re.IGNORECASE)
 _CHOICE = re.compile(r"\(([^()\[\]]*)\)(\??)|\[([^()\[\]]*)\]")
-_PHRASE_WORD = re.compile(r"[^\W\d_]+|[#*%$]")
+_PHRASE_WORD = re.compile(r"[^\W\d_]+|[#%$]")
 
 
 class Kind(StrEnum):
@@ -87,32 +86,28 @@ class Signals:
 
     def find(self, words: Sequence[str]) -> list[Find]:
         """Return each signal once, in the order of where it first stands; of phrases that overlap the longest."""
-        found, seen, at = list[Find](), set[str](), 0
-        tree, count = self.tree, len(words)
-        while at < count:
-            if words[at] not in tree:
-                at += 1
-                continue
-            length, signal = _longest(tree, words, at)
-            if signal is not None and signal.id not in seen:
-                seen.add(signal.id)
-                found.append(Find(at, signal))
-            at += length or 1
-        return found
+        found = dict[str, Find]()
+        end = 0
+        for at, word in enumerate(words):
+            if word in self.tree and at >= end:
+                length, signal = _longest(self.tree, words, at)
+                if signal is not None:
+                    end = at + length
+                    found.setdefault(signal.id, Find(at, signal))
+        return list(found.values())
 
 
-def _longest(node: Node, words: Sequence[str], at: int) -> tuple[int, Signal | None]:
+def _longest(tree: Node, words: Sequence[str], at: int) -> tuple[int, Signal | None]:
     """Return the length of the longest phrase that begins at a word, and its signal; 0 and None for none."""
-    best: tuple[int, Signal | None] = (0, None)
-    pending = [(node, 0)]
-    while pending:
-        place, length = pending.pop()
-        if _END in place and length > best[0]:
-            best = length, place[_END]
-        if at + length < len(words):
-            word = words[at + length]
-            pending += [(place[one], length + 1) for one in (word, _ANY) if one in place]
-    return best
+    length, signal, node = 0, None, tree
+    for ahead in range(at, len(words)):
+        following = node.get(words[ahead])
+        if following is None:
+            break
+        node = following
+        if _END in node:
+            length, signal = ahead - at + 1, node[_END]
+    return length, signal
 
 
 @lru_cache(maxsize=1)
