@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Final, NamedTuple
 
 from gateway.consent import Basis, Place, Source
@@ -221,8 +221,8 @@ def _names(law: Law, places: tuple[Place, ...]) -> str:
 @lru_cache(maxsize=4096)
 def _advertising(law: Law, places: tuple[Place, ...]) -> tuple[Advertising, bool]:
     applied = [one.regime for one in law.jurisdictions(places)]
-    strictness = list(Advertising)
-    return max((one.advertising for one in applied), key=strictness.index), any(one.surveys for one in applied)
+    measures = (one.advertising for one in applied)
+    return reduce(Advertising.or_stricter, measures, Advertising.PRIMARY), any(one.surveys for one in applied)
 
 
 @lru_cache(maxsize=4096)

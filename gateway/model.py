@@ -154,6 +154,10 @@ class Advertising(StrEnum):
     SIGNIFICANT = "significant"
     ANY = "any"
 
+    def or_stricter(self, other: Advertising) -> Advertising:
+        """Return the one of two by which more is promotion."""
+        return max(self, other, key=list(Advertising).index)
+
 
 class Finding(NamedTuple):
     """What reading a message's words came to: one sentence, the ids of the signals it rests on, their version."""

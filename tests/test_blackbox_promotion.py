@@ -152,6 +152,16 @@ def test_account_and_requested_mail_that_reads_as_promotion_is_relayed_and_repor
 
 
 @pytest.mark.req("POL-27")
+def test_a_banner_below_an_answer_is_reported_or_refused(house: Gateway, sink: Sink, readers: dict[str, str]) -> None:
+    answer = "Your support request has been closed: the editor starts again.\r\n\r\n20% off all licences"
+    reply = submit(house, "support", "Re: it does not start", answer, readers["US"])
+    assert reply.startswith("250 ") and "discount/en" in content(house, reply, readers["US"])[0]
+    refused = submit(house, "strict-support", "Re: it does not start", answer, readers["US"])
+    assert refused.startswith("550 5.7.0 content: ")
+    assert len(sink.wait_for(1)) == 1
+
+
+@pytest.mark.req("POL-27")
 @pytest.mark.req("CLS-06")
 def test_a_stream_may_refuse_it_and_the_reply_names_the_rules(
     house: Gateway, sink: Sink, readers: dict[str, str]
@@ -183,7 +193,7 @@ def test_product_mail_that_reads_as_promotion_waits_until_it_is_released(
 def test_a_password_reset_is_never_stopped(house: Gateway, sink: Sink, readers: dict[str, str]) -> None:
     everybody = list(readers.values())
     assert submit(house, "support", "Reset your password", f"{RESET}\r\n\r\n{OFFER}", *everybody).startswith("250 ")
-    assert submit(house, "strict-support", "Your password", RESET, *everybody).startswith("250 ")
+    assert submit(house, "strict-support", "Reset your password", RESET, *everybody).startswith("250 ")
     eventually(lambda: sum(len(one.recipients) for one in sink.messages) == 2 * len(everybody))
 
 
@@ -213,7 +223,7 @@ def test_either_limb_makes_mail_promotion(house: Gateway, sink: Sink, readers: d
     ("body", "refused_in"),
     [
         (RECEIPT, set()),
-        (f"{RECEIPT}\r\n\r\nSave 20% on your next order.", {"CA", "DE"}),
+        (f"{RECEIPT}\r\n\r\nYou might also like our bags.", {"CA", "DE"}),
         (f"{RECEIPT}\r\n\r\nRenew now and save: 20% off, special offer, ends soon.", {"CA", "DE", "GB"}),
         (f"{RECEIPT}\r\n\r\n{SURVEY}", {"DE"}),
     ],

@@ -116,6 +116,30 @@ def test_a_survey_is_promotion_where_surveys_are() -> None:
     assert survey.under(Advertising.ANY, surveys=True)
 
 
+@pytest.mark.parametrize(
+    ("line", "advertising", "surveys"),
+    [
+        ("Renew now and save.", Advertising.SIGNIFICANT, False),
+        ("You might also like our bags.", Advertising.ANY, False),
+        ("P.S. 10% off your next order with SPRING10.", Advertising.ANY, False),
+        ("\u00dcbrigens: Unwetterwarnungen kostenlos auf Ihr Handy. Ein exklusiver Service.", Advertising.ANY, True),
+        ("Bitte nehmen Sie an unserer Kundenzufriedenheitsumfrage teil.", Advertising.ANY, True),
+        ("Please rate your experience.", Advertising.ANY, True),
+    ],
+)
+def test_a_line_below_a_receipt_is_promotion_by_stricter_rules_alone(
+    line: str, advertising: Advertising, surveys: bool
+) -> None:
+    mixed = reading(RECEIPT + line, "Your receipt")
+    assert mixed.under(Advertising.PRIMARY, surveys=False) is None
+    assert mixed.under(advertising, surveys)
+
+
+def test_one_word_that_sells_is_enough_where_there_is_nothing_else() -> None:
+    assert reading("\uff33\u200b\uff21\uff2c\uff25").primary
+    assert reading("Hello", "SALE").primary
+
+
 # what is seen
 
 

@@ -13,12 +13,15 @@ from datetime import datetime
 from gateway.consent import Place
 from gateway.headers import HeaderBlock
 from gateway.law import Law
-from gateway.model import MessageClass, SpooledMessage, Stream, Treatment, Verdict
+from gateway.model import Advertising, MessageClass, SpooledMessage, Stream, Treatment, Verdict
 from gateway.policy import with_content
 from gateway.promotion import crowded_sender, read, unended_claim
 
 _READ_ELSEWHERE = frozenset({MessageClass.POLICY_NOTICE, MessageClass.BREACH_NOTICE})
 """Notices that hold any marketing are refused before this, whatever a stream says."""
+
+_LEAST = {MessageClass.REQUESTED: Advertising.SIGNIFICANT}
+"""An answer to a person sells nothing, whatever their country bears: that is what the policy promises (POL-27)."""
 
 Judge = Callable[[Verdict, tuple[Place, ...]], Verdict]
 """Returns a verdict with what the words add to it, for a recipient who may be in these places."""
@@ -30,10 +33,12 @@ def judge_of(message: SpooledMessage, block: HeaderBlock, stream: Stream, law: L
         return _of_promotion(message, block, stream, now)
     if message.message_class in _READ_ELSEWHERE:
         return _adds_nothing
+    least = _LEAST.get(message.message_class, Advertising.PRIMARY)
     reading, treatment = read(message.message, block), stream.treatment_of(message.message_class)
 
     def judge(verdict: Verdict, places: tuple[Place, ...]) -> Verdict:
-        found = reading.under(*law.advertising(places))
+        advertising, surveys = law.advertising(places)
+        found = reading.under(advertising.or_stricter(least), surveys)
         return with_content(verdict, (found,), treatment) if found else verdict
 
     return judge if any((reading.primary, reading.any, reading.survey)) else _adds_nothing
