@@ -23,7 +23,7 @@ from gateway.report import delivery_report, is_told
 from gateway.resolver import Resolver
 from gateway.sign import Signer, SigningKey
 from gateway.store import Now, ReportMaker, Store, open_path
-from gateway.store.outgoing import TOOL
+from gateway.store.outgoing import SINCE, TOOL
 from gateway.store.sqlite import DataFolder
 
 log = logging.getLogger(__name__)
@@ -110,11 +110,14 @@ async def prepare(config: Config) -> list[Path]:
 async def _register_webhooks(config: Config, store: Store) -> None:
     """Let the store know who is told what happens from now on; who is no more forgets what waited."""
     calls, webhooks = store.calls, config.webhooks
-    known = {one.target for one in calls.backlogs()}
-    await calls.drop_targets({one for one in known if one not in webhooks and not one.startswith(TOOL)})
-    await store.people.tell_of_erasures([one.name for one in webhooks.values() if one.hears_of_erasures])
     positions = calls.positions()
-    ends = {"ledger": await store.people.last_event(), "pauses": await store.people.last_pause()}
+    named = {one.target for one in calls.backlogs()}
+    named |= {source.removeprefix(SINCE) for source in positions if source.startswith(SINCE)}
+    await calls.drop_targets({one for one in named if one not in webhooks and not one.startswith(TOOL)})
+    await store.people.tell_of_erasures([one.name for one in webhooks.values() if one.hears_of_erasures])
+    last = await store.people.last_event()
+    ends = {"ledger": last, "pauses": await store.people.last_pause()}
+    ends |= {f"{SINCE}{name}": last for name in webhooks}
     moved = {source: end for source, end in ends.items() if positions.get(source, end + 1) > end}
     if moved:
         await calls.publish([], moved)

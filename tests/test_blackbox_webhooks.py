@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -18,7 +20,7 @@ from tests import anymail_judge
 from tests.conftest import MakeGateway
 from tests.gateway_under_test import TOPIC, Gateway, eventually, fetch, invoice, newsletter
 from tests.receiver import Receiver, receiving
-from tests.sink import Sink
+from tests.sink import Certificate, Sink, make_certificate
 
 Someone = Callable[[], str]
 SECRET = f"whsec_{base64.b64encode(os.urandom(32)).decode()}"
@@ -58,17 +60,39 @@ def crm() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def house(crm: Receiver, shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("inside"), "localhost")
+
+
+@pytest.fixture(scope="module")
+def inside(certificate: Certificate) -> Iterator[Receiver]:
+    """An endpoint whose certificate only its own authority vouches for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with receiving(tls=context) as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def house(
+    crm: Receiver,
+    inside: Receiver,
+    certificate: Certificate,
+    shared_sink: Sink,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Gateway]:
     """One gateway whose endpoints hear everything, each in another shape; one only of the stream `offers`."""
     texts = [
         webhook("crm", f"{crm.url}/crm", events=ALL_EVENTS),
         webhook("offers", f"{crm.url}/offers", 'streams = ["offers"]', events=ALL_EVENTS),
         *(webhook(one, f"{crm.url}/{one}", f'format = "{one}"', events=ALL_EVENTS) for one in VENDORS),
+        webhook("inside", f"https://localhost:{inside.port}/", 'tls_authorities = "inside.pem"'),
     ]
     sections = {"webhooks": "\n".join(texts)}
     made = Gateway(tmp_path_factory.mktemp("webhooks") / "house", shared_sink.url, sections=sections)
-    for name in ("crm", "offers"):
+    for name in ("crm", "offers", "inside"):
         put_secret(made, name)
+    (made.folder / "inside.pem").write_bytes(certificate.certificate.read_bytes())
     for name, secret in VENDORS.items():
         put_secret(made, name, secret)
     made.prepare().add_login("deals", "offers")
@@ -98,12 +122,13 @@ def withdraw(house: Gateway, address: str, scope: str = "all-marketing", *more: 
 
 
 def test_what_a_person_says_is_told_and_the_official_library_takes_the_signature(
-    house: Gateway, told: Receiver, someone: Someone
+    house: Gateway, told: Receiver, inside: Receiver, someone: Someone
 ) -> None:
     reader = someone()
     house.opt_in(reader)
     eventually(lambda: on("/crm", told).of("recipient.subscribed", reader))
     withdraw(house, reader)
+    eventually(lambda: inside.of("recipient.unsubscribed", reader))
     (heard,) = eventually(lambda: on("/crm", told).of("recipient.unsubscribed", reader))
     assert heard["data"]["scope"] == "all-marketing" and heard["data"]["reason"] in ("unsubscribed", "objected")
     assert heard["timestamp"].endswith("Z")
@@ -217,6 +242,19 @@ def test_an_objection_is_told_until_it_is_taken_and_later_events_of_that_person_
     assert scopes == ["topic", "all-marketing"]
 
 
+def test_an_operator_tries_an_endpoint_out_and_makes_secrets(house: Gateway, told: Receiver) -> None:
+    assert house.json("webhooks", "test", "crm", "--event", "message.failed")["status"] == 204
+    (tried,) = on("/crm", told).of("message.failed", "nobody@example.invalid")
+    assert tried["data"]["test"] is True
+    told.answer = lambda path, body: 503
+    refused = house.run("--json", "webhooks", "test", "mailgun", check=False)
+    assert refused.returncode == 1 and json.loads(refused.stdout)["answer"] == "answered 503"
+    assert house.run("webhooks", "test", "nosuch", check=False).returncode == 1
+    assert house.json("webhooks", "secret")["secret"].startswith("whsec_")
+    assert "PRIVATE KEY" in house.json("webhooks", "secret", "--format", "sendgrid")["secret"]
+    told.normal()
+
+
 def test_no_redirect_is_followed(house: Gateway, told: Receiver, someone: Someone) -> None:
     reader = someone()
     redirects = count()
@@ -267,10 +305,15 @@ def test_a_dead_or_slow_endpoint_delays_neither_another_nor_mail_and_a_kill_lose
 
         house.kill()
         released.set()
+        put_secret(house, "newcomer")
+        house.write_config(webhooks=sections + "\n" + webhook("newcomer", f"{well.url}/newcomer", events=events))
         house.start()
         eventually(lambda: slow.of("recipient.unsubscribed", leaver) and slow.of("message.relayed", leaver), 60)
         eventually(lambda: all(slow.of("recipient.subscribed", one) for one in joiners))
         assert len(gone.told) == 1, "it is disabled after a restart too"
         gone.normal()
-        assert house.json("webhooks", "retry", "gone")["retried"] == 6
+        withdraw(house, joiners[0])
+        eventually(lambda: on("/newcomer", well).of("recipient.unsubscribed", joiners[0]))
+        assert len(on("/newcomer", well).told) == 1, "it hears of nothing from before it was configured"
+        assert house.json("webhooks", "retry", "gone")["retried"] == 7
         eventually(lambda: gone.of("message.relayed", leaver))

@@ -662,6 +662,37 @@ def test_a_folder_where_a_secret_should_be_is_told(house: House) -> None:
     assert "cannot be read" in house.only_problem()
 
 
+# Webhooks
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ('"https://crm.example.com/hooks/assent"', '"http://crm.example.com/hooks"', "write https://…"),
+        ('"https://crm.example.com/hooks/assent"', '"ftp://crm.example.com/"', 'write "https://crm.example.com'),
+        ('events = ["recipient.unsubscribed"', 'events = ["recipient.left"', "recipient.subscribed"),
+        ('format = "standard"', 'format = "mandrill"', '"postmark"'),
+        ('format = "standard"', 'format = "sendgrid"', "assent webhooks secret --format sendgrid"),
+        ('format = "standard"', 'format = "ses"', "name:password"),
+        ("streams = []      ", 'streams = ["newsleter"]', "newsletter"),
+    ],
+)
+def test_what_a_webhook_cannot_be_is_told_with_what_to_write(house: House, old: str, new: str, remedy: str) -> None:
+    problem = house.change(old, new).only_problem()
+    assert "webhooks.crm" in problem and remedy in problem and "MfKQ9r8G" not in problem
+
+
+def test_an_endpoint_on_loopback_may_do_without_tls(house: House) -> None:
+    house.change("https://crm.example.com/hooks/assent", "http://127.0.0.1:9000/hook")
+    assert house.load().webhooks["crm"].url == "http://127.0.0.1:9000/hook"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"whsec_\n", b"MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+def test_a_webhooks_secret_is_one_of_its_format(house: House, content: bytes) -> None:
+    house.put("var/webhooks/crm.secret", content)
+    assert "secret" in house.only_problem()
+
+
 # DKIM
 
 ONE_KEY = '{ name = "s1", key = "var/dkim/example.com.s1.pem" }'

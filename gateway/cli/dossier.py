@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.address import Address
 from gateway.config import Config
@@ -70,10 +71,17 @@ def retention(keep: Retention) -> dict[str, str]:
 
 
 def processors(config: Config) -> list[dict[str, str]]:
-    """Return who gets the mail to pass it on."""
-    return [
+    """Return who gets the mail to pass it on, and who is told what becomes of it."""
+    relaying = [
         {"name": one.processor or name, "role": f"smarthost {name}: relays the mail"}
         for name, one in config.smarthosts.items()
+    ]
+    return relaying + [
+        {
+            "name": urlsplit(one.url).hostname or name,
+            "role": f"webhook {name}: is told of {', '.join(sorted(one.happenings))}",
+        }
+        for name, one in config.webhooks.items()
     ]
 
 

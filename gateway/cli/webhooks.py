@@ -75,7 +75,12 @@ def webhooks_retry(desk: Desk, name: str) -> None:
 
 @webhooks.command("test")
 @click.argument("name")
-@click.option("--event", type=click.Choice([*Happening]), default=None, help="What to tell; the first of its events.")
+@click.option(
+    "--event",
+    type=click.Choice([one.value for one in Happening]),
+    default=None,
+    help="What to tell; the first of its events.",
+)
 @pass_desk
 def webhooks_test(desk: Desk, name: str, event: str | None) -> None:
     """Tell an endpoint of something that has not happened, to nobody@example.invalid, and say how it answered."""
@@ -113,7 +118,9 @@ def _invented(what: Happening) -> dict[str, Any]:
 
 
 @webhooks.command("secret")
-@click.option("--format", "shape", type=click.Choice([*Shape]), default=Shape.STANDARD, show_default=True)
+@click.option(
+    "--format", "shape", type=click.Choice([one.value for one in Shape]), default="standard", show_default=True
+)
 @pass_desk
 def webhooks_secret(desk: Desk, shape: str) -> None:
     """Print a new secret for the file that secret_file names; what may be made public, assent webhooks list shows."""

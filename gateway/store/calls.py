@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.ledger import timestamp
 from gateway.store import Now
-from gateway.store.outgoing import Backlog, Call, Ending, Failure, NewCall, ToolLink
+from gateway.store.outgoing import SINCE, Backlog, Call, Ending, Failure, NewCall, ToolLink
 from gateway.store.rows import epoch
 from gateway.store.writer import Connection, Writer, reading
 
@@ -134,6 +134,7 @@ class SqliteCalls:
         def write(connection: Connection) -> None:
             for table in ("calls", "resting_targets"):
                 connection.executemany(f"DELETE FROM {table} WHERE target = ?", named)
+            connection.executemany("DELETE FROM announced WHERE source = ?", [(f"{SINCE}{one}",) for one in targets])
 
         await self._writer.do(write)
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+SINCE = "since:"
+"""What stands before a target's name where a position says from which event of the ledger on it is told."""
+
 TOOL = "tool:"
 """What stands before the host where a call's target is no webhook, but the tool that sent a message."""
 

@@ -76,12 +76,15 @@ class Webhooks:
             log.warning("what is to be told to programs waits: %s", error)
             return False
         for name in targets:
-            if name not in self._deliveries:
-                target = self._target(name)
-                if target:
-                    deliverer = Deliverer(name, target, self._store.calls, self._tally, self._now)
-                    self._deliveries[name] = asyncio.create_task(deliverer.run())
+            self._deliver_to(name)
         return is_more
+
+    def _deliver_to(self, name: str) -> None:
+        """Begin to make the calls to a target, unless it is being done, or the configuration does not know it."""
+        target = self._target(name) if name not in self._deliveries else None
+        if target:
+            deliverer = Deliverer(name, target, self._store.calls, self._tally, self._now)
+            self._deliveries[name] = asyncio.create_task(deliverer.run())
 
     def _target(self, name: str) -> Target | None:
         if name.startswith(TOOL):

@@ -7,7 +7,8 @@ to be told, and nothing else waits about them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -24,7 +25,7 @@ from gateway.announcements import (
 from gateway.consent import Event, fold
 from gateway.model import Login, Scope, Stream, Topic
 from gateway.store import Store
-from gateway.store.outgoing import NewCall, ToolLink
+from gateway.store.outgoing import SINCE, NewCall, ToolLink
 from gateway.webhooks.tools import call_of
 
 PORTION = 500
@@ -32,6 +33,15 @@ _UNTOLD = 5000
 """Events that nobody wants to hear of, after which it is written down that they have been read."""
 
 _NOES = (Happening.UNSUBSCRIBED, Happening.COMPLAINED, Happening.ERASED)
+
+
+@dataclass(slots=True)
+class _Portion:
+    """What a few events amount to: calls, the tools' links that these follow, and who is to be forgotten."""
+
+    calls: list[NewCall] = field(default_factory=list)
+    told: list[tuple[str, ToolLink]] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
 
 
 class Announcer:
@@ -66,37 +76,41 @@ class Announcer:
     # the ledger
 
     async def _of_ledger(self, logins: Mapping[str, Login]) -> bool:
-        self._read = max(self._read, self._store.calls.positions().get("ledger", 0))
+        positions = self._store.calls.positions()
+        self._read = max(self._read, positions.get("ledger", 0))
         events = await self._store.people.events_after(self._read, PORTION)
         if not events:
             return False
         last = events[-1].seq
         erased = await self._store.people.farewells(self._read, last)
-        calls, told, forget = list[NewCall](), list[tuple[str, ToolLink]](), list[str]()
+        portion = _Portion()
         for event in events:
             what = word_for(event)
-            if what is None:
-                continue
-            who = event.address_id.hex()
-            links = self._links_about(event, what) if what in _NOES else []
-            calls += [call_of(who, link) for link in links]
-            told += [(who, link) for link in links]
-            if what is Happening.ERASED:
-                forget.append(who)
-            announcement = await self._of_event(event, what, erased)
-            calls += self._calls(announcement, logins) if announcement else ()
-        await self._keep(calls, last, told, forget)
+            if what:
+                self._tell_tools(event, what, portion)
+                announcement = await self._of_event(event, what, erased)
+                told = self._calls(announcement, logins) if announcement else ()
+                portion.calls += [one for one in told if positions.get(f"{SINCE}{one.target}", 0) < event.seq]
+        await self._keep(portion, last)
         if erased:
             await self._store.people.forget_farewells(last)
         return len(events) == PORTION
 
-    async def _keep(
-        self, calls: Sequence[NewCall], last: int, told: Sequence[tuple[str, ToolLink]], forget: Sequence[str]
-    ) -> None:
+    def _tell_tools(self, event: Event, what: Happening, portion: _Portion) -> None:
+        """Tell each tool once that has a link to this person's "no"; of an erased person no other link is kept."""
+        who = event.address_id.hex()
+        if what in _NOES:
+            links = [link for link in self._links_about(event, what) if (who, link) not in portion.told]
+            portion.calls += [call_of(who, link) for link in links]
+            portion.told += [(who, link) for link in links]
+        if what is Happening.ERASED:
+            portion.forget.append(who)
+
+    async def _keep(self, portion: _Portion, last: int) -> None:
         """Keep calls; what nobody wants to hear of is only now and then worth a transaction."""
         self._read = last
-        if calls or told or forget or last - self._written > _UNTOLD:
-            await self._store.calls.publish(calls, {"ledger": last}, told=told, forget=forget)
+        if portion.calls or portion.told or portion.forget or last - self._written > _UNTOLD:
+            await self._store.calls.publish(portion.calls, {"ledger": last}, told=portion.told, forget=portion.forget)
             self._written = last
 
     async def _of_event(self, event: Event, what: Happening, erased: Mapping[int, str]) -> Announcement | None:
