@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.promotion.signals import Kind, signals
+from gateway.promotion.signals import Kind, our_signals
 from tests.classification.gather import corpus
 from tests.classification.judge import PROMOTIONAL, RULES, TRANSACTIONAL, Judged, by_source, flagged, judged
 
@@ -46,10 +46,10 @@ def page() -> str:
 
 
 def _signals() -> Iterator[str]:
-    known = signals()
+    known = our_signals()
     counts = {kind: [one for one in known.all if one.kind is kind] for kind in Kind}
     told = ", ".join(f"{len(those)} for {kind}" for kind, those in counts.items())
-    phrases = sum(len(one.phrases) for one in known.all)
+    phrases = sum(one.phrases for one in known.all)
     languages = ", ".join(sorted({one.id.rpartition("/")[2] for one in known.all}))
     yield f"Version `{known.version}`: {told}; {phrases} phrases in {languages}.\n"
 

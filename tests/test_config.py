@@ -811,6 +811,13 @@ def test_topics_on_account_mail_are_a_warning(house: House) -> None:
     assert house.warnings_about("topics mean nothing to mail of class account")
 
 
+def test_what_happens_to_words_is_a_warning_on_mail_that_has_none_of_them(house: House) -> None:
+    house.change('class = "account"', 'class = "account"\nclaims_without_end = "refuse"')
+    assert house.warnings_about("claims_without_end means nothing to mail of class account")
+    house.change('class = "promotional"', 'class = "promotional"\nreads_as_promotion = "hold"')
+    assert house.warnings_about("reads_as_promotion means nothing to it")
+
+
 def test_no_stream_at_all_is_a_warning(house: House) -> None:
     for name in ("newsletter", "partners", "products", "billing"):
         house.drop(f"[streams.{name}]")

@@ -10,7 +10,7 @@ import pytest
 from gateway.headers import split
 from gateway.model import Advertising
 from gateway.promotion import Reading, crowded_sender, read, unended_claim
-from gateway.promotion.signals import Kind, Signal, signals, words_of
+from gateway.promotion.signals import Kind, Signal, our_signals, words_of
 
 RECEIPT = "Thank you for your order. Your order #4711 has been shipped.\n\nTotal: 10.00\n"
 OFFER = "Save 20% on our new collection. Shop now!\n"
@@ -32,19 +32,19 @@ def reading(*given: str | bytes) -> Reading:
 # the data
 
 
-@pytest.mark.parametrize("signal", signals().all, ids=lambda one: one.id)
+@pytest.mark.parametrize("signal", our_signals().all, ids=lambda one: one.id)
 def test_each_signal_is_found_in_its_sample(signal: Signal) -> None:
-    assert signal.id in {one.signal.id for one in signals().find(words_of(signal.sample))}
+    assert signal.id in {one.signal.id for one in our_signals().find(words_of(signal.sample))}
 
 
 def test_the_signals_speak_six_languages() -> None:
     for kind in (Kind.OFFER, Kind.LIST, Kind.SURVEY, Kind.TRANSACTION):
-        spoken = {one.id.rpartition("/")[2] for one in signals().all if one.kind is kind}
+        spoken = {one.id.rpartition("/")[2] for one in our_signals().all if one.kind is kind}
         assert spoken == LANGUAGES, kind
 
 
 def test_no_signal_can_be_told_for_another() -> None:
-    ids = [one.id for one in signals().all]
+    ids = [one.id for one in our_signals().all]
     assert len(ids) == len(set(ids))
 
 
@@ -86,7 +86,7 @@ def test_offers_are_read_in_other_languages(offer: str) -> None:
 
 def test_the_finding_names_its_signals_and_their_version() -> None:
     found = reading(OFFER, "Hello").primary
-    assert found and found.signs[0] == "discount/en" and found.rules == signals().version
+    assert found and found.signs[0] == "discount/en" and found.rules == our_signals().version
     assert reading(OFFER, "Hello") == reading(OFFER, "Hello")
 
 

@@ -41,6 +41,7 @@ def check(config: Config, notes: Notes, today: date) -> None:
     for stream in config.streams.values():
         _check_stream(stream, config, notes)
         _check_shadow(stream, notes, today)
+        _check_content(stream, notes)
     for webhook in config.webhooks.values():
         _check_webhook(webhook, config, notes)
     _check_footers(config, notes)
@@ -134,6 +135,17 @@ def _check_shadow(stream: Stream, notes: Notes, today: date) -> None:
     elif stream.until < today:
         said = f"{dotted(place)}: shadow mode was over with {stream.until}, and the stream enforces"
         notes.warning((*place, "until"), f"{said}; remove mode and until")
+
+
+def _check_content(stream: Stream, notes: Notes) -> None:
+    """What happens to words is said of the mail that has them: a claim is promotion's, promotion essential mail's."""
+    place = ("streams", stream.name)
+    if stream.is_promotional and stream.reads_as_promotion:
+        said = f"{dotted(place)} is promotional: reads_as_promotion means nothing to it"
+        notes.warning((*place, "reads_as_promotion"), f"{said}; remove it")
+    if stream.needs_ends and not stream.is_promotional:
+        said = f"{dotted(place)}: claims_without_end means nothing to mail of class {stream.message_class}"
+        notes.warning((*place, "claims_without_end"), f"{said}; remove it")
 
 
 def _check_names(stream: Stream, config: Config, notes: Notes) -> None:

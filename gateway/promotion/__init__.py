@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.headers import Field, HeaderBlock
 from gateway.model import Advertising, Finding
-from gateway.promotion.signals import Find, Kind, Signals, Thresholds, signals, words_of
+from gateway.promotion.signals import Find, Kind, Signals, Thresholds, our_signals, words_of
 from gateway.prose import bodies_of, decoded, subject_of
 
 __all__ = ["Reading", "crowded_sender", "read", "unended_claim"]
@@ -57,7 +57,7 @@ class Reading:
 
 def read(message: bytes, block: HeaderBlock, known: Signals | None = None) -> Reading:
     """Read a whole message, whose header block has been split."""
-    known = known or signals()
+    known = known or our_signals()
     limits = known.thresholds
     bodies = [known.find(words_of(one)) for one in bodies_of(message, block)]
     told = _Told(known.version)
@@ -134,7 +134,7 @@ def _first(block: HeaderBlock, name: str) -> Field | None:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _claim_of(subject: Field) -> Finding | None:
-    known = signals()
+    known = our_signals()
     claims = [one for one in known.find(_words_of(subject)) if one.signal.is_claim]
     return _Told(known.version).of(_UNENDED, claims, 1)
 
@@ -147,7 +147,7 @@ def crowded_sender(block: HeaderBlock) -> Finding | None:
     signs = _signs_of(sender, subject)
     if to is not None and b"<" in to.raw and _holds_name_of(sender, to):
         signs = (*signs, "from/recipient")
-    return Finding(_MORE_THAN_A_NAME, signs, signals().version) if signs else None
+    return Finding(_MORE_THAN_A_NAME, signs, our_signals().version) if signs else None
 
 
 @lru_cache(maxsize=_REMEMBERED)

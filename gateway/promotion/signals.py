@@ -42,13 +42,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One row of the data. `is_claim` says that it holds on certain days only, such as a discount (CLS-09)."""
+    """One row of the data, which has so many `phrases`.
+
+    `is_claim` says that it holds on certain days only, such as a discount (CLS-09).
+    """
 
     id: str
     kind: Kind
     weight: int
     sample: str
-    phrases: tuple[tuple[str, ...], ...]
+    phrases: int
     is_claim: bool = False
 
 
@@ -111,26 +114,21 @@ def _longest(tree: Node, words: Sequence[str], at: int) -> tuple[int, Signal | N
 
 
 @lru_cache(maxsize=1)
-def signals() -> Signals:
+def our_signals() -> Signals:
     """Return our own signals; read once."""
     return signals_of(tomllib.loads(resources.files(__package__).joinpath("signals.toml").read_text("utf-8")))
 
 
 def signals_of(raw: Mapping[str, Any]) -> Signals:
     """Build the signals from a parsed file; a phrase that two of them have is the first one's."""
-    every = tuple(_signal(one) for one in raw["signals"])
-    tree: Node = {}
-    for signal in every:
-        for phrase in signal.phrases:
-            _plant(tree, phrase, signal)
-    return Signals(raw["version"], Thresholds(**raw["thresholds"]), every, tree)
-
-
-def _signal(raw: Mapping[str, Any]) -> Signal:
-    phrases = {tuple(_PHRASE_WORD.findall(one)) for written in raw["phrases"] for one in _spelled_out(written)}
-    return Signal(
-        raw["id"], Kind(raw["kind"]), raw["weight"], raw["sample"], tuple(sorted(phrases)), raw.get("claim", False)
-    )
+    every, tree = list[Signal](), Node()
+    for row in raw["signals"]:
+        phrases = {tuple(_PHRASE_WORD.findall(one)) for written in row["phrases"] for one in _spelled_out(written)}
+        is_claim = row.get("claim", False)
+        every.append(Signal(row["id"], Kind(row["kind"]), row["weight"], row["sample"], len(phrases), is_claim))
+        for phrase in phrases:
+            _plant(tree, phrase, every[-1])
+    return Signals(raw["version"], Thresholds(**raw["thresholds"]), tuple(every), tree)
 
 
 def _plant(tree: Node, phrase: Iterable[str], signal: Signal) -> None:
