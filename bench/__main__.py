@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from bench.machine import describe_machine
-from bench.parts import Measure, Options, imports, large, peers, people, queue, recipients
+from bench.parts import Measure, Options, imports, large, newsletter, peers, people, queue, recipients
 from bench.process import PassFailed, Unavailable, say
 from bench.results import Part, bars_table, keep, kept_parts, render_part
 
 PARTS: Final[Mapping[str, Measure]] = {
     "peers": peers.measure,
     "recipients": recipients.measure,
+    "newsletter": newsletter.measure,
     "large": large.measure,
     "people": people.measure,
     "queue": queue.measure,

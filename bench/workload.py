@@ -7,8 +7,9 @@ them, from 1, so that every message has a recipient of its own and every look-up
 from __future__ import annotations
 
 import base64
+import quopri
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from itertools import cycle
 from pathlib import Path
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 MESSAGE_SIZE = 4096
+PAGE_SIZE = 30_000
 STRANGER = "stranger@readers.example"
 
 _TOP = """\
@@ -30,6 +32,29 @@ Content-Type: text/plain; charset=us-ascii
 
 """
 _TEXT = "Content-Type: text/plain; charset=us-ascii"
+_HTML = "Content-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable"
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Version 4.2</title>
+<style>body{margin:0} @media (max-width:600px){.wide{width:100%% !important} .side{display:none !important}}</style>
+</head><body style="margin:0;background-color:#f4f4f4">
+<div style="display:none;max-height:0;overflow:hidden">It opens large projects in half the time.</div>
+<p style="font-size:12px;text-align:center"><a href="{{unsubscribe_url}}" style="color:#666666">Unsubscribe</a></p>
+<table class="wide" role="presentation" width="600" align="center" style="background-color:#ffffff">
+%s</table>
+<p style="font-size:12px;color:#666666">You get this because you asked Example Software for it.
+<a href="*|UNSUB|*" style="color:#666666">Choose what you get</a></p>
+</body></html>
+"""
+_ROW = """\
+<tr><td class="side" width="120" style="padding:12px 0 12px 24px;vertical-align:top"><a
+ href="https://www.example.com/4.2/{number}?utm_source=news&amp;utm_medium=email"><img alt="Part {number}"
+ src="https://cdn.example.com/4.2/{number}@2x.png" width="96" height="96" style="display:block;border:0"></a></td>
+<td style="padding:12px 24px;font-family:Helvetica,Arial,sans-serif;font-size:16px;line-height:24px;color:#333333">
+<h2 style="margin:0 0 8px;font-size:20px"><a href="https://www.example.com/4.2/{number}" style="color:#0b57d0">Part
+ {number}</a></h2><p style="margin:0">{sentence} <a href="https://www.example.com/4.2/{number}#more">Read&nbsp;on</a> or
+<a href="https://social.example.net/share?u=https%3A%2F%2Fwww.example.com%2F4.2%2F{number}">share it</a>.</p></td></tr>
+"""
 _SENTENCES = (
     "Version 4.2 is out today, and it opens large projects in half the time.",
     "It keeps its place when the network goes away, and prints what you see.",
@@ -73,6 +98,27 @@ def prepare_workload(folder: Path, sink_port: int, readers: int, *, attached: in
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
     key_file.chmod(0o600)
     return Workload(message_file, key_file, sink_port, readers)
+
+
+def prepare_page(workload: Workload, folder: Path) -> Workload:
+    """Write a newsletter as marketing tools make them into `folder`: HTML of `PAGE_SIZE`, for the same readers.
+
+    It has two placeholders for the way out, and lacks the postal address, so that it gets a footer.
+    """
+    page_file = folder / "page.eml"
+    page_file.write_text(_page_message(), encoding="ascii")
+    return replace(workload, message_file=page_file)
+
+
+def _page_message() -> str:
+    top = _TOP.format(date=formatdate()).replace(_TEXT, _HTML)
+    rows, room = "", PAGE_SIZE - len(_PAGE)
+    for number, sentence in enumerate(cycle(_SENTENCES), 1):
+        row = _ROW.format(number=number, sentence=sentence)
+        if len(rows) + len(row) > room:
+            break
+        rows += row
+    return top + quopri.encodestring((_PAGE % rows).encode()).decode("ascii")
 
 
 def _newsletter() -> str:

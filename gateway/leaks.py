@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
@@ -23,10 +24,16 @@ from gateway.headers import Field
 from gateway.mime import Part, content_of, leaves
 from gateway.sight import host_of
 
-_URL = re.compile(rb"//[^\s\"'<>]+")
-_QUOTED = re.compile(rb"[\"'=]\s*(?:https?:)?//[^\"'<>]*", re.IGNORECASE)
+_HOST = re.compile(rb"//([^\s\"'<>/?#\\]*)")
+_UNBROKEN = re.compile(rb"[^\s\"'<>]*")
+_LONGEST_BEFORE: Final = 512
+"""Octets before a link in which another one begins that it may be a part of."""
+
+_OPENING = re.compile(rb"([\"'])\s*(?:https?:)?\s*\Z", re.IGNORECASE)
 _MAIL = re.compile(rb"mailto:[^\s\"'<>]+", re.IGNORECASE)
-_HIDDEN_SLASHES = re.compile(rb"&(?:#0*(?:47|58)|#x0*(?:2f|3a)|sol|colon)(?![0-9a-z])|%2f%2f", re.IGNORECASE)
+_HIDDEN_SLASHES = re.compile(rb"&(?:#0*(?:47|58)|#x0*(?:2f|3a)|sol|colon)(?![0-9a-z])", re.IGNORECASE)
+_INNER_SLASHES = re.compile(rb"%(?:25)*2f%(?:25)*2f", re.IGNORECASE)
+_LONGEST_VALUE: Final = 8 * 1024
 _FORM = re.compile(rb"<form\b[^>]*\baction\s*=\s*[\"']?\s*((?:https?:)?//[^\s\"'>]+)", re.IGNORECASE)
 _VALUE = re.compile(rb"\bvalue\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s>\"']+)", re.IGNORECASE)
 
@@ -57,7 +64,7 @@ class Exposed:
 
     text: str = ""
     digests: frozenset[str] = frozenset()
-    runs: str = ""
+    runs: tuple[str, ...] = ()
     makers: tuple[Callable[..., Any], ...] = ()
 
     def tells_of(self, address: Address) -> str:
@@ -76,7 +83,7 @@ class Exposed:
             for make in self.makers:
                 digest = make(octets, usedforsecurity=False)
                 written = digest.hexdigest()
-                if written in self.digests or (self.runs and written in self.runs):
+                if written in self.digests or any(written in run for run in self.runs):
                     return True
                 if _as_base64(digest.digest()) in self.digests:
                     return True
@@ -97,45 +104,87 @@ def exposed(message: bytes, root: Part, header: Iterable[Field], is_own: IsOwn, 
             found += _foreign(field.value, is_own, is_html=False)
     for part in leaves(root):
         if part.content_type.startswith("text/"):
-            text = content_of(message, part)
-            found += _foreign(text, is_own, is_html=part.content_type != "text/plain")
+            found += _foreign_in(message, part, is_own)
     if replaced:
         found = [one for one in found if one.rstrip(".,;") != replaced.partition(":")[2]]
     return _readings(found) if found else NOTHING_EXPOSED
 
 
+def _foreign_in(message: bytes, part: Part, is_own: IsOwn) -> list[str]:
+    """Return the foreign links of a part; what was found is remembered, as a campaign repeats it in each message."""
+    digest = hashlib.sha256(memoryview(message)[part.start : part.end]).digest()
+    memory = _memory(digest, part.content_type, part.encoding, is_own)
+    if not memory:
+        memory.append(_foreign(content_of(message, part), is_own, is_html=part.content_type != "text/plain"))
+    return memory[0]
+
+
+@lru_cache(maxsize=256)
+def _memory(digest: bytes, content_type: str, encoding: str, is_own: IsOwn) -> list[list[str]]:
+    """Return the place for the links of a text: empty until it has been read."""
+    return []
+
+
 def _foreign(text: bytes, is_own: IsOwn, *, is_html: bool) -> list[str]:
     """Return the links in a text that point to foreign hosts."""
-    if is_html and _HIDDEN_SLASHES.search(text):
+    if is_html and b"&" in text and _HIDDEN_SLASHES.search(text):
         text += b"\n" + html.unescape(text.decode("utf-8", "replace")).encode("utf-8", "replace")
-    urls = _URL.findall(text)
-    if is_html:
-        urls += [b"//" + one.partition(b"//")[2] for one in _QUOTED.findall(text) if b"\n" in one or b" " in one]
-        urls += _sent_by_forms(text, is_own)
-    found = [one for url in dict.fromkeys(urls) for one in _beyond(_plain(url), is_own, _DEPTH)]
-    return [*found, *map(_without_mailbox, _MAIL.findall(text) if b"ailto:" in text or b"AILTO:" in text else ())]
+    hosts = {*_HOST.findall(text)}
+    foreign = {one for one in hosts if not is_own(host_of(_plain(b"//" + one)))}
+    links = _links_to(foreign, text, is_html=is_html) if foreign else []
+    if len(hosts) > len(foreign) and b"%" in text and _INNER_SLASHES.search(text):
+        ours = re.compile(_link(hosts - foreign) + _INNER_SLASHES.pattern + rb"[^\s\"'<>]*", re.IGNORECASE)
+        links += [there for one in ours.findall(text) for there in _beyond(_plain(one), is_own, _DEPTH)]
+    if is_html and b"<form" in text:
+        links += _sent_by_forms(text, is_own)
+    if b"ailto:" in text:
+        links += map(_without_mailbox, _MAIL.findall(text))
+    return links
+
+
+def _link(hosts: Iterable[bytes]) -> bytes:
+    """Return the pattern of a link to one of these hosts."""
+    return rb"//(?:%b)(?![^\s\"'<>/?#\\])[^\s\"'<>]*" % b"|".join(sorted(map(re.escape, hosts)))
+
+
+def _links_to(hosts: Iterable[bytes], text: bytes, *, is_html: bool) -> list[str]:
+    """Return the links to these hosts; of one that stands in another link's query only what belongs to it."""
+    found = list[str]()
+    for match in re.compile(_link(hosts)).finditer(text):
+        backwards = text[max(0, match.start() - _LONGEST_BEFORE) : match.start()][::-1]
+        so_far = _UNBROKEN.match(backwards)
+        if so_far and b"//" in so_far[0]:
+            found.append(_plain(match[0].partition(b"&")[0]))
+        else:
+            found.append(_plain(_whole(text, match) if is_html else match[0]))
+    return found
+
+
+def _whole(text: bytes, match: re.Match[bytes]) -> bytes:
+    """Return a link with what stands behind white space in it, where it is an attribute's value (WHATWG URL §4.4)."""
+    end = match.end()
+    if not text[end : end + 1].isspace():
+        return match[0]
+    before = _OPENING.search(text, max(0, match.start() - 32), match.start())
+    closing = text.find(before[1], end, end + _LONGEST_VALUE) if before else -1
+    return text[match.start() : closing] if closing >= 0 else match[0]
 
 
 def _plain(url: bytes) -> str:
-    """Return a link as programs follow it: entities read, white space left out (WHATWG URL §4.4)."""
+    """Return a link as programs follow it: entities read, white space left out."""
     text = url.decode("utf-8", "replace")
     return "".join((html.unescape(text) if "&" in text else text).split())
 
 
 def _beyond(url: str, is_own: IsOwn, depth: int) -> Iterator[str]:
     """Yield a link that is foreign; of one of our own, the foreign ones to which it says to go on."""
-    if not is_own(_host(url)):
+    if not is_own(host_of(url)):
         yield url
-    elif depth and ("?" in url or "%2f%2f" in url.lower() or url.count("//") > 1):
+    elif depth:
         for parameter in re.split(r"[?&;#]", url)[1:]:
             target = unquote(parameter.partition("=")[2])
             if "//" in target:
                 yield from _beyond(target[target.index("//") :], is_own, depth - 1)
-
-
-@lru_cache(maxsize=4096)
-def _host(url: str) -> str:
-    return host_of(url)
 
 
 def _without_mailbox(url: bytes) -> str:
@@ -144,34 +193,42 @@ def _without_mailbox(url: bytes) -> str:
     return f"{unquote(html.unescape(mailbox)).rpartition('@')[0]}?{query}"
 
 
-def _sent_by_forms(text: bytes, is_own: IsOwn) -> list[bytes]:
-    if b"<form" not in text.lower():
-        return []
-    targets = [one for one in _FORM.findall(text) if not is_own(host_of(one.decode("utf-8", "replace")))]
-    return [targets[0] + b"?" + value.strip(b"\"'") for value in _VALUE.findall(text)] if targets else []
+def _sent_by_forms(text: bytes, is_own: IsOwn) -> list[str]:
+    targets = [one for one in _FORM.findall(text) if not is_own(host_of(_plain(one)))]
+    return [f"//?{_plain(value)}" for value in _VALUE.findall(text)] if targets else []
 
 
 def _readings(links: list[str]) -> Exposed:
-    """Read links in every way that hides an address: as they stand, percent-decoded, base64, base32, hexadecimal."""
-    texts, fresh = list[str](), "\n".join(dict.fromkeys(links))
+    """Put together what links say; those of a campaign are mostly the same in each of its messages."""
+    read = [_read(one) for one in dict.fromkeys(links)]
+    digests = frozenset(chain.from_iterable(one.digests for one in read))
+    runs = [run for one in read for run in one.runs]
+    lengths, longest = {*map(len, digests)}, max(map(len, runs), default=0)
+    makers = [make for make, (hexes, base64s) in _LENGTHS.items() if {hexes, base64s} & lengths or hexes <= longest]
+    return Exposed("\n".join([one.text for one in read]), digests, tuple(runs), tuple(makers))
+
+
+@lru_cache(maxsize=4096)
+def _read(link: str) -> Exposed:
+    """Read a link in every way that hides an address: as it stands, percent-decoded, base64, base32, hexadecimal."""
+    texts, fresh, words = list[str](), link, set[str]()
     for _ in range(_DEPTH):
         texts.append(fresh)
-        decoded = [*_percent_decoded(fresh), *_decoded_words(fresh)]
-        fresh = "\n".join(dict.fromkeys(decoded))
+        new = {*_WORD.findall(fresh)} - words
+        words |= new
+        fresh = "\n".join([*_percent_decoded(fresh), *_decoded(new)])
         if not fresh:
             break
     everything = "\n".join(texts)
-    lowered = everything.lower()
-    runs = {*_HEX_RUN.findall(lowered)}
+    long = _BASE64_RUN.findall(everything)
+    runs = {run for one in long for run in _HEX_RUN.findall(one.lower())}
     digests = {one for one in runs if len(one) in _HEX_LENGTHS}
-    exact = frozenset({*digests, *_base64_runs(everything)})
-    lengths, longest = {*map(len, exact)}, max(map(len, runs), default=0)
-    makers = [make for make, (hexes, base64s) in _LENGTHS.items() if {hexes, base64s} & lengths or hexes <= longest]
-    return Exposed(f"{lowered}\n{lowered[::-1]}", exact, "\n".join(runs - digests), tuple(makers))
+    lowered = everything.lower()
+    return Exposed(f"{lowered}\n{lowered[::-1]}", frozenset({*digests, *_base64_runs(long)}), tuple(runs - digests))
 
 
-def _base64_runs(text: str) -> Iterator[str]:
-    for run in _BASE64_RUN.findall(text):
+def _base64_runs(runs: Iterable[str]) -> Iterator[str]:
+    for run in runs:
         plain = run.replace("-", "+").replace("_", "/")
         yield from (one for one in (plain, *run.split("/")) if len(one) in _BASE64_LENGTHS)
 
@@ -183,9 +240,9 @@ def _percent_decoded(text: str) -> Iterator[str]:
         yield unquote_plus(text)
 
 
-def _decoded_words(text: str) -> Iterator[str]:
+def _decoded(words: Iterable[str]) -> Iterator[str]:
     """Yield what words say that might be an encoded address. In base64 that of ASCII needs letters and digits alone."""
-    for word in dict.fromkeys(_WORD.findall(text)):
+    for word in words:
         said = [_from_base64(word)]
         if _HEX_WORD.fullmatch(word):
             said.append(_text_of(bytes.fromhex, word))

@@ -35,15 +35,18 @@ _TAG = re.compile(rb"</?[a-z][^\s/>\"']*(?:[^>\"']+|\"[^\"]*\"|'[^']*')*+>")
 _NAME = re.compile(rb"[^\s/>]+")
 _ATTRIBUTE = re.compile(rb"([^\s\"'>/=]+)(?:\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s>\"']+))?")
 _SOURCES = re.compile(rb"<(?:img|image|input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
+_IMAGES = re.compile(rb"<im(?:g|age)[\s/](?:[^>\"']{1,2000}|\"[^\"]{0,4000}\"|'[^']{0,4000}'){0,60}+>")
+_OTHERS = re.compile(rb"<(?:input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
 _REMOTE = re.compile(r"\s*(?:https?:)?[/\\]{2}([^/\\?#\s]*)", re.IGNORECASE)
 _EARLY = frozenset({"prefetch", "preload", "dns-prefetch", "preconnect", "prerender", "modulepreload"})
 _ALWAYS_UNSEEN = frozenset({"bgsound", "amp-pixel"})
 
-_MAYBE_HIDDEN = re.compile(
-    rb"display|visib|hidden|opacity|\\|&|(?:left|top|width|height)[\"'\s]*[=:][\"'\s]*(?:-|\.|[01](?![0-9]))",
-)
+_HINTS: Final = (b"none", b"visib", b"hidden", b"opacity", b"\\", b"&#", b"&co")
+_SHORT = re.compile(rb"[thp]\s*[=:][\"'\s]*(?:-|\.|[01](?![0-9]))")
+"""The end of a name (width, height, left, top), and the beginning of a length that hides what has it."""
+
 _DECLARATION = re.compile(rb"display\s*:|visibility\s*:|opacity\s*:|(?:width|height)\s*:\s*[01](?![0-9])")
-_BACKGROUND = re.compile(rb"url\(|\sbackground\s*=")
+_BACKGROUND = re.compile(rb".url\(|\sbackground\s*=", re.DOTALL)
 _URL = re.compile(rb"url\(\s*[\"']?((?:https?:)?//[^)\"']*)[\"']?\s*\)")
 _CLASSES = re.compile(rb"\s(?:class|id)\s*=\s*[\"']?([^\"'>]{1,500})")
 _SIMPLE_SELECTOR = re.compile(rb"[a-z0-9*]*([.#][\w-]+)|([a-z][a-z0-9]*)")
@@ -64,13 +67,14 @@ class Unseen(NamedTuple):
 
 
 class _Element(NamedTuple):
-    """A start tag: where it lies, its name, its attributes, and the declarations of its style, in lower case."""
+    """A start tag: where it lies, its name, its attributes and its style's declarations, and what host it calls."""
 
     start: int
     end: int
     name: str
     attributes: Mapping[str, str]
     style: Mapping[str, str]
+    host: str = ""
 
     @property
     def names(self) -> set[bytes]:
@@ -105,6 +109,16 @@ class Page:
         content = self._text[element.end : end if end >= 0 else element.end + _REACH]
         return self._shows_something(content) and self._is_legible(element, content)
 
+    @property
+    def end(self) -> int:
+        """Where the body ends: before the last `</body>`, but never within a comment, whoever else may read that."""
+        at = self._text.rfind(b"</body")
+        marked = list(_spans(self._text, b"<!--", b"-->"))
+        while at >= 0 and _covers(marked, at):
+            at = self._text.rfind(b"</body", 0, at)
+        is_open = bool(marked) and marked[-1][1] == len(self._text) and not self._text.endswith(b"-->")
+        return at if at >= 0 else marked[-1][0] if is_open else len(self._text)
+
     def unseen(self) -> list[Unseen]:
         """Return what fetches something from a remote host and shows nothing, in order and apart."""
         found = sorted([*self._unseen_sources(), *self._unseen_backgrounds()])
@@ -117,6 +131,8 @@ class Page:
     # what is remote and unseen
 
     def _unseen_sources(self) -> Iterator[Unseen]:
+        if not self._may_have_any():
+            return
         position = 0
         while match := _SOURCES.search(self._text, position):
             tag = _TAG.match(self._text, match.start())
@@ -126,21 +142,31 @@ class Page:
             if not _covers(self._comments, tag.start()):
                 yield from self._unseen_source(tag)
 
+    def _may_have_any(self) -> bool:
+        """False for most pages: all of their images can be seen, and nothing else fetches anything."""
+        images = _IMAGES.findall(self._text)
+        rules = self._its_rules()
+        if len(images) != self._text.count(b"<im") or rules.hiding or rules.shrinking or any(map(_may_hide, images)):
+            return True
+        spans = self._hidden_spans()
+        return any(self._text.find(b"<im", *span) >= 0 for span in spans) or _OTHERS.search(self._text) is not None
+
     def _unseen_source(self, tag: re.Match[bytes]) -> Iterator[Unseen]:
         if not self._may_be_unseen(tag):
             return
         element = _element(tag)
-        host = _host_of(element)
+        host = element.host
         if host and (self._fetches_unseen(element) or _covers(self._hidden_spans(), element.start)):
             yield Unseen(element.start, element.end, b"", host)
 
     def _may_be_unseen(self, tag: re.Match[bytes]) -> bool:
         """Most images say nothing that could hide them, and are not looked at closely."""
         text = tag[0]
-        if text[1:2] not in (b"i", b"I") or text[2:3] not in (b"m", b"M") or _MAYBE_HIDDEN.search(text):
+        if not text.startswith(b"<im") or len(text) > _COMMON_TAG or _may_hide(text):
             return True
         rules = self._its_rules()
-        return bool(self._hidden_spans() or rules.hiding or rules.shrinking)
+        is_named = bool(rules.hiding or rules.shrinking)
+        return is_named or _covers(self._hidden_spans(), tag.start())
 
     def _fetches_unseen(self, element: _Element) -> bool:
         if element.name == "link":
@@ -150,13 +176,14 @@ class Page:
         return element.name in _ALWAYS_UNSEEN or self._is_hidden(element) or self._is_tiny(element)
 
     def _unseen_backgrounds(self) -> Iterator[Unseen]:
-        for match in _BACKGROUND.finditer(self._text):
-            element = self._element_around(match.start() + 1)
-            if element is None:
+        for at in [*self._places(b"url(", b""), *self._places(b"background", b"")]:
+            match = _BACKGROUND.match(self._text, at - 1)
+            element = self._element_around(at) if match else None
+            if match is None or element is None:
                 continue
             if not (self._is_hidden(element) or self._is_tiny(element) or _covers(self._hidden_spans(), element.start)):
                 continue
-            yield from _backgrounds(self._text, element, match.start())
+            yield from _backgrounds(self._text, element, at)
         yield from self._its_rules().unseen
 
     # what is hidden
@@ -261,9 +288,9 @@ class Page:
 
     def _enclosing(self, at: int) -> Iterator[_Element]:
         """Yield the elements with a background of their own in which something stands, from the inside out."""
-        places = [match.start() + 1 for match in _COLOURED.finditer(self._text, max(0, at - _FARTHEST_BACKGROUND), at)]
-        for place in reversed(places):
-            element = self._element_around(place)
+        start, before = max(0, at - _FARTHEST_BACKGROUND), at
+        while (before := max(self._text.rfind(word, start, before) for word in _COLOURED)) >= 0:
+            element = self._element_around(before)
             if element and element.end <= at and not self._is_closed_before(element, at):
                 yield element
 
@@ -278,7 +305,7 @@ class Page:
 
 _VOID = frozenset({"img", "image", "input", "br", "hr", "link", "meta", "area", "col", "embed", "source", "wbr"})
 _BEGINS_TAG = re.compile(rb"</?[a-zA-Z!]")
-_COLOURED = re.compile(rb"background|\sbgcolor")
+_COLOURED: Final = (b"background", b"bgcolor")
 _FARTHEST_BACKGROUND: Final = 64 * 1024
 _BLANKS: Final = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\u00ad"
 
@@ -295,6 +322,15 @@ def _comments(text: bytes) -> Iterator[tuple[int, int]]:
         at = text.find(b"<!--", end) if end >= 0 else -1
 
 
+def _spans(text: bytes, opening: bytes, closing: bytes) -> Iterator[tuple[int, int]]:
+    """Yield what lies between two marks, the first of which counts; where the second is lacking, to the end."""
+    at = text.find(opening)
+    while at >= 0:
+        end = text.find(closing, at + len(opening))
+        yield at, end if end >= 0 else len(text)
+        at = text.find(opening, end) if end >= 0 else -1
+
+
 def _covers(spans: Sequence[tuple[int, int]], at: int) -> bool:
     """True where one of the spans, which are in order and apart, holds a place."""
     n = bisect_right(spans, at, key=itemgetter(0)) - 1
@@ -307,15 +343,31 @@ def _marks_of(name: str) -> re.Pattern[bytes]:
 
 
 def _element(tag: re.Match[bytes]) -> _Element:
-    name = _NAME.match(tag[0], 1)
-    assert name is not None
+    """Read a start tag; those of a campaign are mostly the same in each of its messages."""
+    text = tag[0]
+    name, attributes, style, host = _remembered(text) if len(text) <= _COMMON_TAG else _read(text)
+    return _Element(tag.start(), tag.end(), name, attributes, style, host)
+
+
+_Read = tuple[str, Mapping[str, str], Mapping[str, str], str]
+_COMMON_TAG: Final = 512
+
+
+@lru_cache(maxsize=4096)
+def _remembered(tag: bytes) -> _Read:
+    return _read(tag)
+
+
+def _read(tag: bytes) -> _Read:
+    """Return a tag's name, its attributes, the declarations of its style, and the host that it fetches from."""
+    named = _NAME.match(tag, 1)
+    assert named is not None
+    name = named[0].decode("utf-8", "replace")
     attributes = dict[str, str]()
-    for match in _ATTRIBUTE.finditer(tag[0], name.end(), len(tag[0]) - 1):
+    for match in _ATTRIBUTE.finditer(tag, named.end(), len(tag) - 1):
         value = (match[2] or b"").strip(b"\"'").decode("utf-8", "replace")
         attributes.setdefault(match[1].decode("utf-8", "replace").lower(), html.unescape(value))
-    return _Element(
-        tag.start(), tag.end(), name[0].decode("utf-8", "replace"), attributes, _style(attributes.get("style", ""))
-    )
+    return name, attributes, _style(attributes.get("style", "")), _host_in(name, attributes)
 
 
 def _style(text: str) -> dict[str, str]:
@@ -375,10 +427,14 @@ def _is_dot(length: str) -> bool | None:
     return float(found[1]) <= 1 and found[2] in (None, "px", "pt")
 
 
-def _host_of(element: _Element) -> str:
+@lru_cache(maxsize=4096)
+def _may_hide(tag: bytes) -> bool:
+    return _SHORT.search(tag) is not None or any(one in tag for one in _HINTS)
+
+
+def _host_in(name: str, attributes: Mapping[str, str]) -> str:
     """Return the host that an element fetches from; "" for what comes with the message."""
-    attributes = element.attributes
-    names = ("href",) if element.name == "link" else ("src", "data", "srcset", "href")
+    names = ("href",) if name == "link" else ("src", "data", "srcset", "href")
     targets = [re.sub(r"[\t\r\n]", "", attributes.get(one, "")) for one in names]
     return next((host for one in targets if (host := host_of(one))), "")
 
@@ -395,7 +451,7 @@ def _backgrounds(text: bytes, element: _Element, at: int) -> Iterator[Unseen]:
     url = _URL.match(text, at, element.end)
     if url:
         yield Unseen(url.start(), url.end(), b"none", host_of(url[1].decode("utf-8", "replace")))
-    attribute = _BACKGROUND_ATTRIBUTE.match(text, at, element.end)
+    attribute = _BACKGROUND_ATTRIBUTE.match(text, at - 1, element.end)
     host = host_of(html.unescape(attribute[1].strip(b"\"'").decode("utf-8", "replace"))) if attribute else ""
     if attribute and host:
         yield Unseen(attribute.start(), attribute.end(), b"", host)

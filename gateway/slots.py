@@ -9,10 +9,11 @@ placeholders there are that of `placeholders`, what nobody sees that of `sight`.
 from __future__ import annotations
 
 import binascii
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from gateway.footer import Imprint, Lacking, is_html, lacking, wording
@@ -30,9 +31,6 @@ _BASE64_STEP: Final = 57
 _WHITE = b" \t\r\n\v\f"
 _STEP: Final = 256 * 1024
 """Octets that are decoded or searched in one go; a multiple of four."""
-
-_LONGEST_MARK: Final = 8 * 1024
-"""Octets of a mark with a soft line break, and the line's worth of white space that one may have, at each place."""
 
 _SOFT_BREAK = rb"(?:=[ \t]*\r\n)?"
 
@@ -104,65 +102,86 @@ class Terms(NamedTuple):
     is_promotional: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """A shown part as it was found, once a message; what becomes of it depends on the copy's manner alone.
+class _Look(NamedTuple):
+    """What was found in a part, by its places in what `_Reading` calls its content; it holds none of its text.
 
-    `whole` encodes all of the content where it cannot be changed in its place, None where it can.
+    One that `is_whole` is encoded anew as a whole.
     """
 
+    wanted: Sequence[_Insertion]
+    cuts: Sequence[_Cut]
+    lacks: Lacking
+    end: int
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A shown part that was looked at, once a message; what becomes of it depends on the copy's manner alone."""
+
     _part: Part
-    _content: bytes
-    _wanted: tuple[_Insertion, ...]
-    _cuts: tuple[_Cut, ...]
-    _lacks: Lacking
-    _end: int
+    _body: bytes
     _imprint: Imprint
-    _whole: Callable[[bytes], bytes] | None
+    _look: _Look
 
     @property
     def carries_link(self) -> bool:
-        return self._lacks.link or any(not hole.is_mail for one in self._wanted for hole in one.holes)
+        return self._look.lacks.link or any(not hole.is_mail for one in self._look.wanted for hole in one.holes)
 
     def trackers(self, manner: Manner) -> list[str]:
         """Return the hosts that a copy does not report to, though the part asked for it."""
-        return [cut.host for cut in self._cuts if manner.is_untracked or not cut.is_own]
+        return [cut.host for cut in self._look.cuts if manner.is_untracked or not cut.is_own]
 
     def placements(self, manner: Manner) -> list[Placement]:
         """Say where links go in the part, and in which words: where the author wants them, and in a footer (BODY-01).
 
         Whatever reports on its reader goes.
         """
-        cuts = [cut.insertion for cut in self._cuts if manner.is_untracked or not cut.is_own]
-        wanted = [one for one in self._wanted if not any(one.start < cut.end and cut.start < one.end for cut in cuts)]
-        footer = self._footer(manner)
-        together = sorted([*wanted, *cuts, *([footer] if footer else [])])
-        return (
-            _within_whole(self._part, self._content, together, self._whole)
-            if self._whole
-            else _in_place(self._part, together)
-        )
+        look = self._look
+        cuts = [cut.insertion for cut in look.cuts if manner.is_untracked or not cut.is_own]
+        wanted = [one for one in look.wanted if not any(one.start < cut.end and cut.start < one.end for cut in cuts)]
+        read = _read(self._body, self._part) if look.is_whole else None
+        part, content = (read.part, read.text) if read else (self._part, self._body)
+        together = sorted([*wanted, *cuts, *self._footer(part, content, manner)])
+        return _within_whole(part, content, together, read.encode) if read else _in_place(part, together)
 
-    def _footer(self, manner: Manner) -> _Insertion | None:
-        if not (any(self._lacks) or manner.is_advertising or manner.states_objection):
-            return None
-        words = wording(self._part, self._content, self._imprint, self._lacks, manner)
-        if not self._lacks.link:
-            return _Insertion(self._end, self._end, (words.before,))
-        hole = Hole(escapes=is_html(self._part))
-        return _Insertion(self._end, self._end, (words.before, words.after), (hole,))
+    def _footer(self, part: Part, content: bytes, manner: Manner) -> list[_Insertion]:
+        end, lacks = self._look.end, self._look.lacks
+        if not (any(lacks) or manner.is_advertising or manner.states_objection):
+            return []
+        words = wording(part, content, self._imprint, lacks, manner)
+        if not lacks.link:
+            return [_Insertion(end, end, (words.before,))]
+        return [_Insertion(end, end, (words.before, words.after), (Hole(escapes=is_html(part)),))]
 
 
 def survey(message: bytes, part: Part, terms: Terms) -> Ground | None:
     """Look at a shown part: where its author wants links, what it lacks, what of it reports on its reader.
 
     Returns None where nothing can be written into the part: OpenPGP armour, base64 that does not decode, text that is
-    not in its charset. Raises `Unfillable` and `Tracked`.
+    not in its charset. Raises `Unfillable` and `Tracked`. What was found is remembered, since many a campaign comes as
+    one message a recipient, with the same text in each.
     """
-    read = _read(message[part.start : part.end], part)
+    body = message[part.start : part.end]
+    written = (part.content_type, part.encoding, part.parameters.get("charset"), part.parameters.get("format"))
+    memory = _memory(hashlib.sha256(body).digest(), written, terms)
+    if not memory:
+        memory.append(_look(body, part, terms))
+    look = memory[0]
+    return Ground(part, body, terms.imprint, look) if look else None
+
+
+@lru_cache(maxsize=256)
+def _memory(digest: bytes, written: tuple[str | None, ...], terms: Terms) -> list[_Look | None]:
+    """Return the place for what is found in a text: empty until it has been looked at."""
+    return []
+
+
+def _look(body: bytes, part: Part, terms: Terms) -> _Look | None:
+    read = _read(body, part)
     if read is None or (not is_html(part) and is_inline_pgp(read.text)):
         return None
-    part, content, text, whole = read
+    text, end, is_whole = read.text, len(read.text), not read.is_in_place
     page = Page(text) if is_html(part) else None
     found = find(text, terms.own_link, terms.tool_link, is_html=is_html(part)) if terms.is_promotional else []
     _refuse_unfillable(text, found)
@@ -170,56 +189,50 @@ def survey(message: bytes, part: Part, terms: Terms) -> Ground | None:
     _refuse_trackers(text, unseen, terms)
     wanted = [_Insertion(one.start, one.end, (b"", b""), (one.hole,)) for one in found if one.hole]
     cuts = [_Insertion(one.start, one.end, (one.instead,)) for one in unseen]
-    if content is not text and (wanted or cuts):
-        moved = _in_source(content, text, [*wanted, *cuts])
-        if moved is None:
-            content, whole = text, quoted_printable
-        else:
-            wanted, cuts = moved[: len(wanted)], moved[len(wanted) :]
-    return Ground(
-        part,
-        content,
-        tuple(wanted),
-        tuple([_Cut(cut, one.host, terms.is_own(one.host)) for cut, one in zip(cuts, unseen, strict=True)]),
-        _lacking(part, text, page, found, terms),
-        _insertion_point(part, content, is_encoded=content is not text),
-        terms.imprint,
-        whole,
-    )
+    end = page.end if page else end
+    if part.encoding == "quoted-printable":
+        moved = _in_source(body, text, [*wanted, *cuts], end)
+        if moved:
+            wanted, cuts, end = moved.places[: len(wanted)], moved.places[len(wanted) :], moved.end
+        is_whole = moved is None
+    gone = [_Cut(cut, one.host, terms.is_own(one.host)) for cut, one in zip(cuts, unseen, strict=True)]
+    return _Look(wanted, gone, _lacking(read.part, text, page, found, terms), end, is_whole)
 
 
 class _Reading(NamedTuple):
-    """A part's content as it may be changed, the text that it says, and how all of it is encoded, None for in place.
+    """The text that a part says, and how all of it is encoded; one that `is_in_place` can be changed where it stands.
 
     `part` is as it is to be taken for: the charset may be another meanwhile.
     """
 
     part: Part
-    content: bytes
     text: bytes
-    whole: Callable[[bytes], bytes] | None = None
+    encode: Callable[[bytes], bytes]
+    is_in_place: bool = False
 
 
 def _read(body: bytes, part: Part) -> _Reading | None:
-    if part.encoding == "quoted-printable" and is_ascii_compatible(codec(part)):
-        return _Reading(part, body, binascii.a2b_qp(body))
-    content = _decoded_base64(body) if part.encoding == "base64" else body
-    if content is None:
+    if part.encoding == "base64":
+        text = _decoded_base64(body)
+        if text is None or is_ascii_compatible(codec(part)):
+            return None if text is None else _Reading(part, text, base64_lines)
+        return _transcoded(part, text)
+    if not is_ascii_compatible(codec(part)):
         return None
-    if is_ascii_compatible(codec(part)):
-        return _Reading(part, content, content, base64_lines if part.encoding == "base64" else None)
-    return _transcoded(part, content) if part.encoding == "base64" else None
+    if part.encoding == "quoted-printable":
+        return _Reading(part, binascii.a2b_qp(body), quoted_printable, is_in_place=True)
+    return _Reading(part, body, bytes, is_in_place=True)
 
 
-def _transcoded(part: Part, content: bytes) -> _Reading | None:
+def _transcoded(part: Part, text: bytes) -> _Reading | None:
     """Read what is in UTF-16 and the like, where no octet is a letter, as UTF-8, so that it can be looked through."""
     charset = codec(part)
     try:
-        text = content.decode(charset).encode("utf-8")
+        in_utf8 = text.decode(charset).encode("utf-8")
     except (ValueError, LookupError):
         return None
-    in_utf8 = replace(part, parameters={**part.parameters, "charset": "utf-8"})
-    return _Reading(in_utf8, text, text, lambda changed: base64_lines(changed.decode("utf-8").encode(charset)))
+    taken_for = replace(part, parameters={**part.parameters, "charset": "utf-8"})
+    return _Reading(taken_for, in_utf8, lambda changed: base64_lines(changed.decode("utf-8").encode(charset)))
 
 
 def _lacking(part: Part, text: bytes, page: Page | None, found: Sequence[Found], terms: Terms) -> Lacking:
@@ -282,39 +295,56 @@ def _within_line(text: bytes) -> bytes:
     return b"=\r\n" + quoted_printable(text) + b"=\r\n" if text else b"=\r\n"
 
 
-def _in_source(source: bytes, text: bytes, wanted: Sequence[_Insertion]) -> list[_Insertion] | None:
+class _Moved(NamedTuple):
+    """Where in quoted-printable stands what was found in the text that it encodes, and where that text ends."""
+
+    places: list[_Insertion]
+    end: int
+
+
+def _in_source(source: bytes, text: bytes, wanted: Sequence[_Insertion], end: int) -> _Moved | None:
     """Find in quoted-printable what was found in the text that it encodes; None where the two do not agree."""
-    places = sorted({place for one in wanted for place in (one.start, one.end - 1)})
-    spans = _spans_in_source(source, places)
-    moved = [one._replace(start=spans[one.start][0], end=spans[one.end - 1][1]) for one in wanted]
+    last = [_Insertion(end, end + 1, ())] if end < len(text) else []
+    sought = [*wanted, *last]
+    spans = _spans_in_source(source, sorted({place for one in sought for place in (one.start, one.end - 1)}))
+    moved = [one._replace(start=spans[one.start][0], end=spans[one.end - 1][1]) for one in sought]
     agree = all(
         binascii.a2b_qp(source[there.start : there.end]) == text[here.start : here.end]
-        for here, there in zip(wanted, moved, strict=True)
+        for here, there in zip(sought, moved, strict=True)
     )
-    return moved if agree else None
+    if not agree:
+        return None
+    return _Moved(moved[: len(wanted)], moved[-1].start if last else len(source))
 
 
 def _spans_in_source(source: bytes, places: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Return which octets of quoted-printable stand for the one at each of these places of its text, in order."""
-    spans, lost, waiting = dict[int, tuple[int, int]](), 0, iter(places)
-    place = next(waiting, None)
-    for mark in _QP_ESCAPE.finditer(source):
-        while place is not None and place + lost < mark.start():
-            spans[place] = place + lost, place + lost + 1
-            place = next(waiting, None)
-        if place is None:
-            return spans
-        is_character = mark[1] is not None
-        if is_character and place + lost == mark.start():
-            spans[place] = mark.span()
-            place = next(waiting, None)
-        lost += len(mark[0]) - is_character
-    while place is not None:
-        spans[place] = place + lost, place + lost + 1
-        place = next(waiting, None)
+    """Return which octets of quoted-printable stand for the one at each of these places of its text, in order.
+
+    Lines are counted many at a time, and only those around a place are read mark by mark.
+    """
+    spans, begins, told = dict[int, tuple[int, int]](), 0, 0
+    for place in places:
+        while (ends := source.find(b"\n", begins + _QP_STRIDE) + 1) > 0:
+            said = ends - begins - 2 * source.count(b"=", begins, ends) - source.count(b"=\r\n", begins, ends)
+            if told + said > place:
+                break
+            begins, told = ends, told + said
+        spans[place] = _span_in_source(source, begins, place - told)
     return spans
 
 
+def _span_in_source(source: bytes, begins: int, place: int) -> tuple[int, int]:
+    at = begins + place
+    for mark in _QP_ESCAPE.finditer(source, begins):
+        if mark.start() > at:
+            break
+        if mark[1] and mark.start() == at:
+            return mark.span()
+        at += len(mark[0]) - bool(mark[1])
+    return at, at + 1
+
+
+_QP_STRIDE: Final = 1024
 _QP_ESCAPE = re.compile(rb"=(?:([0-9A-Fa-f]{2})|[ \t]*\r?\n)")
 
 
@@ -352,48 +382,6 @@ def _decoded_base64(body: bytes) -> bytes | None:
 _strictly = partial(binascii.a2b_base64, strict_mode=True)
 
 
-def _insertion_point(part: Part, content: bytes, *, is_encoded: bool) -> int:
-    """Return where the link goes: at the end, in HTML before the last `</body>`, but never within a comment."""
-    if not is_html(part):
-        return len(content)
-    marks = _QP_MARKS if is_encoded else _MARKS
-    at, position = len(content), 0
-    while mark := _found(marks.opening, content, position):
-        position = mark.end()
-        if mark.lastgroup:
-            at = mark.start()
-        elif end := _found(marks.comment_end, content, position):
-            position = end.end()
-        else:
-            return mark.start()
-    return at
-
-
-class _Marks(NamedTuple):
-    """What begins a comment or ends the body (then it has a group), and what ends a comment."""
-
-    opening: re.Pattern[bytes]
-    comment_end: re.Pattern[bytes]
-
-
-def _marks(spell: Callable[[bytes], bytes]) -> _Marks:
-    opening, comment, end, body = map(spell, (b"<", b"!--", b"-->", b"/body"))
-    return _Marks(re.compile(rb"%b(?:%b|(?P<body>(?i:%b)))" % (opening, comment, body)), re.compile(end))
-
-
-def _found(pattern: re.Pattern[bytes], content: bytes, position: int) -> re.Match[bytes] | None:
-    """Search a step at a time, so that other threads have their turn; a mark may reach into the next step."""
-    for start in range(position, len(content), _STEP):
-        match = pattern.search(content, start, start + _STEP + _LONGEST_MARK)
-        if match:
-            return match
-    return None
-
-
 def _spell_in_quoted_printable(text: bytes) -> bytes:
     """Match a text in which any character may be escaped, and soft line breaks may fall between any two."""
     return _SOFT_BREAK.join(rb"(?:%b|=%02X)" % (re.escape(bytes([octet])), octet) for octet in text)
-
-
-_MARKS = _marks(re.escape)
-_QP_MARKS = _marks(_spell_in_quoted_printable)

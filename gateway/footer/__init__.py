@@ -73,10 +73,11 @@ def lacking(part: Part, text: bytes, company: Company, *, has_link: bool, is_see
 
 
 class _Fact(NamedTuple):
-    """Something that must be said: its letters and digits, and a word of it, without which it is hardly there."""
+    """Something that must be said: its letters and digits, and words of it, without which it is hardly there."""
 
     letters: str
     hint: bytes
+    others: tuple[bytes, ...]
 
 
 @lru_cache(maxsize=16)
@@ -86,9 +87,12 @@ def _facts(company: Company) -> tuple[_Fact, ...]:
 
 def _fact(text: str) -> _Fact:
     """Words may be spelled with entities or in another charset, but hardly the longest of plain letters."""
-    longest = max(re.findall(r"[A-Za-z0-9]+", text), key=len, default="")
-    return _Fact(_letters(text), longest.encode("ascii"))
+    words = sorted((one.encode("ascii") for one in re.findall(r"[A-Za-z0-9]+", text)), key=len, reverse=True)
+    return _Fact(_letters(text), words[0] if words else b"", tuple(one for one in words[1:] if len(one) > _SHORT))
 
+
+_SHORT: Final = 2
+"""Letters of a word that may well be spelled with an entity's help."""
 
 _SURROUNDINGS: Final = 2000
 """Octets on either side of a word in which the rest of what it belongs to is looked for."""
@@ -102,7 +106,7 @@ def _says(part: Part, text: bytes, fact: _Fact, is_seen: Seen) -> bool:
         return True
     if not fact.hint:
         return fact.letters in _letters_of(part, text)
-    at = text.find(fact.hint)
+    at = text.find(fact.hint) if all(one in text for one in fact.others) else -1
     for _ in range(_MOST_PLACES):
         if at < 0:
             return False

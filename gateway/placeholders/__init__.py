@@ -23,6 +23,7 @@ _STEMS: Final = (
 )
 """One of these stands in every placeholder; looking for them first costs next to nothing."""
 
+_OPENINGS: Final = (b"{", b"<", b"%", b"[", b"*", b"#", b"&")
 _OPENING: Final = re.compile(rb"[{<%\[*#&]")
 _LONGEST_OPENING: Final = 64
 """Octets from where a placeholder begins to where its stem does, at most."""
@@ -62,7 +63,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """One row of the data: whose it is, how it is shown, what it stands for."""
+    """One row of the data: whose it is, how it is shown, what it stands for; one that `is_odd` has its own pattern."""
 
     system: str
     shown: str
@@ -70,6 +71,7 @@ class Placeholder:
     words: str
     pattern: str
     is_verified: bool
+    is_odd: bool = False
 
 
 def find(content: bytes, own_link: bytes = b"", tool_link: bytes = b"", *, is_html: bool) -> list[Found]:
@@ -123,11 +125,11 @@ def _may_have_any(content: bytes) -> bool:
     )
 
 
-def _by_stem(content: bytes, lowered: bytes, pattern: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
+def _by_stem(content: bytes, lowered: bytes, patterns: Mapping[bytes, re.Pattern[bytes]]) -> Iterator[re.Match[bytes]]:
     end = 0
     for stem in sorted(_places(lowered)):
         for opening in _OPENING.finditer(content, max(end, stem - _LONGEST_OPENING), stem + 1):
-            match = pattern.match(content, opening.start())
+            match = patterns[opening[0]].match(content, opening.start())
             if match:
                 yield match
                 end = match.end()
@@ -195,10 +197,13 @@ _QUERY = re.compile(rb"\?[^\s\"'<>]*=\Z")
 
 
 class _Data(NamedTuple):
-    """The rows by the group that each has in a pattern: those that have a stem, and those that are searched for."""
+    """The rows by the group that each has in a pattern: those that have a stem, and those that are searched for.
+
+    Of those that have one, there is a pattern for each octet that they may begin with.
+    """
 
     known: Mapping[str, Placeholder]
-    by_stem: re.Pattern[bytes]
+    by_stem: Mapping[bytes, re.Pattern[bytes]]
     by_search: re.Pattern[bytes]
 
 
@@ -210,7 +215,15 @@ def _data() -> _Data:
     known = {f"p{number}": one for number, one in enumerate(rows)}
     searched = {name: one for name, one in known.items() if "msys" in one.shown}
     with_stem = {name: one for name, one in known.items() if name not in searched}
-    return _Data(known, _one_of(with_stem), _one_of(searched))
+    by_opening = {opening: _one_of(_beginning(opening, with_stem)) for opening in _OPENINGS}
+    return _Data(known, by_opening, _one_of(searched))
+
+
+def _beginning(opening: bytes, rows: Mapping[str, Placeholder]) -> dict[str, Placeholder]:
+    """Return the rows that may begin with an octet; with one that spells others, any may."""
+    if opening in (b"%", b"&"):
+        return dict(rows)
+    return {name: one for name, one in rows.items() if one.is_odd or one.shown.startswith(opening.decode("ascii"))}
 
 
 def _one_of(rows: Mapping[str, Placeholder]) -> re.Pattern[bytes]:
@@ -227,7 +240,9 @@ def _read(row: Mapping[str, Any]) -> Placeholder:
     shown = row.get("shown", row.get("text", ""))
     pattern = row.get("pattern") or _spelled(row["text"]) + _NOT_MARKDOWN
     return Placeholder(
-        row["system"], shown, row["kind"], row.get("words", ""), pattern, is_verified=row.get("verified", True)
+        *(row["system"], shown, row["kind"], row.get("words", ""), pattern),
+        is_verified=row.get("verified", True),
+        is_odd="pattern" in row,
     )
 
 
