@@ -169,6 +169,17 @@ def test_account_mail_leaves_octet_for_octet(played: Played) -> None:
     assert changed == []
 
 
+def test_what_has_too_long_lines_reads_as_before(played: Played) -> None:
+    mended = [fate for fate in legal(played.account) if is_overlong(fate.specimen.content)]
+    assert mended and not any(is_overlong(fate.copy) for fate in mended)
+    for fate in mended:
+        assert decoded(fate.copy) == decoded(fate.specimen.content), fate.said
+
+
+def decoded(content: bytes) -> list[object]:
+    return [part.get_payload(decode=True) for part in leaves(message_from_bytes(content))]
+
+
 @pytest.mark.req("UNS-01", "UNS-34", "HDR-01")
 def test_promotion_leaves_with_one_way_out_or_is_refused_in_a_sentence(played: Played) -> None:
     refused = [fate for fate in legal(played.promotion) if fate.answer.code != 250]

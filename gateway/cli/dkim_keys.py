@@ -75,7 +75,7 @@ def dkim_check(desk: Desk, domain: str | None) -> None:
     """
     config = desk.config()
     keys = _keys_of(desk, config, domain)
-    found = publications(config, keys)
+    found = asyncio.run(publications(config, keys))
     rows = [
         {"state": state.value, "domain": key.domain, "selector": key.selector, "told": standing.told}
         | {"published": standing.publication.value}
@@ -86,10 +86,10 @@ def dkim_check(desk: Desk, domain: str | None) -> None:
         raise SystemExit(1)
 
 
-def publications(config: Config, keys: Sequence[SigningKey]) -> list[tuple[SigningKey, KeyStanding, State]]:
+async def publications(config: Config, keys: Sequence[SigningKey]) -> list[tuple[SigningKey, KeyStanding, State]]:
     """Ask DNS about keys; what is wrong with one that signs is a problem, with one that did only a warning."""
     signing = {key.mark for key in published_keys(config, is_signing=True)}
-    found = asyncio.run(standings(keys, resolver(config)))
+    found = await standings(keys, resolver(config))
     return [(key, one, _state(one, key.mark in signing)) for key, one in zip(keys, found, strict=True)]
 
 

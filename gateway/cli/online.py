@@ -37,22 +37,26 @@ class _Silent(Exception):
 
 def examine_online(config: Config) -> list[Finding]:
     """Ask DNS about everything that others will ask it about our mail."""
-    keys = [
-        Finding(f"DNS of DKIM key {key.selector} of {key.domain}", state, standing.told)
-        for key, standing, state in publications(config, published_keys(config))
-    ]
-    return keys + asyncio.run(_domains_and_addresses(config, resolver(config)))
+    return asyncio.run(_everything(config, resolver(config)))
 
 
-async def _domains_and_addresses(config: Config, dns: Resolver) -> list[Finding]:
+async def _everything(config: Config, dns: Resolver) -> list[Finding]:
     authors = _domains(sender for stream in config.streams.values() for sender in stream.senders)
     returns = _domains(path for stream in config.streams.values() for path in stream.return_paths)
     groups = await asyncio.gather(
+        _keys(config),
         *(_policy(config, dns, domain) for domain in authors),
         *(_spf(dns, domain) for domain in dict.fromkeys((*authors, *returns))),
         _names(config, dns),
     )
     return [finding for group in groups for finding in group]
+
+
+async def _keys(config: Config) -> list[Finding]:
+    return [
+        Finding(f"DNS of DKIM key {key.selector} of {key.domain}", state, standing.told)
+        for key, standing, state in await publications(config, published_keys(config))
+    ]
 
 
 def _domains(patterns: Iterable[str]) -> list[str]:
