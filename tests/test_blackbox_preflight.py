@@ -9,6 +9,7 @@ from __future__ import annotations
 import smtplib
 import textwrap
 from collections.abc import Iterator
+from datetime import date, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import NamedTuple
@@ -37,6 +38,16 @@ STREAMS = f"""
     class = "product"
     product = "drafting"
     from = ["drafting@example.com"]
+    [streams.quiet]
+    class = "promotional"
+    topics = ["{TOPIC}"]
+    from = ["*@quiet.example.com"]
+    mode = "shadow"
+    until = {date.today() + timedelta(days=7)}
+    [streams.receipts]
+    class = "account"
+    from = ["receipts@example.com"]
+    reads_as_promotion = "refuse"
     [streams.billing]
     class = "account"
     from = ["billing@example.com"]
@@ -94,7 +105,7 @@ def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     made = Gateway(tmp_path_factory.mktemp("preflight") / "house", shared_sink.url, sections={"streams": STREAMS})
     made.prepare_files()
     made.run("migrate")
-    made.add_login("news", "newsletter,letters,product,billing", "--contact", CONTACT)
+    made.add_login("news", "newsletter,letters,product,quiet,receipts,billing", "--contact", CONTACT)
     made.add_login("alone", "newsletter,abroad")
     made.opt_in(*(f"reader-{n}@example.org" for n in range(4)))
     made.run("customers", "add", "owner@example.org", "--product", "drafting")
@@ -209,6 +220,33 @@ def test_a_draft_that_leaves_its_topic_open_is_counted_by_all_of_them(house: Gat
     assert letter.section("What it is")[2] == "Topic: Product announcements, Special offers"
 
 
+def test_recipients_that_a_header_names_get_nothing_of_a_draft(house: Gateway, sink: Sink) -> None:
+    named = b'X-SMTPAPI: {"to": ["reader-0@example.org", "reader-1@example.org"]}\r\n'
+    letter = preflight(house, sink, named + draft())
+    assert "Its header names 2 more recipients; to each the same rules would apply." in letter.section("The draft")
+    assert b"reader-0@" not in letter.octets
+
+
+def test_who_gets_it_only_in_shadow_mode_is_counted(house: Gateway, sink: Sink) -> None:
+    letter = preflight(house, sink, newsletter(sender="a@quiet.example.com"), sender="a@quiet.example.com")
+    assert letter.section("Who would get it") == [
+        "4 of the 5 people on record",
+        "1 of them only because the stream is in shadow mode",
+        "not 1: unsubscribed",
+    ]
+
+
+def test_essential_mail_that_reads_as_promotion_comes_back_with_the_words_that_say_so(
+    house: Gateway, sink: Sink
+) -> None:
+    sold = invoice().replace(b"Your invoice 4711", b"50% off everything, buy now! Sale ends Sunday")
+    letter = preflight(house, sink, sold, sender="billing@example.com")
+    assert "It would be taken." in letter.section("The draft")
+    assert any(one.startswith("Its words: its subject reads as promotion: ") for one in letter.section("The draft"))
+    letter = preflight(house, sink, sold.replace(b"billing@", b"receipts@"), sender="receipts@example.com")
+    assert letter.section("The draft")[2].startswith("It would be refused: 550 5.7.0 content: ")
+
+
 def test_an_invoice_needs_nobodys_opt_in_and_a_product_message_is_for_owners(house: Gateway, sink: Sink) -> None:
     letter = preflight(house, sink, invoice(), sender="billing@example.com")
     assert letter.section("What it is")[:3] == ["Class: account", "Stream: billing", "Topic: none"]
@@ -224,8 +262,10 @@ def test_a_login_without_a_contact_hears_at_its_own_from_address(house: Gateway,
     assert preflight(house, sink, draft(), login="alone").to == "letters@news.example.com"
     sink.messages.clear()
     foreign = invoice().replace(b"billing@example.com", b"victim@partner.example.net")
-    replies = house.submit(foreign, [PREFLIGHT], login="alone", sender="victim@partner.example.net")
-    assert replies[""][0] == 550 and "--contact" in replies[""][1]
+    colleague = draft().replace(b"letters@news.example.com", b"boss@example.com")
+    for message in (foreign, colleague):
+        replies = house.submit(message, [PREFLIGHT], login="alone", sender="victim@partner.example.net")
+        assert replies[""][0] == 550 and "--contact" in replies[""][1]
     assert house.json("queue", "list") == [] and sink.messages == []
 
 

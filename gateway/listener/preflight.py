@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.address import Address
-from gateway.classify import Mismatch
+from gateway.classify import Mismatch, matches_any
 from gateway.consent import NOTHING_KNOWN
 from gateway.copies import CopyMaker, MessageDraft
 from gateway.decisions import door_line
@@ -32,9 +32,11 @@ from gateway.manner import commercial_manner_of, manner_of
 from gateway.model import (
     Company,
     Copy,
+    Leave,
     Manner,
     MessageClass,
     Peer,
+    Reason,
     Recipient,
     Reply,
     SpooledMessage,
@@ -126,7 +128,7 @@ class Preflight:
         """Find out about a draft, and keep the letter that tells it; only then say 250."""
         taken = await self._intake.read(visit, session, envelope)
         block = taken.block if isinstance(taken, Taken) else split(envelope.content)
-        reader = visit.login.reader or self._author(block)
+        reader = visit.login.reader or self._author(visit, block)
         if reader is None:
             return _UNTOLD
         async with self._turn:
@@ -135,14 +137,17 @@ class Preflight:
         await self._keep(message)
         return Reply(250, "2.0.0", f"preflight: a letter about it goes to {reader} as {spool_text(message.id)}")
 
-    def _author(self, block: HeaderBlock) -> Address | None:
-        """Return the draft's author where nobody else is to be told, within a domain that we sign for."""
+    def _author(self, visit: Visit, block: HeaderBlock) -> Address | None:
+        """Return the draft's author, if it is one that the login may use, within a domain that we sign for."""
         field = block.first("from")
         try:
             authors = mailboxes(field.value) if field else []
         except Malformed:
             return None
-        return authors[0] if len(authors) == 1 and self._copies.signs_for(block) else None
+        if len(authors) != 1 or not self._copies.signs_for(block):
+            return None
+        (author,) = authors
+        return author if any(matches_any(author, one.senders) for one in visit.streams) else None
 
     # what is found out
 
@@ -228,20 +233,17 @@ class Preflight:
     async def _count(self, taken: Taken) -> Count:
         """Decide about everybody on record, as at the door, for so long as a login may be kept waiting."""
         loop = asyncio.get_running_loop()
-        end, last, allowed, refused = loop.time() + LONGEST_COUNT, b"", 0, Counter[str]()
-        law, now = self._law(), self._now()
+        end, last = loop.time() + LONGEST_COUNT, b""
+        tally, law, now = Counter[Reason | Leave | None](), self._law(), self._now()
         while page := await self._store.people.standings_after(last, _AT_ONCE):
             if loop.time() > end:
-                return Count(allowed, refused, is_whole=False)
+                return _counted(tally, is_whole=False)
             for _, standing in page:
                 verdict = strictest(taken.choice.purposes, standing, law, now)
-                if verdict.may_send:
-                    allowed += 1
-                else:
-                    refused[str(verdict.reason)] += 1
+                tally[verdict.leave if verdict.may_send else verdict.reason] += 1
             last = page[-1][0]
             await asyncio.sleep(0)
-        return Count(allowed, refused)
+        return _counted(tally, is_whole=True)
 
     def _law(self) -> Law:
         return self._house.law.under(self._store.people.orders().policies)
@@ -274,6 +276,12 @@ class Preflight:
         who, decision = self._store.people.unread(recipient.address).who, self._ids.decision()
         line = door_line(decision, self._now(), who, subject_of_decision(message, spool_text(message.id)), SEND)
         await self._store.spool.keep(message, [SpooledRecipient(0, recipient, who, decision)], [line], claimed=0)
+
+
+def _counted(tally: Counter[Reason | Leave | None], *, is_whole: bool) -> Count:
+    """Return the count of what was decided: the reason of each refusal, else the leave, if that let it go."""
+    refused = {str(one): count for one, count in tally.items() if isinstance(one, Reason)}
+    return Count(tally.total() - sum(refused.values()), refused, tally[Leave.SHADOW], is_whole)
 
 
 def _told(objection: Objection) -> str:

@@ -20,11 +20,13 @@ __all__ += ["unsubscribe_check"]
 class Count:
     """How many of the people who are on record would get it, and why the others would not, by reason.
 
-    Where it is not `whole`, the rest has not been looked at, because that would have taken too long.
+    `leaves` counts those who get it only because the stream is in shadow mode. Where it is not `whole`, the rest has
+    not been looked at, because that would have taken too long.
     """
 
     allowed: int
     refused: Mapping[str, int]
+    leaves: int = 0
     is_whole: bool = True
 
     @property

@@ -97,7 +97,8 @@ def _sections(found: Findings, help_url: str) -> Iterator[_Section]:
 
 
 def _answer(found: Findings) -> Iterator[str]:
-    yield f"It would be refused: {_line(found.refusal)}" if found.refusal else "It would be taken."
+    answer = "put off" if found.refusal.startswith("4") else "refused"
+    yield f"It would be {answer}: {_line(found.refusal)}" if found.refusal else "It would be taken."
     yield "Nothing has been sent to anybody, and nothing is recorded as sent."
     yield from map(_line, found.remarks)
 
@@ -118,6 +119,8 @@ def _who(count: Count) -> Iterator[str]:
         else f"of the first {count.people:,} people on record"
     )
     yield f"{count.allowed:,} {of}"
+    if count.leaves:
+        yield f"{count.leaves:,} of them only because the stream is in shadow mode"
     for reason, refused in sorted(count.refused.items(), key=lambda one: (-one[1], one[0])):
         yield f"not {refused:,}: {reason}"
     if not count.is_whole:
