@@ -241,8 +241,8 @@ class Standing:
         """Return the standing once this event has happened too."""
         step = _STEPS.get(event.type)
         after = step(self, event) if step else self
-        language = event.facts.get("language", "")
-        return replace(after, language=language) if language and event.type in _BASES else after
+        language = event.facts.get("language", "") if event.type in _BASES else ""
+        return replace(after, language=language) if language not in ("", after.language) else after
 
     def told_before(self, event: NewEvent | Event) -> int | None:
         """Return the event that says already what this one would: the same "no" is recorded once (UNS-24).
@@ -438,7 +438,7 @@ def _permit(standing: Standing, event: Event) -> Standing:
         imported=facts["import"] if UNFINISHED in facts else 0,
     )
     if standing is NOTHING_KNOWN:
-        return Standing((new,))
+        return Standing((new,), language=facts.get("language", ""))
     unfinished = {*facts[UNFINISHED], new.imported} if UNFINISHED in facts else None
     left = sorted((*standing.permissions, new), key=lambda one: (one.at, one.event))
     of_use = [one for n, one in enumerate(left) if not any(newer.outdoes(one, unfinished) for newer in left[n + 1 :])]

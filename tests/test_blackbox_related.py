@@ -53,6 +53,14 @@ def test_another_spelling_of_a_suppressed_mailbox_is_told_and_gets_its_mail(hous
 
 
 @pytest.mark.req("SUP-04")
+def test_a_simulation_counts_them(house: Gateway) -> None:
+    listed = house.folder / "list.txt"
+    listed.write_text("\n".join([SAID, SPELLED, GOOGLE, ELSEWHERE_SPELLED]))
+    told = house.json("simulate", "--stream", "newsletter", str(listed))
+    assert (told["would_get_it"], told["suppressed_under_another_spelling"]) == (3, 2)
+
+
+@pytest.mark.req("SUP-04")
 def test_it_is_told_to_programs_too(house: Gateway) -> None:
     token = house.json("tokens", "add", "crm", "--scopes", "read")["token"]
 

@@ -49,6 +49,7 @@ class Outcome:
     bad: list[BadRow] = field(default_factory=list)
     allowed: int = 0
     in_shadow: int = 0
+    related: int = 0
     refused: Counter[str] = field(default_factory=Counter)
 
     def add(self, address: str, verdict: Verdict) -> None:
@@ -169,7 +170,9 @@ async def _decide(
     trial = replace(trial, law=trial.law.under(store.people.orders().policies))
     while portion := [Address.parse(one.subject.strip()) for one in islice(rows, _AT_ONCE)]:
         for address, facts in zip(portion, await store.people.facts(portion), strict=True):
-            outcome.add(address.text, trial.verdict(facts.standing))
+            verdict = trial.verdict(facts.standing)
+            outcome.add(address.text, verdict)
+            outcome.related += verdict.may_send and bool(await store.people.related(address))
         advance(len(portion))
 
 
@@ -180,6 +183,7 @@ def _tell(desk: Desk, stream: str, file: Path, outcome: Outcome) -> None:
         "recipients": looked_at,
         "would_get_it": outcome.allowed,
         "only_in_shadow_mode": outcome.in_shadow,
+        "suppressed_under_another_spelling": outcome.related,
         "refused": dict(outcome.refused.most_common()),
         "named_twice": outcome.rows - len(outcome.bad) - looked_at,
         "not_usable": len(outcome.bad),
