@@ -23,7 +23,8 @@ class Subject:
     """What a decision was about; `message` is the spooled message's id, "" if there was none.
 
     `bypasses` are where the message asked to pass over what people have said, `trackers` the hosts to which its copy
-    does not report, though it was to (POL-16).
+    does not report, though it was to (POL-16). `ends` is when the campaign says it is over, `claims`
+    are the signals in its subject that hold until then (CLS-09).
     """
 
     message: str
@@ -35,6 +36,8 @@ class Subject:
     campaign: str = ""
     bypasses: tuple[str, ...] = ()
     trackers: tuple[str, ...] = ()
+    ends: datetime | None = None
+    claims: tuple[str, ...] = ()
 
 
 def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "", bypasses: tuple[str, ...] = ()) -> Subject:
@@ -48,6 +51,7 @@ def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "", byp
         topic=message.topic,
         campaign=message.campaign,
         bypasses=bypasses,
+        ends=message.ends,
     )
 
 
@@ -119,8 +123,9 @@ def message_id_digest(message_id: str) -> str:
 
 
 def _about(subject: Subject) -> dict[str, Any]:
-    asked = {"bypasses": subject.bypasses} if subject.bypasses else {}
+    asked: dict[str, Any] = {"bypasses": subject.bypasses} if subject.bypasses else {}
     asked |= {"trackers": subject.trackers} if subject.trackers else {}
+    asked |= {"campaign_ends": subject.ends, "claims": subject.claims} if subject.ends else {}
     return {
         **asked,
         "message": subject.message,

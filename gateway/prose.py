@@ -35,21 +35,8 @@ _NOT_CONTENT: Final = frozenset({"head", "script", "style", "title", "template"}
 _VOID: Final = frozenset({"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"})
 _WITHIN_A_WORD: Final = frozenset(
     {
-        *"abiuqs",
-        "em",
-        "strong",
-        "span",
-        "font",
-        "small",
-        "big",
-        "sup",
-        "sub",
-        "mark",
-        "abbr",
-        "code",
-        "wbr",
-        "del",
-        "ins",
+        *("a", "b", "i", "u", "q", "s", "em", "strong", "span", "font", "small", "big", "sup", "sub"),
+        *("mark", "abbr", "code", "wbr", "del", "ins"),
     }
 )
 _QUOTED_LINE = re.compile(r"^[ \t]*>")
@@ -97,6 +84,11 @@ def sources_of(message: bytes, block: HeaderBlock) -> list[Source]:
     ]
 
 
+def is_reply(block: HeaderBlock) -> bool:
+    """True for a message that says what it answers (RFC 5322 §3.6.4): some of it is what others have written."""
+    return block.first("in-reply-to") is not None or block.first("references") is not None
+
+
 def texts_of(message: bytes, block: HeaderBlock) -> list[str]:
     """Return the text of each part that is shown, in order, without the marks of HTML."""
     return [_tidy(_text(part, message[part.start : part.end])) for part in shown(parse(message, block))]
@@ -107,14 +99,14 @@ def bodies_of(message: bytes, block: HeaderBlock) -> list[str]:
 
     Hidden elements and what a reply quotes are left out, and nothing is read past `READ` octets.
     """
-    is_reply = block.first("in-reply-to") is not None or block.first("references") is not None
+    quotes = is_reply(block)
     bodies: dict[str, list[str]] = {"text/plain": [], "text/html": []}
     left = READ
     for part in shown(parse(message, block)):
         octets = message[part.start : min(part.end, part.start + left)]
         left -= len(octets)
-        text = _text(part, octets, without_quotes=is_reply)
-        bodies[part.content_type].append(_tidy(_unquoted(text) if is_reply else text))
+        text = _text(part, octets, without_quotes=quotes)
+        bodies[part.content_type].append(_tidy(_unquoted(text) if quotes else text))
     return ["\n".join(texts) for texts in bodies.values() if texts]
 
 

@@ -288,7 +288,10 @@ def test_a_claim_that_ends_needs_to_say_when(house: Gateway, sink: Sink, readers
     assert "hurry/en" in content(house, warned, reader)[0]
     refused = promote(house, "strict-news", "Today only: bags", reader)
     assert refused.startswith("550 5.7.0 content: ") and "hurry/en" in refused
-    assert content(house, promote(house, "strict-news", "Today only: bags", reader, ends), reader) == []
+    dated = promote(house, "strict-news", "Today only: bags", reader, ends)
+    assert content(house, dated, reader) == []
+    (door,) = [one for one in lines(house, dated, reader) if one["kind"] == "door"]
+    assert (door["campaign_ends"][:10], door["claims"]) == (ends.rpartition(" ")[2], ["hurry/en"])
     assert content(house, promote(house, "strict-news", "New bags", reader), reader) == []
     sink.wait_for(3)
 

@@ -218,6 +218,13 @@ def test_what_a_reply_quotes_is_not_its_writers() -> None:
     assert reading(mail(markup, "Hello", "text/html")).any, "no reply quotes anything"
 
 
+@pytest.mark.req("CLS-14")
+def test_the_subject_of_a_reply_is_not_its_writers() -> None:
+    assert reading("Your ticket is closed.", "Re: 20% off everything").primary
+    answered = mail("Your ticket is closed.", "Re: 20% off everything", "text/plain", "References: <1@example.org>")
+    assert reading(answered).any is None
+
+
 def test_nothing_hidden_stands_at_the_beginning() -> None:
     cloaked = f'<div style="display: none">{RECEIPT}</div><p>{OFFER}</p>'
     assert reading(cloaked, "Hello", "text/html").primary

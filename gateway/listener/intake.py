@@ -27,6 +27,7 @@ from gateway.listener.protocol import Session
 from gateway.model import Login, MessageClass, Peer, Purpose, Reason, Recipient, Reply, SpooledMessage, Stream, Topic
 from gateway.policy import needs_facts
 from gateway.pretence import end_of_campaign, feigned_reply, over
+from gateway.promotion import claims_in
 from gateway.stamp import submitted_url
 from gateway.store import Facts, LoginRecord, Now, Orders, Store
 
@@ -257,7 +258,8 @@ def _tool_url(login: Login, block: headers.HeaderBlock, recipients: Sequence[Rec
 def _subject(message: SpooledMessage, block: headers.HeaderBlock, asked: Asked) -> Subject:
     message_id = block.first("message-id")
     digest = message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
-    return subject_of(message, spool_text(message.id), digest, asked.bypasses)
+    subject = subject_of(message, spool_text(message.id), digest, asked.bypasses)
+    return replace(subject, claims=claims_in(block)) if message.ends else subject
 
 
 def _campaign(block: headers.HeaderBlock, asked: Asked) -> str:

@@ -17,9 +17,9 @@ from typing import Final
 from gateway.headers import Field, HeaderBlock
 from gateway.model import Advertising, Finding
 from gateway.promotion.signals import Find, Kind, Signals, Thresholds, our_signals, words_of
-from gateway.prose import bodies_of, decoded, subject_of
+from gateway.prose import bodies_of, decoded, is_reply, subject_of
 
-__all__ = ["Reading", "crowded_sender", "read", "unended_claim"]
+__all__ = ["Reading", "claims_in", "crowded_sender", "read", "unended_claim"]
 
 _OF_PROMOTION: Final = frozenset({Kind.OFFER, Kind.LIST})
 _UNENDED: Final = "its subject makes a claim that ends, and Assent-Campaign-Ends does not say when (CLS-09)"
@@ -62,7 +62,7 @@ def read(message: bytes, block: HeaderBlock, known: Signals | None = None) -> Re
     bodies = [known.find(words_of(one)) for one in bodies_of(message, block)]
     told = _Told(known.version)
     everything = list({one.signal.id: one for found in bodies for one in found}.values())
-    subject = known.find(words_of(subject_of(block)))
+    subject = [] if is_reply(block) else known.find(words_of(subject_of(block)))
     offers, surveys = (
         [one for one in (*subject, *everything) if one.signal.kind is kind] for kind in (Kind.OFFER, Kind.SURVEY)
     )
@@ -121,9 +121,15 @@ def _weight(finds: Iterable[Find]) -> int:
 
 
 def unended_claim(block: HeaderBlock) -> Finding | None:
-    """Return the claims in a subject that hold on certain days only, such as a discount (CLS-09); None for none."""
+    """Return what is to be said of a subject whose claim ends, where nothing says when (CLS-09); None for none."""
+    claims = claims_in(block)
+    return Finding(_UNENDED, claims, our_signals().version) if claims else None
+
+
+def claims_in(block: HeaderBlock) -> tuple[str, ...]:
+    """Return the signals in a subject that hold on certain days only, such as a discount."""
     subject = _first(block, "subject")
-    return _claim_of(subject) if subject else None
+    return _claims_of(subject) if subject else ()
 
 
 def _first(block: HeaderBlock, name: str) -> Field | None:
@@ -133,10 +139,8 @@ def _first(block: HeaderBlock, name: str) -> Field | None:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _claim_of(subject: Field) -> Finding | None:
-    known = our_signals()
-    claims = [one for one in known.find(_words_of(subject)) if one.signal.is_claim]
-    return _Told(known.version).of(_UNENDED, claims, 1)
+def _claims_of(subject: Field) -> tuple[str, ...]:
+    return tuple(one.signal.id for one in our_signals().find(_words_of(subject)) if one.signal.is_claim)
 
 
 def crowded_sender(block: HeaderBlock) -> Finding | None:
