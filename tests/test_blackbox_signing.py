@@ -1,4 +1,4 @@
-"""What the installed program writes over a message, and its signatures, judged by two verifiers that are not ours.
+"""What the installed program writes over a message, and its signatures, judged by verifiers that are not ours.
 
 The program is a separate process; every octet that is looked at was captured by a strict sink. Where several rows speak
 of the same copies, one campaign is sent once and read by many tests.
@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from email.header import decode_header, make_header
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.copies_under_test import MESSAGES, dkimpy_accepts, mailauth_judges
+from tests.copies_under_test import MESSAGES, dkimpy_accepts
 from tests.gateway_under_test import Gateway, field_of, invoice, newsletter
+from tests.judges import dissenters, three_judges
 from tests.sink import Received, Sink
 
 OVERSIGNED = (
@@ -32,7 +32,8 @@ SINGLETONS = (
     *("MIME-Version", "Content-Type"),
 )
 SEALED = {"smime-signed", "smime-enveloped", "pgp-encrypted", "pgp-inline"}
-UNREADABLE_BY_DKIMPY = {"odd-headers"}  # it raises on a space before a colon: mailauth alone judges that one
+UNREADABLE_BY_DKIMPY = {"odd-headers"}  # it raises on a space before a colon
+UNREADABLE_BY_OPENDKIM = {"odd-headers": {"opendkim": "not verified"}}  # it takes that space into the name
 CONTROLS = re.compile(rb"(?mi)^assent-.*\r\n(?:[ \t].*\r\n)*")
 READERS = ["sign-a@example.org", "sign-b@example.org"]
 
@@ -121,26 +122,16 @@ def tags_of(content: bytes) -> dict[str, str]:
     return {name: text for name, _, text in (tag.partition("=") for tag in value.split(";"))}
 
 
-def mailauth(contents: Sequence[bytes], records: dict[str, str], scratch: Path) -> list[list[dict[str, Any]]]:
-    """Return mailauth's verdicts on our signatures on each message."""
-    files = [scratch / f"{n}.eml" for n in range(len(contents))]
-    for file, content in zip(files, contents, strict=True):
-        file.write_bytes(content)
-    return [
-        [one for one in told if one["domain"] == "example.com"] for told in mailauth_judges(files, records, scratch)
-    ]
+def all_accept(contents: Sequence[bytes], records: dict[str, str], scratch: Path) -> bool:
+    """True where every judge accepts every message, and dkimpy too."""
+    dissent = dissenters(map(str, range(len(contents))), three_judges(contents, records, scratch))
+    assert dissent == {}
+    return all(dkimpy_accepts(content, records) for content in contents)
 
 
-def both_accept(content: bytes, records: dict[str, str], scratch: Path) -> bool:
-    ((ours,),) = mailauth([content], records, scratch)
-    return dkimpy_accepts(content, records) and bool(ours["result"] == "pass")
-
-
-def neither_accepts(contents: Sequence[bytes], records: dict[str, str], scratch: Path) -> bool:
-    judged = mailauth(contents, records, scratch)
-    return all(one["result"] != "pass" for told in judged for one in told) and not any(
-        dkimpy_accepts(content, records) for content in contents
-    )
+def nobody_accepts(contents: Sequence[bytes], records: dict[str, str], scratch: Path) -> bool:
+    judged = [told for one in three_judges(contents, records, scratch) for told in one.values()]
+    return "pass" not in judged and not any(dkimpy_accepts(content, records) for content in contents)
 
 
 # signatures
@@ -158,9 +149,9 @@ def test_every_shape_of_mail_leaves_with_a_valid_signature_of_what_was_decided(
         if login != "news" or path.stem not in SEALED
     }
     assert len(copies) > 20
-    judged = mailauth(list(copies.values()), records, tmp_path)
-    for (name, content), ours in zip(copies.items(), judged, strict=True):
-        assert [one["result"] for one in ours] == ["pass"], (name, ours)
+    judged = three_judges(list(copies.values()), records, tmp_path)
+    assert dissenters(copies, judged).items() <= UNREADABLE_BY_OPENDKIM.items()
+    for name, content in copies.items():
         assert name in UNREADABLE_BY_DKIMPY or dkimpy_accepts(content, records), name
         tags = tags_of(content)
         assert (tags["a"], tags["c"], tags["d"], tags["s"]) == ("rsa-sha256", "relaxed/relaxed", "example.com", "s1")
@@ -170,7 +161,7 @@ def test_every_shape_of_mail_leaves_with_a_valid_signature_of_what_was_decided(
         decided = {one: present[one] + 1 for one in OVERSIGNED} | {"x-repeat": min(2, present["x-repeat"])}
         assert listed == Counter(decided), name
         if login == "news":
-            assert {"list-unsubscribe", "list-unsubscribe-post"} <= set(ours[0]["headers"]), name
+            assert {"list-unsubscribe", "list-unsubscribe-post"} <= set(listed), name
 
 
 @pytest.mark.req("DKIM-03")
@@ -179,11 +170,11 @@ def test_one_more_of_any_oversigned_header_breaks_the_signature(
     house: Gateway, sink: Sink, records: dict[str, str], tmp_path: Path, place: str
 ) -> None:
     content = relayed(house, sink, newsletter(READERS[0]))
-    assert both_accept(content, records, tmp_path)
+    assert all_accept([content], records, tmp_path)
     extras = [f"{name}: another\r\n".encode() for name in OVERSIGNED]
     header, body = header_of(content), body_of(content)
     changed = [(extra + header if place == "top" else header + extra) + b"\r\n" + body for extra in extras]
-    assert neither_accepts(changed, records, tmp_path)
+    assert nobody_accepts(changed, records, tmp_path)
 
 
 @pytest.mark.req("DKIM-04")
@@ -192,13 +183,13 @@ def test_repeated_headers_are_signed_from_the_lowest_up(
 ) -> None:
     content = relayed(house, sink, b"X-Repeat: one\r\nX-Repeat: two\r\nX-Repeat: three\r\n" + newsletter(READERS[0]))
     assert tags_of(content)["h"].split(":").count("x-repeat") == 2
-    assert both_accept(content, records, tmp_path)
-    assert both_accept(content.replace(b"X-Repeat: one", b"X-Repeat: 1"), records, tmp_path), (
+    assert all_accept([content], records, tmp_path)
+    assert all_accept([content.replace(b"X-Repeat: one", b"X-Repeat: 1")], records, tmp_path), (
         "the top one is not signed"
     )
     swapped = content.replace(b"X-Repeat: two\r\nX-Repeat: three\r\n", b"X-Repeat: three\r\nX-Repeat: two\r\n")
     changed = [content.replace(old, b"X-Repeat: 0") for old in (b"X-Repeat: two", b"X-Repeat: three")]
-    assert neither_accepts([swapped, *changed], records, tmp_path)
+    assert nobody_accepts([swapped, *changed], records, tmp_path)
 
 
 @pytest.mark.req("DKIM-05")
@@ -206,9 +197,9 @@ def test_appended_text_breaks_the_signature(
     house: Gateway, sink: Sink, records: dict[str, str], tmp_path: Path
 ) -> None:
     copies = [relayed(house, sink, newsletter(READERS[0])), relayed(house, sink, invoice(), login="shop")]
-    assert all(both_accept(content, records, tmp_path) for content in copies)
+    assert all_accept(copies, records, tmp_path)
     assert not any("l" in tags_of(content) for content in copies)
-    assert neither_accepts([content + b"Buy more\r\n" for content in copies], records, tmp_path)
+    assert nobody_accepts([content + b"Buy more\r\n" for content in copies], records, tmp_path)
 
 
 @pytest.mark.req("DKIM-08")
@@ -241,8 +232,8 @@ def test_the_body_hash_is_that_of_the_relaxed_form(
     assert tags_of(content)["bh"] == digest
     assert canonical or digest == "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
     assert body_of(content) == body
-    assert both_accept(content, records, tmp_path)
-    assert both_accept(header_of(content) + b"\r\n" + canonical + b"\r\n\r\n", records, tmp_path), (
+    assert all_accept([content], records, tmp_path)
+    assert all_accept([header_of(content) + b"\r\n" + canonical + b"\r\n\r\n"], records, tmp_path), (
         "white space at the end is free"
     )
 
@@ -262,7 +253,7 @@ def test_what_changes_on_the_way_is_not_signed_and_bcc_never_leaves(
     assert "bcc" not in names_of(content) and b"secret" not in content
     assert {"comments", "keywords", "received"} <= set(names_of(content))
     assert names_of(content)[0] == "dkim-signature"
-    assert both_accept(content, records, tmp_path)
+    assert all_accept([content], records, tmp_path)
 
 
 @pytest.mark.req("DKIM-06")
@@ -316,7 +307,7 @@ def test_the_identity_stands_in_the_signature_and_only_our_authors_are_signed(
     records = {one["name"]: one["record"] for one in workshop.json("dkim", "dns")}
     content = relayed(workshop, sink, newsletter(READERS[0]))
     assert (tags_of(content)["d"], tags_of(content)["i"]) == ("example.com", "letters@news.example.com")
-    assert both_accept(content, records, tmp_path)
+    assert all_accept([content], records, tmp_path)
     theirs = newsletter(sender="ann@partner.example")
     assert workshop.submit(theirs, READERS[:1], login="partner", sender="ann@partner.example")[""][0] == 250
     assert "dkim-signature" not in names_of(sink.wait_for(2)[1].content)
@@ -439,7 +430,7 @@ def test_headers_that_stay_stay_octet_for_octet_and_new_ones_stand_above(
     assert names_of(content[: content.index(kept)] + b"\r\n") == added
     assert body_of(content).startswith(body)
     assert login == "news" or body_of(content) == body
-    assert both_accept(content, records, tmp_path)
+    assert all_accept([content], records, tmp_path)
 
 
 @pytest.mark.req("HDR-08")
