@@ -30,5 +30,9 @@ def commercial_manner_of(standing: Standing, law: Law, company: Company, stream:
 
 
 def language_of(standing: Standing, company: Company, stream: Stream | None) -> str:
-    """Return what a person reads, as far as is known; else what the stream, or the company, is written in."""
-    return standing.language or (stream.language if stream else "") or company.language
+    """Return the language that a person reads, as far as is known; else that of the stream, or of the company.
+
+    Of a tag only the language counts ("de" of "de-AT"), so that copies differ no more than their words do.
+    """
+    tag = standing.language or (stream.language if stream else "") or company.language
+    return tag.partition("-")[0].lower()

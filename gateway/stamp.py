@@ -436,9 +436,11 @@ def _date_of_second(second: datetime, _offset: timedelta | None) -> str:
 
 
 _LEAKS: Final = {
-    "address": Unstampable("5.7.0", "a link tells a host that is not the company's own the address of a recipient"),
+    "address": Unstampable(
+        "5.7.0", "a link tells a host that is not the company's own (company.hosts) the address of a recipient"
+    ),
     "digest": Unstampable(
-        "5.7.0", "a link tells a host that is not the company's own a digest of a recipient's address"
+        "5.7.0", "a link tells a host that is not the company's own (company.hosts) a digest of a recipient's address"
     ),
 }
 _NO_LINK = Unstampable("5.7.0", "no part of this promotional message can carry its unsubscribe link")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import quopri
 import re
+import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,13 +14,15 @@ from hypothesis import strategies as st
 
 from gateway import stamp
 from gateway.footer import one_line
+from gateway.footer.words import languages, words_in
 from gateway.headers import split
 from gateway.mime import leaves, parse, shown
-from gateway.model import Company
+from gateway.model import Company, FooterTemplate, Manner
 from tests.copies_under_test import (
     ALICE,
     LINK,
     MESSAGE_ID,
+    PROMOTION,
     SEALED,
     STAMPABLE,
     draft,
@@ -250,3 +254,99 @@ def test_copies_share_the_memory_of_what_they_have_in_common() -> None:
     first, second = (made.copy_for(ALICE, LINK, MESSAGE_ID) for _ in range(2))
     shared = [piece for piece in first.body if any(piece is other for other in second.body)]
     assert sum(map(len, shared)) > sum(map(len, first.body)) / 2
+
+
+def spoken(content: bytes, manner: Manner, promotion: stamp.Promotion = PROMOTION) -> bytes:
+    return wire(draft(content, promotional(promotion=promotion)).copy_for(ALICE, LINK, MESSAGE_ID, manner))
+
+
+@pytest.mark.req("BODY-08")
+def test_there_are_words_in_the_languages_that_are_promised() -> None:
+    assert {"en", "de", "fr", "es", "it", "nl", "pt", "pl", "ja"} <= set(languages())
+    assert len({words_in(one).unsubscribe for one in languages()}) == len(languages())
+    assert all(all(words_in(one)) for one in languages())
+    assert words_in("pt-BR") == words_in("pt") and words_in("tlh") == words_in("en")
+
+
+@pytest.mark.parametrize("language", languages())
+@pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "iso-2022-jp", "koi8-r", "utf-16", "us-ascii"])
+@pytest.mark.req("BODY-03", "BODY-08")
+def test_every_language_fits_every_charset(language: str, charset: str) -> None:
+    manner = Manner(language, is_advertising=True, states_objection=True)
+    for kind, text in (("plain", "Hello\r\n"), ("html", "<p>Hello</p>\r\n")):
+        header = f"Content-Type: text/{kind}; charset={charset}\r\nContent-Transfer-Encoding: base64".encode()
+        content = one_part(header, base64.encodebytes(text.encode(charset)).replace(b"\n", b"\r\n"))
+        (shown,) = shown_texts(spoken(content, manner))
+        words, english = words_in(language), words_in("en")
+        assert shown.startswith(text.rstrip())
+        assert LINK.url in shown and "????" not in shown
+        if kind == "plain":
+            assert any(
+                f"{one}: {LINK.url}" in shown
+                for one in (plain(words.unsubscribe), english.unsubscribe, words.unsubscribe)
+            )
+        else:
+            assert f">{html_of(words.unsubscribe)}</a>" in shown and html_of(words.advertising) in shown
+
+
+def plain(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+
+
+def html_of(text: str) -> str:
+    return text.encode("ascii", "xmlcharrefreplace").decode().replace("'", "&#x27;")
+
+
+WITH_HTML = [
+    name
+    for name in STAMPABLE
+    if name != "newsletter-fragment"  # whose last words are a comment that never ends
+    and any(one.content_type == "text/html" for one in shown(parse(message(name), split(message(name)))))
+]
+PIXEL = b'<img src="https://track.example.net/o" width="1" height="1">'
+
+
+@pytest.mark.req("BODY-03", "POL-16")
+@pytest.mark.parametrize("name", WITH_HTML)
+def test_only_a_tracker_goes_from_the_shapes_of_html(name: str) -> None:
+    """The pixel is put where the part's own encoding lets it stand, and its copy is that of the message without it."""
+    content = message(name)
+    root = parse(content, split(content))
+    part = next(one for one in shown(root) if one.content_type == "text/html")
+    body = content[part.start : part.end]
+    if part.encoding == "base64":
+        body = base64.b64encode(base64.b64decode(body) + PIXEL) + b"\r\n"
+    else:
+        body = body.rstrip(b"\r\n") + (PIXEL.replace(b"=", b"=3D") if part.encoding[0] == "q" else PIXEL) + b"\r\n"
+    tracked = content[: part.start] + body + content[part.end :]
+    before, after = shown_texts(wire(promotional_copy(content))), shown_texts(wire(promotional_copy(tracked)))
+    assert any("track.example.net" in text for text in shown_texts(tracked))
+    assert [re.sub(r"\s", "", text) for text in before] == [re.sub(r"\s", "", text) for text in after]
+
+
+def test_quoted_printable_that_nobody_would_write_is_encoded_anew_as_a_whole() -> None:
+    odd = b"<p>Caf=e9 = x</p>=\n<p>{{unsubscribe_url}}</p>" + PIXEL.replace(b"1", b"=31") + b"<p>end=zz</p>\r\n"
+    header = b"Content-Type: text/html; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable"
+    (text,) = shown_texts(stamped(one_part(header, odd.replace(b"=\n", b"=\r\n"))))
+    assert "Café" in text and LINK.url in text and "track.example" not in text and "end" in text
+
+
+def test_what_is_added_for_one_reader_is_not_for_another() -> None:
+    made = draft(message("alternative"), promotional())
+    manners = [Manner(), Manner("de"), Manner(is_advertising=True), Manner(states_objection=True), Manner()]
+    copies = [wire(made.copy_for(ALICE, LINK, MESSAGE_ID, manner)) for manner in manners]
+    assert copies[0] == copies[4] and len(set(copies)) == 4
+    assert [b"advertisement" in one for one in copies] == [False, False, True, False, False]
+    assert [b"right to object" in one for one in copies] == [False, False, False, True, False]
+
+
+def test_an_operator_s_own_footer_is_written_in_any_charset_and_language() -> None:
+    template = FooterTemplate(
+        {"": "Müller, bye: {{unsubscribe_url}}\r\n"},
+        {"": '<a href="{{unsubscribe_url}}">ü</a>', "de": '<b><a href="{{unsubscribe_url}}">ß</a></b>'},
+    )
+    promotion = replace(PROMOTION, template=template)
+    latin = one_part(b"Content-Type: text/plain; charset=us-ascii", b"Hello\r\n")
+    assert f"Muller, bye: {LINK.url}" in shown_texts(spoken(latin, Manner("de"), promotion))[0]
+    assert b"&#252;</a>" in spoken(message("html-only"), Manner("fr"), promotion)
+    assert b"<b><a href" in spoken(message("html-only"), Manner("de", is_advertising=True), promotion)
