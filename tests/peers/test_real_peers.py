@@ -208,7 +208,7 @@ def assert_whole(copy: bytes) -> None:
     message = message_from_bytes(copy, policy=policy.default)
     assert message["Subject"] == SUBJECT
     html, text = shown(message, "html"), shown(message, "plain")
-    footer = re.compile(r'(?s)\n<div style="display:block;clear:both.*?</div>\n')
+    footer = re.compile(r'(?s)\n<div (?:lang="[a-z-]+" )?style="display:block;clear:both.*?</div>\n')
     assert footer.sub("", html, count=1).strip() == HTML.strip()
     assert link_of(copy) in footer.search(html)[0]
     assert text.startswith(TEXT)
