@@ -360,6 +360,10 @@ class Stream:
     def is_promotional(self) -> bool:
         return self.message_class is MessageClass.PROMOTIONAL
 
+    def in_shadow(self, now: datetime) -> bool:
+        """True while it only records who has not opted in, and what its messages must not claim (OPS-04)."""
+        return self.promotes(None).is_in_shadow(now)
+
     def treatment_of(self, message_class: MessageClass) -> Treatment:
         """Return what happens to the stream's mail of a class, not promotional, that reads as promotion."""
         by_class = Treatment.HOLD if message_class is MessageClass.PRODUCT else Treatment.REPORT

@@ -129,7 +129,7 @@ def lines(house: Gateway, reply: str, address: str) -> list[dict[str, Any]]:
 
 def content(house: Gateway, reply: str, address: str) -> list[str]:
     (door,) = [one for one in lines(house, reply, address) if one["kind"] == "door"]
-    assert "content" not in door or door["content_rules"].startswith("signals/")
+    assert "content" not in door or door["content_rules"].startswith(("signals/", "order/"))
     return door.get("content", [])  # type: ignore[no-any-return]
 
 
@@ -301,10 +301,13 @@ def test_a_claim_that_ends_needs_to_say_when(house: Gateway, sink: Sink, readers
 def test_in_shadow_mode_a_rule_about_content_is_only_recorded(
     house: Gateway, sink: Sink, readers: dict[str, str]
 ) -> None:
-    reply = promote(house, "trial-news", "Today only: bags", readers["US"])
-    assert reply.startswith("250 ")
-    assert "hurry/en" in content(house, reply, readers["US"])[0]
-    sink.wait_for(1)
+    claiming, feigning = (
+        promote(house, "trial-news", subject, readers["US"]) for subject in ("Today only: bags", "Re: your bags")
+    )
+    assert claiming.startswith("250 ") and feigning.startswith("250 ")
+    assert "hurry/en" in content(house, claiming, readers["US"])[0]
+    assert "subject/reply" in content(house, feigning, readers["US"])[0]
+    sink.wait_for(2)
 
 
 @pytest.mark.req("CLS-10")

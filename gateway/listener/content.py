@@ -13,8 +13,9 @@ from datetime import datetime
 from gateway.consent import Place
 from gateway.headers import HeaderBlock
 from gateway.law import Law
-from gateway.model import Advertising, MessageClass, SpooledMessage, Stream, Treatment, Verdict
-from gateway.policy import with_content
+from gateway.model import Advertising, Finding, MessageClass, SpooledMessage, Stream, Treatment, Verdict
+from gateway.policy import RULES, with_content
+from gateway.pretence import feigned_reply
 from gateway.promotion import crowded_sender, read, unended_claim
 
 _READ_ELSEWHERE = frozenset({MessageClass.POLICY_NOTICE, MessageClass.BREACH_NOTICE})
@@ -46,11 +47,16 @@ def judge_of(message: SpooledMessage, block: HeaderBlock, stream: Stream, law: L
 
 def _of_promotion(message: SpooledMessage, block: HeaderBlock, stream: Stream, now: datetime) -> Judge:
     claim = None if message.ends else unended_claim(block)
-    sender = crowded_sender(block)
-    if claim and stream.needs_ends and not stream.promotes(None).is_in_shadow(now):
+    if claim and stream.needs_ends and not stream.in_shadow(now):
         return lambda verdict, _: with_content(verdict, (claim,), Treatment.REFUSE)
-    findings = tuple(one for one in (claim, sender) if one)
+    findings = tuple(one for one in (claim, crowded_sender(block), _feigned(block)) if one)
     return (lambda verdict, _: with_content(verdict, findings, Treatment.REPORT)) if findings else _adds_nothing
+
+
+def _feigned(block: HeaderBlock) -> Finding | None:
+    """Return that a message feigns a reply, which is refused before this, except in shadow mode."""
+    sentence = feigned_reply(block)
+    return Finding(sentence, ("subject/reply",), RULES) if sentence else None
 
 
 def _adds_nothing(verdict: Verdict, places: tuple[Place, ...]) -> Verdict:

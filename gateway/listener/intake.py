@@ -188,8 +188,9 @@ class Intake:
             return None
         if not envelope.mail_from:
             return Mismatch(Reason.CLASS_MISMATCH, "5.7.1", "promotional mail needs a reverse path")
+        only_recorded = choice.stream.in_shadow(self._now())
         try:
-            pretence = feigned_reply(block) or over(end_of_campaign(block), self._now())
+            pretence = ("" if only_recorded else feigned_reply(block)) or over(end_of_campaign(block), self._now())
         except Malformed as problem:
             pretence = str(problem)
         if pretence:
