@@ -23,8 +23,8 @@ class Probe:
         literal = f"[{reached}]" if ":" in reached else reached
         self._base = f"{'https' if is_tls else 'http'}://{literal}:{port}"
 
-    async def __call__(self, url: str) -> str:
-        """Return how the site answers GET for a link: its status, or why there was no answer."""
+    async def __call__(self, url: str) -> tuple[int, str]:
+        """Return how the site answers GET for a link: its status, 0 for no answer, and the same in words."""
         parts = urlsplit(url)
         timeout = aiohttp.ClientTimeout(total=_PATIENCE)
         # The certificate is for the public name, and this goes to the place behind it.
@@ -34,6 +34,6 @@ class Probe:
                 aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
                 session.get(self._base + parts.path, headers={"Host": parts.netloc}, allow_redirects=False) as answer,
             ):
-                return f"{answer.status} {answer.reason}"
+                return answer.status, f"the site answers {answer.status} {answer.reason}"
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return f"nothing: {type(error).__name__}"
+            return 0, f"the site cannot be reached from here: {type(error).__name__}"

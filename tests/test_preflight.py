@@ -8,10 +8,12 @@ from gateway.headers import split
 from gateway.model import KeyRing
 from gateway.preflight import Count, Findings, links_of, signature_checks, unsubscribe_check
 from gateway.preflight.letter import LARGEST_COPY, letter
+from gateway.probe import Probe
 from gateway.prose import Source
 from gateway.sign import Signer, SigningKey, generate_rsa_key
 from gateway.tokens import FIRST_TOPIC, NOBODY, Unsubscribe, UnsubscribeTokens
 from tests.copies_under_test import LINK, NOW, dns, essential_copy, message, promotional_copy, rsa_key, signed
+from tests.gateway_under_test import free_port
 
 TOKENS = UnsubscribeTokens(KeyRing({1: bytes(32)}))
 PLAIN = "text-only"
@@ -96,3 +98,8 @@ def test_nothing_of_a_draft_breaks_out_of_its_line_in_a_letter() -> None:
     written = letter("relay.example.com", "", "desk@example.com", found, "01J", NOW)
     assert b"\r\nBcc:" not in written and b"\r\n.\r\n" not in written
     assert b"&lt;script&gt;" in written and b"<script" not in written.partition(b"text/html")[2]
+
+
+async def test_a_site_that_is_not_there_is_told_as_not_reached() -> None:
+    status, told = await Probe("127.0.0.1", free_port(), is_tls=False)("https://mail.example.com/u/x")
+    assert (status, told.partition(":")[0]) == (0, "the site cannot be reached from here")

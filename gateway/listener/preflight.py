@@ -70,10 +70,11 @@ _ONLY_ONE: Final = Reply(550, "5.7.1", "a draft for preflight has no other recip
 _UNTOLD: Final = Reply(
     550, "5.7.1", "the letter about a draft needs a reader: add one by assent logins add NAME --contact ADDRESS"
 )
+_PAGE: Final = 200
 _CONTROLS: Final = ("assent-stream", "assent-topic", "assent-class", "assent-product", "assent-policy-version")
 
-Probe = Callable[[str], Awaitable[str]]
-"""Asks the site for the page of a link, as a reader's first click does; returns its answer in a few words."""
+Probe = Callable[[str], Awaitable[tuple[int, str]]]
+"""Asks the site for the page of a link, as a reader's first click does; returns the status, 0 for none, and words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +216,8 @@ class Preflight:
         if field is None or self._around.probe is None:
             return []
         url = field.value.decode("ascii", "replace").partition("<")[2].partition(">")[0]
-        told = await self._around.probe(url)
-        return [Check("unsubscribe page", told.startswith("200"), f"the site answers {told}")]
+        status, told = await self._around.probe(url)
+        return [Check("unsubscribe page", status == _PAGE if status else None, told)]
 
     def _remarks(self, visit: Visit, taken: Taken, verdict: Verdict) -> Iterator[str]:
         if self._store.people.orders().is_paused(taken.choice.stream.name):
