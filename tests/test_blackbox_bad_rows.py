@@ -99,6 +99,48 @@ def test_opt_ins_of_tomorrow_are_none_and_opt_outs_of_tomorrow_count_now(house: 
     assert event["at"].startswith("2021-01-01"), "of two rows that say the same, the newer"
 
 
+HUGE = b"x" * 10_000_000
+CONTENTS = {"latin.txt": "address,product\nren\u00e9@example.org,editor\n".encode("latin-1"), "huge.txt": HUGE}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "customers import {}",
+        f"notices add bad --topic {TOPIC} --text {{}} --url https://example.com --from 2020-01-01 --control unticked",
+        "policy publish bad --text {} --effective 2026-01-01",
+    ],
+)
+def test_a_file_that_is_no_text_or_far_too_much_gets_one_sentence(house: Gateway, command: str, name: str) -> None:
+    (house.folder / name).write_bytes(CONTENTS[name])
+    done = house.run(*command.format(name).split(), check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr and done.stderr.count("Error:") == 1 and name in done.stderr
+    assert [one["name"] for one in house.json("notices", "list")] == ["join"]
+
+
+def test_octets_that_are_no_text_are_no_words_of_a_command(house: Gateway) -> None:
+    octets = "stop\udcff"
+    for command in (
+        ("streams", "pause", "offers", "--why"),
+        ("tokens", "add", "--scopes", "read"),
+        ("person", "export"),
+    ):
+        done = house.run(*command, octets, check=False)
+        assert (done.returncode, done.stderr) == (2, "a word of the command line is not in UTF-8; nothing was done\n")
+    assert house.json("status")["paused_streams"] == []
+
+
+def test_owners_are_recorded_all_or_none(house: Gateway) -> None:
+    file = written(
+        house, "owners.csv", "address,product", "owner@rows.example,editor", f"{'x' * 200_000}@rows.example,editor"
+    )
+    done = house.run("customers", "import", file, check=False)
+    assert (done.returncode, done.stderr.count("Error:")) == (2, 1)
+    assert house.json("person", "export", "owner@rows.example")["evidence"] == []
+
+
 def test_two_operators_who_import_one_file_at_once_say_everything_once(house: Gateway) -> None:
     people = [f"crowd{n}@both.example" for n in range(3000)]
     file = written(house, "crowd.txt", *people)

@@ -74,6 +74,8 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 def main() -> None:
     """Run a command; what went wrong is told in a sentence, and in the exit status (sysexits)."""
     os.umask(0o077)
+    if not all(map(_is_text, sys.argv)):
+        _leave(2, "a word of the command line is not in UTF-8; nothing was done")
     try:
         assent.main(standalone_mode=True)
     except ConfigError as error:
@@ -84,6 +86,11 @@ def main() -> None:
         _leave(2, str(error))
     except OSError as error:
         _leave(1, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _is_text(word: str) -> bool:
+    """False for octets that are no text, which Python hands on as halves of surrogate pairs."""
+    return not any("\ud800" <= one <= "\udfff" for one in word)
 
 
 def _leave(status: int, sentence: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _product(name: str) -> str:
 
 def _rows(file: Path) -> Iterator[tuple[Address, str]]:
     """Yield the owners that a file names; a line that cannot be read is told by its number."""
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    with file.open(encoding="utf-8-sig", newline="") as lines, _refused_whole(file):
         reader = csv.DictReader(lines)
         if not {"address", "product"} <= {*(reader.fieldnames or ())}:
             raise click.UsageError(f"{file}: the first line must be address,product")
@@ -89,6 +90,16 @@ def _rows(file: Path) -> Iterator[tuple[Address, str]]:
                 yield Address.parse((row["address"] or "").strip()), _product(row["product"] or "")
             except (Malformed, click.UsageError) as error:
                 raise click.UsageError(f"{file}:{reader.line_num}: {error}") from error
+
+
+@contextmanager
+def _refused_whole(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file} is not UTF-8 text; save it as UTF-8 and try again") from error
+    except csv.Error as error:
+        raise click.UsageError(f"{file} is no table: {error}") from error
 
 
 def _numbers(events: Sequence[Event]) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import DATE, known_topic, utc
+from gateway.cli.people import DATE, known_topic, utc, wording
 from gateway.evidence import METHODS, STATEMENTS, Notice, about_controllers, statements_in
 from gateway.law import in_force
 from gateway.store import Store
@@ -63,7 +63,7 @@ def notices_add(
     Canada wants a request for consent to say for what it is, who asks, where they are reached and that it can be
     withdrawn; where it does not, consent of people there is refused.
     """
-    wanted, company, words = known_topic(desk, topic), desk.config().company, text.read_text("utf-8")
+    wanted, company, words = known_topic(desk, topic), desk.config().company, wording(text)
     for problem in about_controllers(controllers):
         raise click.UsageError(problem)
     said = {*statements_in(words, wanted, company), *states}

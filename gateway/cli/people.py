@@ -77,10 +77,21 @@ LANGUAGE_TAG = LanguageType()
 ENTRY = AddressType(takes_domains=True)
 COUNTRY_CODE = CountryType()
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+LONGEST_WORDING = 1024 * 1024
 
 
 def utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC)
+
+
+def wording(file: Path) -> str:
+    """Return a text that people meet; raises `UsageError` for what is no text, or more than anybody reads."""
+    if file.stat().st_size > LONGEST_WORDING:
+        raise click.UsageError(f"{file} has more than {LONGEST_WORDING // 1024} KiB, and nobody reads that much")
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file} is not UTF-8 text; save it as UTF-8 and try again") from error
 
 
 def operator() -> str:

@@ -13,7 +13,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, DATE, operator, utc
+from gateway.cli.people import ADDRESS, DATE, operator, utc, wording
 from gateway.config.names import COUNTRIES
 from gateway.consent import EventType, NewEvent
 from gateway.law import PolicyVersion
@@ -43,7 +43,7 @@ def policy_publish(desk: Desk, version: str, text: Path, effective: datetime, re
     except ValueError as error:
         raise click.UsageError(f"--reconsent: {error}") from error
     named = PolicyVersion(version, utc(effective), tuple(countries))
-    published = PublishedPolicy(named, text.read_text("utf-8"), desk.now(), operator())
+    published = PublishedPolicy(named, wording(text), desk.now(), operator())
     if not desk.with_store(lambda store: store.people.publish_policy(published)):
         desk.no(f"version {version} has been published already, and never changes", version=version)
     desk.say(f"version {version} is published, effective {named.effective:%Y-%m-%d}", version=version)
