@@ -22,7 +22,7 @@ from urllib.parse import unquote, unquote_plus
 from gateway.address import Address
 from gateway.headers import Field
 from gateway.mime import Part, content_of, leaves
-from gateway.sight import host_of
+from gateway.sight.elements import host_of
 
 _HOST = re.compile(rb"//([^\s\"'<>/?#\\]*)")
 _UNBROKEN = re.compile(rb"[^\s\"'<>]*")

@@ -7,7 +7,7 @@ import tomllib
 from functools import lru_cache
 from importlib import resources
 
-from gateway.sight import host_of
+from gateway.sight.elements import host_of
 
 _URL = re.compile(rb"(?:https?:)//[^\s\"'<>/?#]+", re.IGNORECASE)
 

@@ -23,7 +23,8 @@ from gateway.mime import Part, is_inline_pgp
 from gateway.model import Manner, Tracking
 from gateway.placeholders import Found, Hole, find
 from gateway.redirectors import redirector_in
-from gateway.sight import Page, Unseen
+from gateway.sight import Page
+from gateway.sight.elements import Unseen
 
 _BASE64_STEP: Final = 57
 """Octets that make one line of 76 base64 characters."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.sight import Page, host_of
+from gateway.sight import Page
+from gateway.sight.elements import host_of
 
 
 def unseen(page: str) -> list[str]:
@@ -17,6 +18,7 @@ def unseen(page: str) -> list[str]:
     [
         '<img src="https://t.example/o" width="1" height="1">',
         "<IMG WIDTH=0 SRC=//t.example/o>",
+        '<img src="https://t.example/o" width="00" height="001">',
         '<img src="https://t.example/o" height=1>',
         '<img src="https://t.example/o" style="width:1px; height:1px">',
         '<img src="https://t.example/o" style="DISPLAY : NONE !important">',

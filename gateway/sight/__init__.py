@@ -1,0 +1,316 @@
+"""What of a page nobody sees: parts that are hidden, images that only report, links that cannot be made out.
+
+The one rule: no page, however it is written, costs more than a few looks at each of its octets, and none raises. What
+stands in doubt (a rule for small screens, a class that some rule shows) counts as seen. Only places are told;
+what is done about them is for others.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Final
+
+from gateway.sight.colours import WHITE, background_of, colour_of, contrast
+from gateway.sight.elements import (
+    COMMON_TAG,
+    TAG,
+    Element,
+    Unseen,
+    element_of,
+    hides,
+    host_of,
+    is_nothing,
+    is_tiny,
+    marks_of,
+    may_hide,
+)
+from gateway.sight.sheets import CSS_URL, REACH, Rules, rules_of
+
+_BESIDE: Final = 24
+"""Octets before a value in which the name of what it is the value of is looked for."""
+
+_MOST_FAILURES: Final = 12
+"""Tags, and elements, that never end after which none is looked for any more: each costs a look at all that follows."""
+
+_ILLEGIBLE: Final = 1.5
+"""A contrast below which a link is the colour of what is behind it (WCAG 2.2 asks for 4.5)."""
+
+_SOURCES = re.compile(rb"<(?:img|image|input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
+_IMAGES = re.compile(rb"<im(?:g|age)[\s/](?:[^>\"']{1,2000}|\"[^\"]{0,4000}\"|'[^']{0,4000}'){0,60}+>")
+_OTHERS = re.compile(rb"<(?:input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
+_EARLY = frozenset({"prefetch", "preload", "dns-prefetch", "preconnect", "prerender", "modulepreload"})
+_ALWAYS_UNSEEN = frozenset({"bgsound", "amp-pixel"})
+_BACKGROUND = re.compile(rb".url\(|\sbackground\s*=", re.DOTALL)
+_CLASSES = re.compile(rb"\s(?:class|id)\s*=\s*[\"']?([^\"'>]{1,500})")
+_WORDS: Final = ((b"none", b"display"), (b"collapse", b"visibility"), (b"hidden", b""), (b"opacity", b""))
+"""What hides an element, and what stands shortly before it; looking for these costs next to nothing."""
+
+
+class Page:
+    """One HTML text, decoded from its transfer encoding; what is found out about it is found out once."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text.lower()
+        self._comments = list(_comments(self._text))
+        self._failures = 0
+        self._rules: Rules | None = None
+        self._hidden: list[tuple[int, int]] | None = None
+
+    def is_seen(self, at: int) -> bool:
+        """True where what stands here is shown: not in a comment, a tag or a hidden element."""
+        return not (_covers(self._comments, at) or self._is_in_tag(at) or _covers(self._hidden_spans(), at))
+
+    def has_legible_link(self, at: int) -> bool:
+        """True where the link whose target stands here can be seen and told from what is behind it."""
+        element = self._element_around(at)
+        if element is None or element.name not in ("a", "area"):
+            return element is not None
+        if _covers(self._comments, at) or _covers(self._hidden_spans(), at) or self._is_hidden(element):
+            return False
+        end = self._text.find(b"</a", element.end, element.end + REACH)
+        content = self._text[element.end : end if end >= 0 else element.end + REACH]
+        return self._shows_something(content) and self._is_legible(element, content)
+
+    @property
+    def end(self) -> int:
+        """Where the body ends: before the last `</body>`, but never within a comment, whoever else may read that."""
+        at = self._text.rfind(b"</body")
+        marked = list(_spans(self._text, b"<!--", b"-->"))
+        while at >= 0 and _covers(marked, at):
+            at = self._text.rfind(b"</body", 0, at)
+        is_open = bool(marked) and marked[-1][1] == len(self._text) and not self._text.endswith(b"-->")
+        return at if at >= 0 else marked[-1][0] if is_open else len(self._text)
+
+    def unseen(self) -> list[Unseen]:
+        """Return what fetches something from a remote host and shows nothing, in order and apart."""
+        found = sorted([*self._unseen_sources(), *self._unseen_backgrounds()])
+        apart = list[Unseen]()
+        for one in found:
+            if not apart or one.start >= apart[-1].end:
+                apart.append(one)
+        return apart
+
+    # what is remote and unseen
+
+    def _unseen_sources(self) -> Iterator[Unseen]:
+        if not self._may_have_any():
+            return
+        position = 0
+        while match := _SOURCES.search(self._text, position):
+            tag = TAG.match(self._text, match.start())
+            if tag is None:
+                return
+            position = tag.end()
+            if not _covers(self._comments, tag.start()):
+                yield from self._unseen_source(tag)
+
+    def _may_have_any(self) -> bool:
+        """False for most pages: all of their images can be seen, and nothing else fetches anything."""
+        images = _IMAGES.findall(self._text)
+        rules = self._its_rules()
+        if len(images) != self._text.count(b"<im") or rules.hiding or rules.shrinking or any(map(may_hide, images)):
+            return True
+        spans = self._hidden_spans()
+        return any(self._text.find(b"<im", *span) >= 0 for span in spans) or _OTHERS.search(self._text) is not None
+
+    def _unseen_source(self, tag: re.Match[bytes]) -> Iterator[Unseen]:
+        if not self._may_be_unseen(tag):
+            return
+        element = element_of(tag)
+        host = element.host
+        if host and (self._fetches_unseen(element) or _covers(self._hidden_spans(), element.start)):
+            yield Unseen(element.start, element.end, b"", host)
+
+    def _may_be_unseen(self, tag: re.Match[bytes]) -> bool:
+        """Most images say nothing that could hide them, and are not looked at closely."""
+        text = tag[0]
+        if not text.startswith(b"<im") or len(text) > COMMON_TAG or may_hide(text):
+            return True
+        rules = self._its_rules()
+        is_named = bool(rules.hiding or rules.shrinking)
+        return is_named or _covers(self._hidden_spans(), tag.start())
+
+    def _fetches_unseen(self, element: Element) -> bool:
+        if element.name == "link":
+            return not _EARLY.isdisjoint(element.attributes.get("rel", "").lower().split())
+        if element.name == "input" and element.attributes.get("type", "").strip().lower() != "image":
+            return False
+        return element.name in _ALWAYS_UNSEEN or self._is_hidden(element) or self._is_tiny(element)
+
+    def _unseen_backgrounds(self) -> Iterator[Unseen]:
+        for at in [*self._places(b"url(", b""), *self._places(b"background", b"")]:
+            match = _BACKGROUND.match(self._text, at - 1)
+            element = self._element_around(at) if match else None
+            if match is None or element is None:
+                continue
+            if not (self._is_hidden(element) or self._is_tiny(element) or _covers(self._hidden_spans(), element.start)):
+                continue
+            yield from _backgrounds(self._text, element, at)
+        yield from self._its_rules().unseen
+
+    # what is hidden
+
+    def _is_hidden(self, element: Element) -> bool:
+        names, rules = element.names, self._its_rules()
+        if hides(element.style, element.attributes):
+            return rules.forcing.isdisjoint(names)
+        return not rules.hiding.isdisjoint(names) and rules.showing.isdisjoint(names)
+
+    def _is_tiny(self, element: Element) -> bool:
+        return is_tiny(element) or not self._its_rules().shrinking.isdisjoint(element.names)
+
+    def _hidden_spans(self) -> list[tuple[int, int]]:
+        """Return where hidden elements lie that have something in them."""
+        if self._hidden is None:
+            self._hidden = list(self._found_hidden())
+        return self._hidden
+
+    def _found_hidden(self) -> Iterator[tuple[int, int]]:
+        end, failures = 0, 0
+        for at in self._perhaps_hidden():
+            if failures > _MOST_FAILURES:
+                return
+            if at < end or _covers(self._comments, at):
+                continue
+            element = self._element_around(at)
+            if element is None or element.name in _VOID or not self._is_hidden(element):
+                continue
+            closed = self._end_of(element)
+            if closed is None:
+                failures += 1
+            else:
+                yield element.start, closed
+                end = closed
+
+    def _perhaps_hidden(self) -> list[int]:
+        places = [at for word, before in _WORDS for at in self._places(word, before)]
+        hiding = {name[1:] for name in self._its_rules().hiding}
+        if hiding:
+            named = _CLASSES.finditer(self._text)
+            places += [match.start() + 1 for match in named if not hiding.isdisjoint(match[1].split())]
+        return sorted(places)
+
+    def _places(self, word: bytes, before: bytes) -> Iterator[int]:
+        at = self._text.find(word)
+        while at >= 0:
+            if before in self._text[max(0, at - _BESIDE) : at]:
+                yield at
+            at = self._text.find(word, at + len(word))
+
+    def _end_of(self, element: Element) -> int | None:
+        """Return where an element ends; None where nothing ends it."""
+        depth = 1
+        for match in marks_of(element.name).finditer(self._text, element.end):
+            depth += -1 if match[1] else 1
+            if not depth:
+                return match.start()
+        return None
+
+    def _its_rules(self) -> Rules:
+        if self._rules is None:
+            self._rules = rules_of(self._text)
+        return self._rules
+
+    # where something stands
+
+    def _is_in_tag(self, at: int) -> bool:
+        start, end = (self._text.rfind(mark, max(0, at - REACH), at) for mark in (b"<", b">"))
+        return start > end and _BEGINS_TAG.match(self._text, start) is not None
+
+    def _element_around(self, at: int) -> Element | None:
+        """Return the start tag in which something stands; None where it stands in none."""
+        start = self._text.rfind(b"<", max(0, at - REACH), at)
+        if start < 0 or self._failures > _MOST_FAILURES:
+            return None
+        tag = TAG.match(self._text, start, start + 2 * REACH)
+        self._failures += tag is None
+        if tag is None or tag.end() <= at or tag[0].startswith(b"</"):
+            return None
+        return element_of(tag)
+
+    # what can be told apart
+
+    def _shows_something(self, content: bytes) -> bool:
+        if re.search(rb"<img\b", content):
+            return True
+        return bool(html.unescape(re.sub(rb"<[^>]*>", b"", content).decode("utf-8", "replace")).strip(_BLANKS))
+
+    def _is_legible(self, element: Element, content: bytes) -> bool:
+        inner = [element_of(tag) for tag in TAG.finditer(content) if tag[0].startswith((b"<span", b"<font"))]
+        colour = next((found for one in (*inner, element) if (found := colour_of(one))), None)
+        small = any(is_nothing(one.style.get("font-size", "")) for one in (*inner, element))
+        if small or colour is None:
+            return not small
+        return contrast(colour, self._colour_behind(element)) >= _ILLEGIBLE
+
+    def _colour_behind(self, element: Element) -> tuple[int, int, int]:
+        """Return the nearest background that encloses an element; white where there is none."""
+        before = [element, *self._enclosing(element.start)]
+        return next((found for one in before if (found := background_of(one))), WHITE)
+
+    def _enclosing(self, at: int) -> Iterator[Element]:
+        """Yield the elements with a background of their own in which something stands, from the inside out."""
+        start, before = max(0, at - _FARTHEST_BACKGROUND), at
+        while (before := max(self._text.rfind(word, start, before) for word in _COLOURED)) >= 0:
+            element = self._element_around(before)
+            if element and element.end <= at and not self._is_closed_before(element, at):
+                yield element
+
+    def _is_closed_before(self, element: Element, at: int) -> bool:
+        depth = 1
+        for match in marks_of(element.name).finditer(self._text, element.end, at):
+            depth += -1 if match[1] else 1
+            if not depth:
+                return True
+        return False
+
+
+_VOID = frozenset({"img", "image", "input", "br", "hr", "link", "meta", "area", "col", "embed", "source", "wbr"})
+_BEGINS_TAG = re.compile(rb"</?[a-zA-Z!]")
+_COLOURED: Final = (b"background", b"bgcolor")
+_FARTHEST_BACKGROUND: Final = 64 * 1024
+_BLANKS: Final = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\u00ad"
+
+
+def _comments(text: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the comments, except those that some programs read as part of the page (`<!--[if mso]>`)."""
+    at = text.find(b"<!--")
+    while at >= 0:
+        if text.startswith(b"[if", at + 4) or text.startswith(b"<![", at + 4):
+            end = text.find(b">", at)
+        else:
+            end = text.find(b"-->", at + 4)
+            yield at, end if end >= 0 else len(text)
+        at = text.find(b"<!--", end) if end >= 0 else -1
+
+
+def _spans(text: bytes, opening: bytes, closing: bytes) -> Iterator[tuple[int, int]]:
+    """Yield what lies between two marks, the first of which counts; where the second is lacking, to the end."""
+    at = text.find(opening)
+    while at >= 0:
+        end = text.find(closing, at + len(opening))
+        yield at, end if end >= 0 else len(text)
+        at = text.find(opening, end) if end >= 0 else -1
+
+
+def _covers(spans: Sequence[tuple[int, int]], at: int) -> bool:
+    """True where one of the spans, which are in order and apart, holds a place."""
+    n = bisect_right(spans, at, key=itemgetter(0)) - 1
+    return n >= 0 and at < spans[n][1]
+
+
+def _backgrounds(text: bytes, element: Element, at: int) -> Iterator[Unseen]:
+    url = CSS_URL.match(text, at, element.end)
+    if url:
+        yield Unseen(url.start(), url.end(), b"none", host_of(url[1].decode("utf-8", "replace")))
+    attribute = _BACKGROUND_ATTRIBUTE.match(text, at - 1, element.end)
+    host = host_of(html.unescape(attribute[1].strip(b"\"'").decode("utf-8", "replace"))) if attribute else ""
+    if attribute and host:
+        yield Unseen(attribute.start(), attribute.end(), b"", host)
+
+
+_BACKGROUND_ATTRIBUTE = re.compile(rb"\sbackground\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s>\"']+)")
