@@ -7,11 +7,16 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.gateway_under_test import Gateway
 from tests.sink import Sink
 
 _numbers = count(1)
+
+# How long an example takes says more about who else uses the machine than about what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
