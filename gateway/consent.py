@@ -6,7 +6,7 @@ or an operator's written reversal. Evidence types are never converted into one a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -133,15 +133,14 @@ class Permission:
         """Of two permissions with the same slot the newer one counts."""
         return self.basis, self.topic, self.family, self.controller
 
-    def outdoes(self, other: Permission, unfinished: Collection[int] | None) -> bool:
+    def outdoes(self, other: Permission, is_complete: Callable[[int], bool]) -> bool:
         """True where the other one is of no use beside this one, which is the newer.
 
-        `unfinished` are the imports that may not be complete, None where that is not known.
+        `is_complete` says of which imports it is certain that they are.
         """
         if self._slot != other._slot:
             return False
-        is_certain = self.imported == 0 or (unfinished is not None and self.imported not in unfinished)
-        return is_certain or self.imported == other.imported
+        return self.imported in (0, other.imported) or is_complete(self.imported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,9 +438,13 @@ def _permit(standing: Standing, event: Event) -> Standing:
     )
     if standing is NOTHING_KNOWN:
         return Standing((new,), language=facts.get("language", ""))
-    unfinished = {*facts[UNFINISHED], new.imported} if UNFINISHED in facts else None
+
+    def is_complete(number: int) -> bool:
+        """An import knows what was at work when it began, and nothing of those that have begun since."""
+        return UNFINISHED in facts and number < new.imported and number not in facts[UNFINISHED]
+
     left = sorted((*standing.permissions, new), key=lambda one: (one.at, one.event))
-    of_use = [one for n, one in enumerate(left) if not any(newer.outdoes(one, unfinished) for newer in left[n + 1 :])]
+    of_use = [one for n, one in enumerate(left) if not any(newer.outdoes(one, is_complete) for newer in left[n + 1 :])]
     return replace(standing, permissions=tuple(sorted(of_use, key=_order)))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.address import Address
@@ -255,6 +255,7 @@ def test_a_standing_survives_the_way_through_json(events: list[Event]) -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(["begin", "finish", "say"]), st.integers(0, 4), st.integers(0, 5)), max_size=40)
 )
+@example([("begin", 0, 0), ("begin", 0, 0), ("say", 0, 0), ("say", 2, 0), ("say", 1, 0)])
 def test_of_what_imports_claim_the_newest_counts_whose_import_is_complete(told: list[tuple[str, int, int]]) -> None:
     """Number 0 is the person, who is always believed; what is kept is bounded all the same."""
     unfinished: dict[int, list[int]] = {}

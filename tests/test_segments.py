@@ -269,7 +269,8 @@ async def test_an_edited_standing_is_found(rig: Rig, edit: str) -> None:
     await fill(rig)
     change(
         rig.folder.people,
-        "DROP INDEX people_suppressed",  # which would itself refuse what is not JSON
+        "DROP INDEX people_suppressed",  # which would itself refuse what is not JSON, as the next would
+        "DROP INDEX people_mailboxes",
         f"UPDATE people SET standing = {edit} WHERE address = 'alice@example.org'",
     )
     (found,) = findings(rig)
