@@ -271,10 +271,7 @@ def test_a_key_is_replaced_under_load_and_no_signature_fails(shared_sink: Sink, 
         assert published.keys() == {"s1._domainkey.example.com", "s2._domainkey.example.com"}
         assert published[told["name"]] == told["record"]
         reload(house)
-        eventually(lambda: selectors(sink) >= {("s1",), ("s2",)}, 60)
-        settled = len(sink.messages)
-        eventually(lambda: len(sink.messages) > settled + 20, 60)
-        assert {selectors_of(one.content) for one in sink.messages[-10:]} == {("s2",)}
+        eventually(lambda: {selectors_of(one.content) for one in sink.messages[-20:]} == {("s2",)}, 60)
         house.write_config(dkim=told["config"].replace(", signs = false", ""))
         reload(house)
         eventually(lambda: ("s2", "s1") in selectors(sink), 60)
