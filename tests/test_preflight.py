@@ -72,7 +72,10 @@ def test_a_way_out_that_says_something_else_or_is_not_signed_is_seen() -> None:
     [
         ('<a href="https://a.example/?x=1&amp;y=2">', ["https://a.example/?x=1&y=2"]),
         ("<a href='http://b.example'><A HREF = http://c.example/>", ["http://b.example", "http://c.example/"]),
-        ('<table background="//d.example/x.png"><form action="https://e.example/">', ["https://e.example/"]),
+        (
+            '<table background="//d.example/x.png"><form action="https://e.example/">',
+            ["//d.example/x.png", "https://e.example/"],
+        ),
         ('<a href="mailto:x@example.com"><img src="cid:1"><a href="https://[">', []),
     ],
 )

@@ -94,6 +94,7 @@ def _host(url: str) -> str:
     """Return the host of an address on the web; "" for anything else."""
     try:
         parts = urlsplit(url)
-        return (parts.hostname or "") if parts.scheme.lower() in ("http", "https") else ""
+        is_web = parts.scheme.lower() in ("http", "https") or url.startswith("//")
+        return (parts.hostname or "") if is_web else ""
     except ValueError:
         return ""

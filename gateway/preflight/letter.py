@@ -24,7 +24,7 @@ LONGEST_TEXT: Final = 20_000
 LARGEST_COPY: Final = 2 * 1024 * 1024
 """Octets of a copy from which on it is not attached."""
 
-_LONGEST_LINE: Final = 500
+_LONGEST_LINE: Final = 1000
 _STYLE: Final = "font-family:Arial,Helvetica,sans-serif;font-size:14px;line-height:20px;color:#222222"
 
 
@@ -152,7 +152,8 @@ def _word(is_well: bool | None) -> str:
 
 def _line(text: str) -> str:
     """Return a text without what could break out of its line."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)[:_LONGEST_LINE]
+    shown = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}…"
+    return "".join(letter if letter.isprintable() else " " for letter in shown)
 
 
 # the two forms
