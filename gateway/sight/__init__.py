@@ -40,7 +40,7 @@ _ILLEGIBLE: Final = 1.5
 """A contrast below which a link is the colour of what is behind it (WCAG 2.2 asks for 4.5)."""
 
 _SOURCES = re.compile(rb"<(?:img|image|input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
-_IMAGES = re.compile(rb"<im(?:g|age)[\s/](?:[^>\"']{1,2000}|\"[^\"]{0,4000}\"|'[^']{0,4000}'){0,60}+>")
+_IMAGES = re.compile(rb"<im(?:g|age)[\s/](?:[^<>\"']{1,2000}|\"[^\"]{0,4000}\"|'[^']{0,4000}'){0,60}+>")
 _OTHERS = re.compile(rb"<(?:input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
 _EARLY = frozenset({"prefetch", "preload", "dns-prefetch", "preconnect", "prerender", "modulepreload"})
 _ALWAYS_UNSEEN = frozenset({"bgsound", "amp-pixel"})

@@ -78,6 +78,7 @@ TAGS = {
     for name, body in {
         "opening brackets": b"<" * 70 + b"\r\n",
         "unfinished links": b'<a href="x\r\n',
+        "unfinished images": b"<img width=\r\n",
         "unfinished comments": b"<!-- <!-->\r\n",
         "unfinished entities": b"&#x&#&amp&\r\n",
         "nested boxes": b"<div><p><table><td>\r\n",
