@@ -26,6 +26,7 @@ from gateway.leaks import exposed
 from gateway.mend import LINE_LIMIT, has_long_line, mend
 from gateway.mime import Part, parse, shown
 from gateway.model import PLAIN_MANNER, Alphabet, Company, FooterTemplate, Manner, Peer, Reply, Segment, Tracking
+from gateway.prose import decoded
 from gateway.reconsent import link_placements
 from gateway.slots import Ground, Placement, Slot, Terms, Tracked, Unfillable, survey
 
@@ -278,11 +279,12 @@ def _grounds(message: bytes, root: Part, treatment: Treatment, tool_url: str) ->
 def submitted_url(block: HeaderBlock) -> str:
     """Return where the tool that made a message would unsubscribe its reader, by its own List-Unsubscribe; "" for none.
 
-    It is https; on loopback, http will do.
+    It is https; on loopback, http will do. White space within the brackets is folding (RFC 2369 §2), and encoded words
+    are read too, which must not stand there: some mail libraries write a long field so.
     """
     listed = block.first("list-unsubscribe")
-    found = _TOOL_URL.search(listed.value) if listed else None
-    return found[1].decode("ascii") if found and len(found[1]) <= LONGEST_TOOL_URL else ""
+    found = _TOOL_URL.search("".join(decoded(listed).split())) if listed else None
+    return found[1] if found and len(found[1]) <= LONGEST_TOOL_URL else ""
 
 
 def _leak(message: bytes, root: Part, kept: Sequence[Field], treatment: Treatment, tool_url: str) -> Unstampable | None:
@@ -455,9 +457,9 @@ _LIST_ID = re.compile(rf"{_ATOM}(?:\.{_ATOM})+")
 _MESSAGE_ID = re.compile(r"<[^\s\x00-\x20<>\x7f]{1,300}@[^\s\x00-\x20<>\x7f]{1,300}>")
 _URL = re.compile(r"https://[A-Za-z0-9._~!$&'()*+;=:@/?%#\[\]-]+")
 _TOOL_URL = re.compile(
-    rb"<\s*(https://[A-Za-z0-9._~!$&'()*+;=:@/?%#\[\],-]+"
-    rb"|http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
-    rb"(?:[/?][A-Za-z0-9._~!$&'()*+;=:@/?%#,-]*)?)\s*>"
+    r"<(https://[A-Za-z0-9._~!$&'()*+;=:@/?%#\[\],-]+"
+    r"|http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
+    r"(?:[/?][A-Za-z0-9._~!$&'()*+;=:@/?%#,-]*)?)>"
 )
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")

@@ -98,7 +98,7 @@ HOUSE: dict[str, set[str]] = {
     "slots": NOUNS | {"headers", "mime", "mend", "footer", "placeholders", "sight", "redirectors"},
     "reconsent": NOUNS | {"headers", "mime", "slots"},
     "stamp": NOUNS
-    | {"headers", "mime", "dialects", "tokens", "mend", "downgrade", "footer", "slots", "reconsent", "leaks"},
+    | {"headers", "mime", "dialects", "tokens", "mend", "downgrade", "footer", "slots", "reconsent", "leaks", "prose"},
     "sign": NOUNS | {"headers", "mime"},
     "published": {"findings", "sign"},
     "feedback": NOUNS | {"headers", "mime", "dialects", "tokens"},

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -181,7 +182,8 @@ def test_what_becomes_of_messages_is_told_with_the_decision_that_explain_knows(
     assert "no such mailbox" in failed["data"]["reply"] and failed["data"]["outcome"] == "failed"
     explained = house.json("explain", refused["data"]["decision"])
     assert stranger not in str(explained) and "no-consent" in str(explained)
-    assert not on("/offers", told).told, "the other endpoint hears of no other stream"
+    heard_there = [one.json["data"].get("address") for one in on("/offers", told).told]
+    assert not {stranger, customer, broken} & {*heard_there}, "the other endpoint hears of no other stream"
 
 
 def test_an_endpoint_for_one_sender_hears_of_that_ones_topics_only(
@@ -199,8 +201,9 @@ def test_an_endpoint_for_one_sender_hears_of_that_ones_topics_only(
         eventually(lambda: on("/offers", told).of("message.relayed", reader))
         withdraw(house, other, "all-marketing")
         eventually(lambda: on("/offers", told).of("recipient.unsubscribed", other))
-        kinds = {one["type"] for one in (raw.json for raw in on("/offers", told).told)}
-        assert kinds == {"recipient.subscribed", "message.relayed", "stream.paused", "recipient.unsubscribed"}
+        about = [raw.json for raw in on("/offers", told).told]
+        kinds = {one["type"] for one in about if one["data"].get("address") in (reader, other)}
+        assert kinds == {"recipient.subscribed", "message.relayed", "recipient.unsubscribed"}
         assert on("/offers", told).of("recipient.subscribed", other) == [], "that is another stream's topic"
         assert eventually(lambda: on("/crm", told).of("stream.paused"))[0]["data"]["why"] == "a mistake in the list"
     finally:
@@ -223,7 +226,7 @@ def test_processors_are_told_of_an_erasure_until_they_have_taken_it_and_then_nob
     tries = [one for one in told.told if b"recipient.erased" in one.body and one.path == "/crm"]
     assert 500 in {one.status for one in told.told}
     assert len({one.headers["webhook-id"] for one in tries}) == 1, "it is the same event each time"
-    eventually(lambda: house.run("person", "erase", reader, check=False).returncode == 0)
+    eventually(lambda: house.run("person", "erase", reader, check=False).returncode == 0, 90)
 
 
 @pytest.mark.req("DSR-06")
@@ -294,17 +297,21 @@ def test_a_dead_or_slow_endpoint_delays_neither_another_nor_mail_and_a_kill_lose
         eventually(lambda: well.of("message.relayed", leaver))
         assert slow.taken == []
 
-        listed = {one["name"]: one for one in house.json("webhooks", "list")}
-        assert (listed["well"]["waiting"], listed["well"]["state"]) == (0, "up to date")
-        assert (listed["dead"]["waiting"], listed["dead"]["state"]) == (6, "behind")
-        assert "cannot be reached" in listed["dead"]["last_answer"]
-        assert listed["gone"]["state"] == "disabled" and len(gone.told) == 1, "it is not asked again"
+        def listed() -> dict[str, Any]:
+            return {one["name"]: one for one in house.json("webhooks", "list")}
+
+        eventually(lambda: (listed()["well"]["waiting"], listed()["well"]["state"]) == (0, "up to date"))
+        dead = eventually(lambda: one if (one := listed()["dead"])["last_answer"] else None)
+        assert (dead["waiting"], dead["state"]) == (6, "behind") and "cannot be reached" in dead["last_answer"]
+        assert listed()["gone"]["state"] == "disabled" and len(gone.told) == 1, "it is not asked again"
         told = house.json("status")
         assert {one["command"] for one in told["alarms"]} >= {"assent webhooks retry gone", "assent webhooks list"}
         assert 'assent_webhook_waiting{webhook="dead"} 6' in fetch(f"http://127.0.0.1:{house.console}/metrics").text
 
         house.kill()
         released.set()
+        eventually(lambda: slow.told)
+        slow.told.clear()
         put_secret(house, "newcomer")
         house.write_config(webhooks=sections + "\n" + webhook("newcomer", f"{well.url}/newcomer", events=events))
         house.start()

@@ -72,7 +72,8 @@ def person_erase(desk: Desk, address: Address, why: str) -> None:
     desk.say(told, event=event.seq, dropped=dropped, under_way=under_way, traces=names)
     if traces:
         click.echo(
-            f"still named in {', '.join(names)}: mail on its way, or a copy of a database; repeat this once it is gone",
+            f"still named in {', '.join(names)}: mail on its way, a webhook that has not heard of it yet"
+            " (assent webhooks list), or a copy of a database; repeat this once it is gone",
             err=True,
         )
         sys.exit(os.EX_TEMPFAIL)

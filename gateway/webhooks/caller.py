@@ -6,8 +6,11 @@ made of (no cookie, no proxy of the environment), and what is said of a failure 
 
 from __future__ import annotations
 
+import asyncio
+import re
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import version
 from typing import NamedTuple
@@ -20,7 +23,7 @@ MOST_SECONDS = 15.0
 """How long an endpoint has to answer, all in all (the Standard Webhooks specification advises 15 to 30 s)."""
 
 CONNECTIONS = 8
-_ANSWER_READ = 4096
+_BODY_SECONDS, _BODY_READ = 1.0, 4096
 _GONE = 410
 _LONGEST_WAIT = timedelta(days=1)
 
@@ -67,7 +70,7 @@ class Caller:
             async with self._session.post(
                 URL(post.url, encoded=True), data=post.body, headers=post.headers, allow_redirects=False
             ) as response:
-                await response.content.read(_ANSWER_READ)
+                await _read_a_little(response)
                 return Answer(response.status, _told(response.status), _wait(response.headers.get("Retry-After", "")))
         except TimeoutError:
             return Answer(0, f"no answer within {MOST_SECONDS:.0f} s")
@@ -86,6 +89,16 @@ def _told(status: int) -> str:
     return f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
 
 
+async def _read_a_little(response: aiohttp.ClientResponse) -> None:
+    """Let a short body arrive, so that the connection can be used again; whatever becomes of it, the status counts."""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(_BODY_SECONDS):
+            await response.content.read(_BODY_READ)
+
+
 def _wait(text: str) -> timedelta:
     """Read Retry-After (RFC 9110 §10.2.3) where it is a number of seconds."""
-    return min(timedelta(seconds=int(text)), _LONGEST_WAIT) if text.isascii() and text[:6].isdecimal() else timedelta(0)
+    return min(timedelta(seconds=int(text)), _LONGEST_WAIT) if _SECONDS.fullmatch(text) else timedelta(0)
+
+
+_SECONDS = re.compile(r"[0-9]{1,9}")

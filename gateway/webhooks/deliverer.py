@@ -22,7 +22,9 @@ from gateway.webhooks.caller import CONNECTIONS, Answer
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
-BATCH = 100
+BATCH = 4 * CONNECTIONS
+"""Calls after which it is written down what came of them: what a kill makes come twice, at most."""
+
 LONGEST_REST = timedelta(minutes=5)
 """How long a target rests at most that has taken nothing of late."""
 
