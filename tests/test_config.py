@@ -389,7 +389,7 @@ def test_the_program_does_not_start_with_an_identity_or_a_from_outside_of_the_si
     assert "no key signs mail from evilexample.com" in sender
 
 
-@pytest.mark.req("BODY-07")
+@pytest.mark.req("BODY-07", "LAW-US-05")
 def test_the_program_does_not_start_promotion_without_a_postal_address(house: House) -> None:
     house.change('postal_address = "1 Main Street, Springfield IL 62701, USA"', "")
     [told] = refused_at_start(house)

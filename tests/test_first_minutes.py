@@ -274,7 +274,7 @@ def test_a_configuration_that_is_not_there_is_told_with_the_remedy(empty: Folder
     assert done.returncode == 78 and "assent init" in done.stderr
 
 
-@pytest.mark.req("BODY-07")
+@pytest.mark.req("BODY-07", "LAW-US-05")
 @pytest.mark.parametrize("address", ['postal_address = ""', ""])
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_promotion_without_a_postal_address_does_not_start(folder: Folder, command: str, address: str) -> None:
