@@ -90,6 +90,39 @@ def test_the_finding_names_its_signals_and_their_version() -> None:
     assert reading(OFFER, "Hello") == reading(OFFER, "Hello")
 
 
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("[repo] Fix it", "@ann commented on this pull request.\nYou are receiving this because you are subscribed.\n"),
+        ("Issue updated", "Bob updated Issue #12. View in Tracker. Manage your email preferences. Unsubscribe"),
+        ("Your sign-in code", "Use this code to sign in: 123456. It expires in 10 minutes."),
+        ("Use code 123456 to log in", "123456"),
+        ("Payment", "We charged your card $20.00. All rights reserved. Privacy policy. Unsubscribe"),
+        ("Your plan", "Dear customer, your subscription will renew for $20. Manage subscription. VAT 20% 3.00"),
+        ("Votre facture", "Bonjour, votre facture est disponible. TVA 20 % : 3,00 EUR"),
+        ("A reply", "Ann replied to your post. View the topic online. Unsubscribe. Manage email preferences."),
+        ("Welcome", "Welcome! Your account has been created. Get started. Learn more. Join us."),
+        ("Confirm", "Thank you for signing up. Please confirm your subscription to our newsletter."),
+        ("Ihr Passwort", "Sie haben ein neues Passwort angefordert. Klicken Sie auf den folgenden Link."),
+    ],
+)
+def test_what_reaches_everybodys_mailbox_for_a_reason_is_no_promotion(subject: str, body: str) -> None:
+    assert reading(body, subject).primary is None
+
+
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("Introducing our new app", "We're excited to announce our new app. Learn more. Unsubscribe"),
+        ("Your October newsletter", "Here is what happened this month. Read more."),
+        ("You left something behind", "Your cart is waiting. Complete your purchase now."),
+        ("F\u00fcr Sie", "Entdecken Sie unsere neue Kollektion. Jetzt shoppen. Newsletter abbestellen."),
+    ],
+)
+def test_what_sells_without_a_discount_is_promotion(subject: str, body: str) -> None:
+    assert reading(body, subject).primary
+
+
 # stricter rules
 
 

@@ -68,7 +68,7 @@ def read(message: bytes, block: HeaderBlock, known: Signals | None = None) -> Re
     )
     return Reading(
         primary=_by_subject(subject, limits, told)
-        or next(filter(None, (_by_body(found, limits, told) for found in bodies)), None),
+        or next(filter(None, (_by_body(found, subject, limits, told) for found in bodies)), None),
         significant=told.of("it holds significant promotional material", offers, limits.significant),
         any=told.of("promotion is one of its purposes", offers, limits.any),
         survey=told.of("it asks for an opinion", surveys, 1),
@@ -96,10 +96,11 @@ def _by_subject(subject: Sequence[Find], limits: Thresholds, told: _Told) -> Fin
     )
 
 
-def _by_body(found: Sequence[Find], limits: Thresholds, told: _Told) -> Finding | None:
+def _by_body(found: Sequence[Find], subject: Sequence[Find], limits: Thresholds, told: _Told) -> Finding | None:
     """16 CFR 316.3(a)(2)(ii): what is transactional does not stand at the beginning of the body.
 
-    It does where it weighs enough before any offers do; where it does not, all that speaks for promotion counts.
+    It does where it weighs enough before any offers do; where it does not, all that speaks for promotion counts, in
+    the subject too.
     """
     offered = transacted = 0
     for one in found:
@@ -109,7 +110,7 @@ def _by_body(found: Sequence[Find], limits: Thresholds, told: _Told) -> Finding 
         transacted += one.signal.weight * (one.signal.kind is Kind.TRANSACTION)
         if transacted >= limits.transaction:
             return None
-    sold = [one for one in found if one.signal.kind in _OF_PROMOTION]
+    sold = [one for one in (*subject, *found) if one.signal.kind in _OF_PROMOTION]
     return told.of("its body does not begin with anything transactional", sold, limits.body)
 
 
