@@ -133,6 +133,12 @@ def content(house: Gateway, reply: str, address: str) -> list[str]:
     return door.get("content", [])  # type: ignore[no-any-return]
 
 
+def reached(sink: Sink, readers: dict[str, str]) -> list[str]:
+    """Return the country of each reader whom a message has reached, for each message; reports go elsewhere."""
+    paths = [path for one in sink.messages for path in one.recipients]
+    return [country for path in paths for country, address in readers.items() if address in path]
+
+
 @pytest.mark.req("CLS-14")
 @pytest.mark.req("POL-27")
 @pytest.mark.parametrize(("stream", "kind"), [("billing", "account"), ("support", "requested")])
@@ -194,7 +200,7 @@ def test_a_password_reset_is_never_stopped(house: Gateway, sink: Sink, readers: 
     everybody = list(readers.values())
     assert submit(house, "support", "Reset your password", f"{RESET}\r\n\r\n{OFFER}", *everybody).startswith("250 ")
     assert submit(house, "strict-support", "Reset your password", RESET, *everybody).startswith("250 ")
-    eventually(lambda: sum(len(one.recipients) for one in sink.messages) == 2 * len(everybody))
+    eventually(lambda: len(reached(sink, readers)) == 2 * len(everybody))
 
 
 @pytest.mark.req("CLS-14")
@@ -233,10 +239,8 @@ def test_a_recipients_country_says_from_when_on_mail_is_promotion(
 ) -> None:
     reply = submit(house, "strict-bills", "Your receipt", body, *readers.values())
     assert reply.startswith("250 "), "some of them get it"
-    eventually(lambda: sum(len(one.recipients) for one in sink.messages) == len(readers) - len(refused_in))
-    relayed = {path for one in sink.messages for path in one.recipients}
-    refused = {country for country, address in readers.items() if not any(address in path for path in relayed)}
-    assert refused == refused_in
+    eventually(lambda: readers.keys() - set(reached(sink, readers)) <= refused_in)
+    assert readers.keys() - set(reached(sink, readers)) == refused_in
 
 
 @pytest.mark.req("CLS-07")
