@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 
-from gateway.calls import Caller
+from gateway.bells import Bell
 from gateway.consent import NOTHING_KNOWN
 from gateway.copies import CopyMaker, MessageDraft
 from gateway.decisions import attempt_line, subject_of
@@ -82,14 +82,14 @@ class Delivery:
         company: Company,
         law: Law,
         ids: Ids,
-        caller: Caller,
+        bell: Bell,
         metrics: Metrics,
         now: Now,
     ) -> None:
         self._store = store
         self._copies = copies
         self._lanes = lanes
-        self._caller = caller
+        self._bell = bell
         self._streams = streams
         self._topics = topics
         self._company = company
@@ -141,10 +141,10 @@ class Delivery:
         if lane.room <= len(message.message):
             return 0
         is_shared = copies >= SHARED_FROM and message.message_class is MessageClass.PROMOTIONAL
-        return -(-copies // self._caller.crew) if is_shared else copies
+        return -(-copies // self._bell.crew) if is_shared else copies
 
-    def call_others(self) -> None:
-        self._caller.call()
+    def ring_others(self) -> None:
+        self._bell.ring_others()
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft | None) -> None:
         lane = self._lane(priority_of(message.message_class), message.stream)
@@ -180,7 +180,7 @@ class Delivery:
                 log.warning("the spool cannot be read now: %s", error)
             except Exception:
                 log.exception("claiming failed; it is tried again")
-            await self._caller.wait(BACKLOG_SECONDS if is_more else CLAIM_SECONDS)
+            await self._bell.wait(BACKLOG_SECONDS if is_more else CLAIM_SECONDS)
 
     async def _claim(self) -> bool:
         """Fill each lane that has room; True where one of them could not take all that is due."""

@@ -25,7 +25,7 @@ from typing import Any
 import uvloop
 
 from gateway import console
-from gateway.calls import Calls
+from gateway.bells import Bells
 from gateway.campaigns import CampaignBoard, Campaigns
 from gateway.config import MOST_WORKERS, Config, ListenAddress, load
 from gateway.config.dialects import dialects
@@ -173,18 +173,18 @@ def _crew(config: Config, plant: Plant) -> Crew:
     first = next(plant.first_slots)
     for name in config.smarthosts.keys() - plant.turnstiles.keys():
         plant.turnstiles[name] = Turnstile()
-    crowds, calls = Crowds.of(config), Calls(config.workers)
+    crowds, bells = Crowds.of(config), Bells(config.workers)
     clock = Clock()
     mains: dict[str, Main] = {"keeper": lambda pipe: _run(pipe, _keep(config, plant, clock))}
     for number in range(config.workers):
-        mains[f"worker {number}"] = _worker_main(config, plant, crowds, calls, clock, first, number)
+        mains[f"worker {number}"] = _worker_main(config, plant, crowds, bells, clock, first, number)
     return Crew(mains)
 
 
 def _worker_main(
-    config: Config, plant: Plant, crowds: Crowds, calls: Calls, clock: Clock, first_slot: int, number: int
+    config: Config, plant: Plant, crowds: Crowds, bells: Bells, clock: Clock, first_slot: int, number: int
 ) -> Main:
-    return lambda pipe: _run(pipe, Worker(config, plant, crowds, calls, clock, first_slot, number).work)
+    return lambda pipe: _run(pipe, Worker(config, plant, crowds, bells, clock, first_slot, number).work)
 
 
 def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
@@ -221,7 +221,7 @@ class Worker:
         config: Config,
         plant: Plant,
         crowds: Crowds,
-        calls: Calls,
+        bells: Bells,
         clock: Clock,
         first_slot: int,
         number: int,
@@ -235,7 +235,7 @@ class Worker:
         self._campaign_rows = plant.campaigns.rows(first_slot, config.workers)
         self._submitters = crowds.submission.seen_by(number)
         self._strangers = crowds.feedback.seen_by(number)
-        self._caller = calls.of(number)
+        self._bell = bells.of(number)
         self._now = clock.now
         self._ids = Ids(first_slot + number, self._now)
 
@@ -260,7 +260,7 @@ class Worker:
         lanes = {name: self._lanes(name, pool) for name, pool in pools.items()}
         delivery = Delivery(
             *(store, copies, lanes, config.streams, config.topics, config.company, config.law),
-            *(self._ids, self._caller, self._metrics, self._now),
+            *(self._ids, self._bell, self._metrics, self._now),
         )
         house = _house(config)
         campaigns = Campaigns(self._campaign_rows, self._number, store.people, self._metrics, self._now)

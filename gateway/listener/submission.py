@@ -66,7 +66,7 @@ class Outbound(Protocol):
     def share(self, message: SpooledMessage, copies: int) -> int:
         """Return how many of a message's copies may be handed over in memory; the others are left in the spool."""
 
-    def call_others(self) -> None:
+    def ring_others(self) -> None:
         """Tell the other workers that something is left in the spool for them."""
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft) -> None:
@@ -216,7 +216,7 @@ class SubmissionHandler:
         await self._store.spool.keep(message, addressees, lines, claimed=share)
         self._outbound.take(message, going[:share], draft)
         if share < len(going):
-            self._outbound.call_others()
+            self._outbound.ring_others()
         self._metrics.message_accepted()
         return Reply(250, "2.0.0", f"queued as {spool_text(message.id)}")
 
