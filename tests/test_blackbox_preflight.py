@@ -154,7 +154,7 @@ def test_a_newsletter_comes_back_with_all_that_is_to_be_known_of_it(house: Gatew
     assert len([one for one in links if "https://mail.example.com/u/" in one and ", ours, " in one]) == 1
     assert letter.section("Trackers") == ["taken out of the copy: open.tracker.example.org"]
     assert not any("open.tracker.example.org" in one for one in links)
-    added = letter.section("Put in that the draft lacks")
+    added = letter.section("Put into the copy")
     assert [one.partition(":")[0] for one in added] == [
         "the link to unsubscribe",
         "the name",
@@ -252,7 +252,7 @@ def test_an_invoice_needs_nobodys_opt_in_and_a_product_message_is_for_owners(hou
     letter = preflight(house, sink, invoice(), sender="billing@example.com")
     assert letter.section("What it is")[:3] == ["Class: account", "Stream: billing", "Topic: none"]
     assert "Who would get it" not in letter.text.splitlines()
-    assert letter.section("Put in that the draft lacks") == ["nothing"]
+    assert letter.section("Put into the copy") == ["nothing"]
     assert [one.partition(":")[0] for one in letter.section("Looked at as its receiver does")] == ["well"]
     about = invoice().replace(b"billing@", b"drafting@")
     letter = preflight(house, sink, about, sender="drafting@example.com")

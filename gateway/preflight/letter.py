@@ -7,6 +7,7 @@ its line, in HTML it is escaped, and nothing in it is fetched or can be clicked.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from email.utils import format_datetime
@@ -88,7 +89,7 @@ def _sections(found: Findings, help_url: str) -> Iterator[_Section]:
     yield _Section("Who would get it", tuple(_who(found.count)) if found.count else ())
     yield _Section("Links", tuple(_listed([_link(one) for one in found.links])))
     yield _Section("Trackers", tuple(_listed(found.trackers)) if found.copy else ())
-    yield _Section("Put in that the draft lacks", tuple(found.added) or (("nothing",) if found.copy else ()))
+    yield _Section("Put into the copy", tuple(found.added) or (("nothing",) if found.copy else ()))
     yield _Section(
         "Looked at as its receiver does", tuple(f"{_word(one.is_well)}: {one.name}: {one.told}" for one in found.checks)
     )
@@ -141,7 +142,7 @@ def _listed(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _shown(text: str) -> Iterator[str]:
-    yield from map(_line, text[:LONGEST_TEXT].splitlines())
+    yield from map(_line, re.sub(r"\n{3,}", "\n\n", text[:LONGEST_TEXT]).splitlines())
     if len(text) > LONGEST_TEXT:
         yield "…"
 
