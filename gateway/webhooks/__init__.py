@@ -81,7 +81,8 @@ class Webhooks:
 
     def _deliver_to(self, name: str) -> None:
         """Begin to make the calls to a target, unless it is being done, or the configuration does not know it."""
-        target = self._target(name) if name not in self._deliveries else None
+        running = self._deliveries.get(name)
+        target = self._target(name) if running is None or running.done() else None
         if target:
             deliverer = Deliverer(name, target, self._store.calls, self._tally, self._now)
             self._deliveries[name] = asyncio.create_task(deliverer.run())
