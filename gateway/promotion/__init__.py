@@ -7,6 +7,7 @@ signals are data. What is done about a finding is `policy`'s to say.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _REMEMBERED: Final = 256
 _READ: Final = 2000
 """Octets of such a field that are read."""
 
+_ADDRESSES: Final = re.compile(rb"<[^<>]*>")
 _MARKS_OF_OWNERS: Final = frozenset("©®™℠")
 _FURTHER_MARKS: Final = frozenset("‼⁉√")
 
@@ -177,12 +179,18 @@ def _name_of(sender: Field) -> str:
 
 def _holds_name_of(sender: Field, to: Field) -> bool:
     """True where a sender's name holds a recipient's first name, unless that is in the sender's address as well."""
-    words, said = words_of(_name_of(sender)), sender.raw.partition(b"<")[2].lower()
-    for name, _ in getaddresses([decoded(to)]):
-        first = next(iter(words_of(name)), "")
-        if len(first) >= _SHORTEST_NAME and first in words and first.encode() not in said:
-            return True
-    return False
+    firsts, plain = _possible_firsts(sender), _ADDRESSES.sub(b"", to.raw).lower()
+    if plain.isascii() and b"=?" not in plain and not any(first.encode() in plain for first in firsts):
+        return False
+    return any(next(iter(words_of(name)), "") in firsts for name, _ in getaddresses([decoded(to)]))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _possible_firsts(sender: Field) -> tuple[str, ...]:
+    """Return the words of a sender's name that would be a recipient's if theirs began so."""
+    said = sender.raw.partition(b"<")[2].lower()
+    words = words_of(_name_of(sender))
+    return tuple(one for one in words if len(one) >= _SHORTEST_NAME and one.encode() not in said)
 
 
 def _shares(words: Sequence[str], subject: Sequence[str]) -> bool:
