@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -356,7 +357,7 @@ def _swap(copy: Path, places: Places, now: datetime) -> Path | None:
         (copy / DECISIONS, places.decisions),
         (copy / ANCHOR_FILE, places.anchor),
     ]
-    aside = places.root / f"before-restore-{now:%Y%m%dT%H%M%SZ}"
+    aside = _aside(places.root, now)
     old = [path for _, place in pairs for path in _with_log(place) if path.exists()]
     if old:
         disk.make_folder(aside)
@@ -368,6 +369,13 @@ def _swap(copy: Path, places: Places, now: datetime) -> Path | None:
             restored.rename(place)
             disk.sync_folder(place.parent)
     return aside if old else None
+
+
+def _aside(root: Path, now: datetime) -> Path:
+    """Return a folder that is not there yet: two restores may fall into one second."""
+    name = f"before-restore-{now:%Y%m%dT%H%M%SZ}"
+    names = chain([name], (f"{name}-{n}" for n in count(2)))
+    return next(path for one in names if not (path := root / one).exists())
 
 
 def _with_log(path: Path) -> list[Path]:
