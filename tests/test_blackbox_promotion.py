@@ -5,6 +5,7 @@ It is told by replies, by `assent explain`, `status` and `queue`, by the metrics
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -120,11 +121,16 @@ def queued(reply: str) -> str:
 
 
 def lines(house: Gateway, reply: str, address: str) -> list[dict[str, Any]]:
-    """Return what `assent explain` says of the message's decisions about an address."""
-    found: list[dict[str, Any]] = house.json("explain", "<promotion@example.net>", address)
+    """Return what `assent explain` says of the message's decisions about an address, once it has been written."""
     message = re.search(r"queued as (\S+)|decision (\w+)", reply)
     assert message
-    return [one for one in found if message[1] in (None, one["message"]) and message[2] in (None, one["id"])]
+
+    def found() -> list[dict[str, Any]]:
+        done = house.run("--json", "explain", "<promotion@example.net>", address, check=False)
+        told = json.loads(done.stdout) if done.returncode == 0 else []
+        return [one for one in told if message[1] in (None, one["message"]) and message[2] in (None, one["id"])]
+
+    return list(eventually(found))
 
 
 def content(house: Gateway, reply: str, address: str) -> list[str]:
