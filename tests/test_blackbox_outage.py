@@ -25,6 +25,9 @@ from tests.sink import Received, Sink
 
 WAITING = "451 4.3.0"
 STOPPED = "550 5.7.1 unsubscribed:"
+LOOK_SECONDS = 1
+"""How often at most a worker looks whether the file is still there."""
+
 CLICK_SECONDS = 2 + 3
 """How long a click waits for the store, and some seconds for a slow machine."""
 
@@ -84,9 +87,10 @@ def held(path: Path) -> Iterator[None]:
 
 @contextmanager
 def gone(path: Path) -> Iterator[None]:
-    """Take the database's name away, as an unmounted volume would."""
+    """Take the database's name away, as an unmounted volume would, until every worker's next look finds it gone."""
     elsewhere = path.with_name("elsewhere.db")
     path.rename(elsewhere)
+    time.sleep(LOOK_SECONDS)
     try:
         yield
     finally:
