@@ -17,7 +17,7 @@ from bench.parts import Options
 from bench.peers import OURS, Entrant, running
 from bench.peers.assent import Assent
 from bench.peers.ceiling import Ceiling
-from bench.peers.exim import Exim
+from bench.peers.exim import Exim, EximUnprivileged
 from bench.peers.haraka import Haraka, HarakaNoDelay
 from bench.peers.postfix import Postfix, PostfixOpenDKIM, PostfixOpenDKIMUnix
 from bench.process import free_port, say
@@ -26,7 +26,10 @@ from bench.results import Bar, Cell, Part, Table
 from bench.sink import CountingSink, KeepingSink
 from bench.workload import Workload, prepare_workload
 
-PEERS: Final = (Assent, PostfixOpenDKIM, PostfixOpenDKIMUnix, Postfix, Haraka, HarakaNoDelay, Exim, Ceiling)
+PEERS: Final = (
+    *(Assent, PostfixOpenDKIM, PostfixOpenDKIMUnix, Postfix, Haraka, HarakaNoDelay, Exim, EximUnprivileged),
+    Ceiling,
+)
 WARM_UP: Final = 500
 PASS_SECONDS: Final = 4.0
 LATENCY_MESSAGES: Final = 1_500
