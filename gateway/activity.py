@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from gateway.consent import Event, EventType
 from gateway.model import Action, MessageClass, Outcome, Reason
@@ -18,9 +18,13 @@ _OPT_OUTS = frozenset({EventType.UNSUBSCRIBE, EventType.OBJECTION, EventType.COM
 _OPT_INS = frozenset({EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED, EventType.SUPPRESSION_LIFTED})
 
 
+BY_THE_HOUR: Final = timedelta(days=3)
+"""Up to how long a span is told hour by hour; a longer one day by day."""
+
+
 @dataclass(slots=True)
-class Day:
-    """One day's recipients: relayed and refused, and how many opted out."""
+class Step:
+    """One hour's or one day's recipients: relayed and refused, and how many opted out."""
 
     relayed: int = 0
     refused: int = 0
@@ -56,7 +60,24 @@ class Activity:
     erasures: int = 0
     slowest: timedelta | None = None
     latest_after: timedelta | None = None
-    days: dict[date, Day] = field(default_factory=lambda: defaultdict(Day))
+    steps: dict[int, Step] = field(default_factory=lambda: defaultdict(Step))
+    """By their place in the span."""
+
+    @property
+    def step(self) -> timedelta:
+        """How long a step is: an hour, or a day."""
+        return timedelta(hours=1) if self.until - self.since <= BY_THE_HOUR else timedelta(days=1)
+
+    def at(self, moment: datetime) -> Step:
+        """Return the step of a moment."""
+        return self.steps[(moment - self.since) // self.step]
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """Return every step of the span as JSON can tell it, those in which nothing happened too."""
+        count = -((self.since - self.until) // self.step)
+        return [
+            {"from": _second(self.since + n * self.step), **asdict(self.steps.get(n, Step()))} for n in range(count)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,6 +105,7 @@ class Activity:
             "erasures": self.erasures,
             "slowest_opt_out_seconds": _seconds(self.slowest),
             "latest_promotion_after_an_opt_out_seconds": _seconds(self.latest_after),
+            "timeline": self.timeline(),
         }
 
 
@@ -112,7 +134,7 @@ def _count_event(activity: Activity, event: Event) -> None:
     elif event.type in _OPT_OUTS:
         activity.opt_outs[str(event.facts.get("channel", "unknown"))] += 1
         activity.complaints += event.type is EventType.COMPLAINT
-        activity.days[event.recorded_at.date()].opt_outs += 1
+        activity.at(event.recorded_at).opt_outs += 1
         if "import" not in event.facts:
             activity.slowest = max(activity.slowest or timedelta(0), event.recorded_at - event.at)
     elif event.type is EventType.ERASURE:
@@ -120,7 +142,7 @@ def _count_event(activity: Activity, event: Event) -> None:
 
 
 def _count_line(activity: Activity, line: Mapping[str, Any]) -> None:
-    day = activity.days[datetime.fromisoformat(line["at"]).date()]
+    step = activity.at(datetime.fromisoformat(line["at"]))
     is_refusal = line.get("action") == Action.REFUSE.value
     if line["kind"] == "door":
         activity.submitted += 1
@@ -131,7 +153,7 @@ def _count_line(activity: Activity, line: Mapping[str, Any]) -> None:
         if is_refusal:
             activity.refused[str(line["reason"]), line["login"]] += 1
             activity.refused_promotion += line["class"] in (None, MessageClass.PROMOTIONAL)
-            day.refused += 1
+            step.refused += 1
     elif line["kind"] == "attempt":
         outcome = line["outcome"]
         if is_refusal:
@@ -139,7 +161,7 @@ def _count_line(activity: Activity, line: Mapping[str, Any]) -> None:
         activity.relayed += outcome == Outcome.RELAYED
         activity.deferred += outcome == Outcome.DEFERRED
         activity.failed += outcome in (Outcome.FAILED, Outcome.EXPIRED) and not is_refusal
-        day.relayed += outcome == Outcome.RELAYED
+        step.relayed += outcome == Outcome.RELAYED
 
 
 def _see_whether_late(activity: Activity, line: Mapping[str, Any], wishes: Iterable[Event]) -> None:

@@ -406,14 +406,14 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
 
 def _pages(config: Config, store: Store, now: Now) -> console.Pages | None:
     """Return the pages of the console, if it has a password."""
-    if config.console is None or not config.console.password:
+    if config.console is None or config.console.password is None:
         return None
 
     async def look() -> Mapping[str, Any]:
         moment = now()
         return await overview(config, data_folder(config), store, moment - SHOWN_SINCE, moment)
 
-    return console.Pages(config.console.password, store, look, now)
+    return console.Pages(config.console.password.text, store, look, now)
 
 
 def _metrics(plant: Plant, store: Store) -> str:

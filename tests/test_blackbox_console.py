@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.gateway_under_test import Answer, Gateway, fetch, newsletter
+from tests.gateway_under_test import Answer, Gateway, eventually, fetch, newsletter
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -77,11 +77,18 @@ def test_the_first_page_shows_what_status_says(house: Gateway, sink: Sink, someo
     stranger = someone()
     assert house.submit(newsletter(stranger), [stranger])[stranger][0] == 550
     house.run("streams", "pause", "offers", "--why", "a test")
+    assert eventually(lambda: house.json("status")["refused"])
     page = Reader(ask(house, "/console").text)
     assert "Overview" in page.words and "offers" in page.words
+    assert "svg" in page.tags and "1 refused" in " ".join(page.words), "a picture, which says what it shows"
     assert "release" in page.words, "an alarm comes with its command"
     assert stranger not in " ".join(page.words)
     house.run("streams", "release", "offers")
+
+
+def test_the_address_alone_leads_to_the_first_page(house: Gateway) -> None:
+    answer = ask(house, "/")
+    assert (answer.status, answer.headers["Location"]) == (303, "/console")
 
 
 def test_a_person_is_shown_with_the_whole_history(house: Gateway, someone: Someone) -> None:

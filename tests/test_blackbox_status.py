@@ -56,8 +56,14 @@ def test_status_says_what_came_of_the_day(house: Gateway) -> None:
     assert (told["opt_ins"], told["complaints"]) == (5, 1)
     assert told["alarms"] == []
     assert told["slowest_opt_out_seconds"] < 5 and told["latest_promotion_after_an_opt_out_seconds"] is None
+    assert len(told["timeline"]) == 24
+    counted = [sum(step[name] for step in told["timeline"]) for name in ("relayed", "refused", "opt_outs")]
+    assert counted == [6, 5, 3]
     page = house.run("status").stdout
     assert "no-consent" in page and "nothing to look at" in page
+    (bar,) = re.findall(r"^ +submitted +11 (█+)$", page, re.MULTILINE)
+    assert re.search(rf"^ +relayed +6 █{{{round(len(bar) * 6 / 11)}}}$", page, re.MULTILINE)
+    assert re.search(r"^ +opt-outs over time +[▁▂▃▄▅▆▇█ ]*█", page, re.MULTILINE)
 
 
 UNKNOWN = "01K" + "0" * 23
@@ -178,7 +184,9 @@ def test_a_report_is_a_page_with_a_picture(house: Gateway) -> None:
     (picture,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     drawn = xml.etree.ElementTree.fromstring(picture)
     assert drawn.get("role") == "img"
-    assert {one.findtext("title") for one in drawn.iter("rect")} == {"6 relayed", "5 refused", "3 opt_outs"}
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    bars = {title for one in drawn.iter("rect") if (title := one.findtext("title"))}
+    assert bars == {f"6 relayed, {today}", f"5 refused, {today}", f"3 opt-outs, {today}"}
     assert "<script" not in page and "http://" not in page and "https://example.com/privacy" in page
 
 

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -26,9 +26,10 @@ from click.testing import CliRunner
 from gateway.cli import assent as program
 from gateway.cli import demo
 from gateway.cli.certificates import Authority
+from tests.gateway_under_test import fetch
 
 SECRETS = ["var/keys/addresses.keys", "var/keys/tokens.keys", "var/keys/ledger.pem"]
-KEYS = ["var/dkim/example.com.s1.pem", "var/tls/server.key"]
+KEYS = ["var/dkim/example.com.s1.pem", "var/tls/server.key", "var/console.password"]
 
 
 class Folder:
@@ -158,6 +159,16 @@ def test_a_password_is_kept_nowhere(first: tuple[Folder, Any]) -> None:
         assert login["password"].encode() not in kept
 
 
+def test_init_tells_where_to_look_and_the_password_that_opens_it(folder: Folder, first: tuple[Folder, Any]) -> None:
+    pages = first[1]["pages"]
+    assert (folder.path / "var" / "console.password").read_text() == f"{pages['password']}\n"
+    told = b64encode(f"anybody:{pages['password']}".encode()).decode()
+    port = re.findall(r"127\.0\.0\.1:(\d+)", folder.config.read_text())[-1]
+    with folder.serving():
+        seen = fetch(f"http://127.0.0.1:{port}/console", headers={"Authorization": f"Basic {told}"})
+    assert (seen.status, pages["url"].endswith("/console")) == (200, True)
+
+
 def test_a_second_init_changes_nothing_and_says_so(folder: Folder) -> None:
     before = digests(folder)
     again = folder.assent("init")
@@ -165,7 +176,7 @@ def test_a_second_init_changes_nothing_and_says_so(folder: Folder) -> None:
     assert "password" not in again.stdout
     assert digests(folder) == before
     told = folder.facts("init")
-    assert (told["made"], told["logins"], told["try"]) == ([], [], "")
+    assert (told["made"], told["logins"], told["pages"], told["try"]) == ([], [], {}, "")
 
 
 def test_init_makes_what_an_own_configuration_names_and_leaves_it_as_it_is(empty: Folder, folder: Folder) -> None:
@@ -173,7 +184,9 @@ def test_init_makes_what_an_own_configuration_names_and_leaves_it_as_it_is(empty
     empty.config.write_text(text.replace("var/tls/server", "tls/own"))
     before = empty.config.read_bytes()
     made = {Path(path) for path in empty.facts("init")["made"]}
-    assert {empty.path / name for name in ("keys/own.pem", "tls/own.pem", "tls/own.key")} <= made
+    assert {
+        empty.path / name for name in ("keys/own.pem", "tls/own.pem", "tls/own.key", "var/console.password")
+    } <= made
     assert empty.config not in made and empty.config.read_bytes() == before
     assert all(state == "ok" for state, _ in empty.findings().values())
 

@@ -157,12 +157,24 @@ def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
+def _is_table(value: Any) -> bool:
+    """True for a list of several sets of plain facts that all have the same names."""
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(one, Mapping) for one in value):
+        return False
+    flat = not any(isinstance(fact, Mapping | list | tuple) for one in value for fact in one.values())
+    return flat and all(list(one) == list(value[0]) for one in value)
+
+
 def _html(value: Any) -> str:
     if isinstance(value, Mapping):
         rows = "".join(
             f"<tr><th>{escape(_title(str(key)))}</th><td>{_html(one)}</td></tr>" for key, one in value.items()
         )
         return f"<table>{rows}</table>" if rows else "–"
+    if _is_table(value):
+        head = "".join(f"<th>{escape(_title(str(name)))}</th>" for name in value[0])
+        rows = "".join(f"<tr>{''.join(f'<td>{_html(one)}</td>' for one in row.values())}</tr>" for row in value)
+        return f"<table><tr>{head}</tr>{rows}</table>"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"<ul>{''.join(f'<li>{_html(one)}</li>' for one in value)}</ul>" if value else "<p>nothing</p>"
     return escape("–" if value in (None, "") else str(value))

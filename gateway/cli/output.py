@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -23,6 +23,9 @@ from gateway.store import Store
 from gateway.store.sqlite import DataFolder
 
 T = TypeVar("T")
+
+_BAR_WIDTH: Final = 40
+_LEVELS: Final = "▁▂▃▄▅▆▇█"
 
 
 class Desk:
@@ -80,6 +83,12 @@ class Desk:
             table.add_row(*(_shown(row[name]) for name in columns))
         _console().print(table)
 
+    def bars(self, counts: Mapping[str, int], whole: int) -> None:
+        """Print counts with a bar each, of which the longest possible stands for the whole."""
+        for name, count in counts.items():
+            bar = "█" * round(_BAR_WIDTH * count / max(whole, 1))
+            click.echo(f"{name:>14} {count:>10,} {bar}")
+
     def say(self, sentence: str, **facts: Any) -> None:
         """Print what has been done: the sentence for people, the facts for programs."""
         click.echo(json.dumps(facts, default=str, ensure_ascii=False) if self.as_json else sentence)
@@ -101,6 +110,12 @@ def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
         yield lambda part: bar.update(step, completed=part)
 
 
+def sparkline(counts: Sequence[int]) -> str:
+    """Draw counts one after the other as a line of small bars; a gap where there was nothing."""
+    most = max(counts, default=0)
+    return "".join(_LEVELS[-(-count * len(_LEVELS) // most) - 1] if count else " " for count in counts)
+
+
 def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
@@ -108,6 +123,8 @@ def _console() -> Console:
 def _shown(value: Any) -> str:
     if value is None or value == "":
         return "-"
+    if isinstance(value, Mapping):
+        value = [f"{name}: {one}" for name, one in value.items()]
     if isinstance(value, list | tuple):
         return escape(", ".join(map(str, value))) or "-"
     return escape(str(value))

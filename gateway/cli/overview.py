@@ -15,14 +15,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.activity import Activity, gather
-from gateway.cli import dossier, picture
-from gateway.cli.output import Desk, pass_desk, progress_bar
+from gateway.cli import dossier
+from gateway.cli.output import Desk, pass_desk, progress_bar, sparkline
 from gateway.ledger import canonical_json
 from gateway.overview import overview
+from gateway.picture import of_timeline
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SPANS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_LISTS: Final = ("refused", "content_flagged", "alarms")
+_COUNTED: Final = ("submitted", "relayed", "deferred", "failed")
+_DRAWN: Final = ("relayed", "refused", "opt_outs")
+_SHOWN_APART: Final = frozenset({*_COUNTED, "refused", "content_flagged", "alarms", "timeline"})
 _SIGNED: Final = b"assent.report.v1\0"
 
 
@@ -66,10 +69,25 @@ def status(desk: Desk, since: str) -> None:
     if desk.as_json:
         desk.tell(told)
         return
-    desk.tell({name: value for name, value in told.items() if name not in _LISTS})
+    _draw(desk, told)
+    desk.tell({name: value for name, value in told.items() if name not in _SHOWN_APART})
     desk.list(told["refused"], ["reason", "login", "recipients"], "nobody was refused")
     desk.list(told.get("content_flagged", []), ["stream", "login", "found", "recipients"], "nothing was flagged")
     desk.list(told["alarms"], ["alarm", "command"], "nothing to look at")
+
+
+def _draw(desk: Desk, told: Mapping[str, Any]) -> None:
+    """Print what came of the recipients as bars, and how it went as lines; nothing where the store cannot be read."""
+    if "timeline" not in told:
+        return
+    counts = {name: told[name] for name in _COUNTED}
+    counts["refused"] = sum(one["recipients"] for one in told["refused"])
+    desk.bars(counts, max(counts.values()))
+    for name in _DRAWN:
+        line = sparkline([step[name] for step in told["timeline"]])
+        if line.strip():
+            click.echo(f"{name.replace('_', '-'):>14} over time  {line}")
+    click.echo()
 
 
 # the report of a month
@@ -150,7 +168,8 @@ def _octets(told: Mapping[str, Any]) -> bytes:
 def _page(found: Activity, signed: Mapping[str, Any]) -> str:
     """Return the report as a page: a picture of its days, then every number, and the signature."""
     title = f"Compliance report {found.since:%B %Y}"
-    return dossier.page(title, signed["report"] | {"signature": signed["signature"]}, picture.of_days(found))
+    told = signed["report"] | {"signature": signed["signature"]}
+    return dossier.page(title, told, of_timeline(found.timeline()))
 
 
 COMMANDS = (status, report)

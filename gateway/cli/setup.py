@@ -1,12 +1,13 @@
 """`assent init` makes whatever a first start needs, `assent check` says whether what is there will do.
 
 The rule that must not be broken: what exists stays as it is. Each thing is made only where it is missing, and a second
-`init` changes nothing. Passwords are printed once and kept nowhere but as hashes.
+`init` changes nothing. Passwords are printed once; those of logins are kept nowhere but as hashes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from gateway.cli.online import examine_online
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config, TlsFiles, load
 from gateway.config.names import HOST_NAME
+from gateway.console.pages import PREFIX
 from gateway.findings import State
 from gateway.installation import data_folder, prepare
 from gateway.model import Login, Stream
@@ -41,13 +43,16 @@ READER = "ann@example.net"
 @click.command()
 @pass_desk
 def init(desk: Desk) -> None:
-    """Make what is missing: the configuration, keys, certificates, the store, two logins."""
+    """Make what is missing: the configuration, keys, certificates, the store, two logins, the console's password."""
     ports = {} if desk.path.exists() else write_first_config(desk.path, FIRST_PORTS)
     config = load(desk.path, keys_may_be_missing=True)
+    pages = _make_console_password(config)
     made = [desk.path] if ports else []
+    made += [Path(pages["file"])] if pages else []
     made += [*_make_dkim_keys(config), *_make_certificates(desk, config), *_make_store(config)]
     passwords = desk.with_store(lambda store: _add_first_logins(store, config))
-    _tell(desk, config, made, passwords, [name for name in ports if ports[name] != FIRST_PORTS[name]])
+    moved = [name for name in ports if ports[name] != FIRST_PORTS[name]]
+    _tell(desk, config, made, pages, passwords, moved)
 
 
 @click.command()
@@ -86,6 +91,22 @@ def _listening(port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", port))
     except OSError:
         return socket.create_server(("127.0.0.1", 0))
+
+
+def _make_console_password(config: Config) -> dict[str, str]:
+    """Make the password that opens the console's pages, where it is missing; return it, and where they are."""
+    console = config.console
+    if console is None or console.password is None or console.password.text:
+        return {}
+    password, path = new_password(), console.password.path
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(path, "x", opener=_for_the_owner_only) as file:
+        file.write(f"{password}\n")
+    return {"url": f"http://{console.listen[0]}{PREFIX}", "password": password, "file": str(path)}
+
+
+def _for_the_owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _make_dkim_keys(config: Config) -> list[Path]:
@@ -156,15 +177,23 @@ async def _add_first_logins(store: Store, config: Config) -> dict[Login, str]:
     return passwords
 
 
-def _tell(desk: Desk, config: Config, made: Sequence[Path], passwords: Mapping[Login, str], moved: list[str]) -> None:
+def _tell(
+    desk: Desk,
+    config: Config,
+    made: Sequence[Path],
+    pages: Mapping[str, str],
+    passwords: Mapping[Login, str],
+    moved: list[str],
+) -> None:
     addresses = _addresses(config)
     logins = [{"name": one.name, "password": passwords[one], "streams": one.streams} for one in passwords]
     line = _line_to_try(config, logins)
-    facts = {"made": made, "moved_ports": moved, "logins": logins, "addresses": addresses, "try": line}
+    facts = {"made": made, "moved_ports": moved, "logins": logins, "addresses": addresses, "pages": pages, "try": line}
     told = [f"made        {_short(path)}" for path in made] or ["nothing was missing, and nothing has been changed"]
     told += [f"the usual port of {name} is taken: a free one was chosen" for name in moved]
     told += [f"{name:12}{', '.join(where)}" for name, where in addresses.items()]
     told += [f"login       {one['name']}, password {one['password']} (shown this once)" for one in logins]
+    told += [f"look at     {pages['url']}, any name, password {pages['password']}"] if pages else []
     told += [f"\ntry, while assent serve runs:\n{line}"] if line else []
     desk.say("\n".join(told), **facts)
 

@@ -31,7 +31,6 @@ from gateway.policy import refused_by_all, strictest
 from gateway.store import Now, Store
 
 _AT_ONCE = 1000
-_BAR_WIDTH = 40
 
 
 class _Lines(Protocol):
@@ -192,9 +191,7 @@ def _tell(desk: Desk, stream: str, file: Path, outcome: Outcome) -> None:
     if desk.as_json:
         desk.tell(facts)
         return
-    bars = {"would get it": outcome.allowed, **dict(outcome.refused.most_common())}
-    for name, count in bars.items():
-        click.echo(f"{name:>14} {count:>10,} {'█' * round(_BAR_WIDTH * count / max(looked_at, 1))}")
+    desk.bars({"would get it": outcome.allowed, **dict(outcome.refused.most_common())}, looked_at)
     desk.tell({name: value for name, value in facts.items() if name not in ("would_get_it", "refused") and value})
 
 

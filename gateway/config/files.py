@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.config.kinds import Missing, line, written
 from gateway.config.regimes import regimes_in
-from gateway.config.values import DkimKey
+from gateway.config.values import ConsolePassword, DkimKey
 from gateway.law import Regime
 
 RSA_LEAST_BITS = 1024
@@ -72,13 +72,28 @@ def _secret(text: str, folder: Path) -> str | None:
     if not line(text):
         return None
     content = _private_content(folder / text, None, "write the secret into it, and make it mode 0600")
+    return _one_line(content, folder / text)
+
+
+def _one_line(content: bytes, path: Path) -> str:
     secret = content.decode("utf-8", "replace").rstrip("\r\n")
     if not secret.isprintable() or not secret:
-        raise ValueError(f"{folder / text} must hold the secret alone, on one line; write it there")
+        raise ValueError(f"{path} must hold the secret alone, on one line; write it there")
     return secret
 
 
+def _console_password(text: str, folder: Path) -> ConsolePassword | None:
+    if not line(text):
+        return None
+    path = folder / text
+    content = _private_content(path, ConsolePassword(path), "`assent init` makes one")
+    return ConsolePassword(path, _one_line(content, path))
+
+
 SECRET = written("the path of a file", '"var/smarthost.password"', _secret)
+
+
+CONSOLE_PASSWORD = written("the path of a file", '"var/console.password"', _console_password, None)
 
 
 def _secret_text(text: str, folder: Path) -> str | None:

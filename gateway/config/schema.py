@@ -14,6 +14,7 @@ from typing import Any, Final
 from gateway.config.dialects import ALSO_CALLED
 from gateway.config.files import (
     AUTHORITIES,
+    CONSOLE_PASSWORD,
     DATABASE,
     DKIM_KEY,
     FOLDER,
@@ -327,7 +328,12 @@ CONSOLE = Section(
     "Where operators and programs look in: `/metrics`, `/healthz`, `/readyz`, the API under `/api/v1`, and pages.",
     (
         Key("listen", LISTEN, ["127.0.0.1:8081"], "Addresses to serve on; keep them inside."),
-        Key("password_file", SECRET, UNSET, "The password of the pages under `/console`; without it there are none."),
+        Key(
+            "password_file",
+            CONSOLE_PASSWORD,
+            UNSET,
+            "What opens the pages under `/console`; there are none without.",
+        ),
     ),
     absent=Presence.OFF,
 )

@@ -87,11 +87,19 @@ class SiteConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsolePassword:
+    """What opens the console's pages; the text is "" while its file has not been made."""
+
+    path: Path
+    text: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleConfig:
     """Where operators and programs look in; never on the public listener. Without a password there are no pages."""
 
     listen: tuple[ListenAddress, ...]
-    password: str = field(repr=False)
+    password: ConsolePassword | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.address import Address
 from gateway.errors import Malformed, StoreUnavailable
+from gateway.picture import of_timeline
 from gateway.store import Now, Store
 
 HEADERS: Final = {
@@ -72,7 +73,8 @@ class Pages:
         }
 
     def add_to(self, app: web.Application) -> None:
-        """Add the pages to the console."""
+        """Add the pages to the console, which then leads there from its root."""
+        app.router.add_get("/", _to_the_pages)
         app.router.add_get(PREFIX, self._guarded(self._overview))
         app.router.add_get(f"{PREFIX}/suppressions", self._guarded(self._suppressions))
         app.router.add_post(f"{PREFIX}/suppressions", self._guarded(self._search))
@@ -106,7 +108,8 @@ class Pages:
         now = self._now()
         if self._seen is None or now - self._seen[0] > LOOKED_UP_FOR:
             self._seen = now, await self._look()
-        return self._page("overview", told=self._seen[1])
+        told = self._seen[1]
+        return self._page("overview", told=told, picture=of_timeline(told.get("timeline", ())))
 
     async def _suppressions(self, request: web.Request) -> web.Response:
         try:
@@ -166,6 +169,10 @@ def _password_of(request: web.Request) -> str:
 
 def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+async def _to_the_pages(_: web.Request) -> web.Response:
+    return web.Response(status=303, headers=HEADERS | {"Location": PREFIX})
 
 
 async def _stylesheet(_: web.Request) -> web.Response:
