@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from gateway.listener.crowd import Census, is_over
 from gateway.listener.peers import network_of
 from gateway.model import Pace, Reply
-
-if TYPE_CHECKING:
-    from gateway.listener.protocol import GatewaySMTP
 
 SHUTTING_DOWN: Final = Reply(421, "4.3.2", "the service is shutting down, try again soon")
 
@@ -41,6 +38,19 @@ class Limits:
     parting: timedelta = timedelta(seconds=5)
 
 
+class Guest(Protocol):
+    """A connection, as far as whoever counts it knows it."""
+
+    def look_up(self) -> None:
+        """See whether the listener is draining."""
+
+    def look_at_the_clock(self, now: float) -> None:
+        """Part from a client that has overstayed; `now` is the loop's time."""
+
+    def dismiss(self) -> None:
+        """The time to finish is over."""
+
+
 @dataclass(slots=True)
 class Traffic:
     """What the connections of one listener share: who is here, what they hold in memory, and whether we are leaving.
@@ -51,16 +61,16 @@ class Traffic:
 
     limits: Limits
     census: Census
-    connections: set[GatewaySMTP] = field(default_factory=set)
+    connections: set[Guest] = field(default_factory=set)
     octets_in_flight: int = 0
     draining: bool = False
     opened: int = 0
     turned_away: int = 0
     timed_out: int = 0
-    _places: dict[GatewaySMTP, str] = field(default_factory=dict)
+    _places: dict[Guest, str] = field(default_factory=dict)
     _by_address: Counter[str] = field(default_factory=Counter)
 
-    def admit(self, connection: GatewaySMTP, ip: str) -> Reply | None:
+    def admit(self, connection: Guest, ip: str) -> Reply | None:
         """Give a new connection a place, or return the reply that turns it away."""
         refusal = self._objection(ip)
         if refusal:
@@ -74,7 +84,7 @@ class Traffic:
             self.census.arrivals.add(network_of(ip))
         return None
 
-    def vacate(self, connection: GatewaySMTP) -> None:
+    def vacate(self, connection: Guest) -> None:
         """Take the connection's place back, if it still has one."""
         ip = self._places.pop(connection, None)
         if ip is not None:
@@ -94,7 +104,7 @@ class Traffic:
             del self._by_address[place]
         self.census.seats.tell(self.guests)
 
-    def forget(self, connection: GatewaySMTP) -> None:
+    def forget(self, connection: Guest) -> None:
         self.vacate(connection)
         self.connections.discard(connection)
 
