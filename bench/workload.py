@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import quopri
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from itertools import cycle
@@ -19,6 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 MESSAGE_SIZE = 4096
 PAGE_SIZE = 30_000
+NAME = b"Friend"
+"""Whom the newsletter in HTML greets, where no name is merged into it."""
+
 STRANGER = "stranger@readers.example"
 
 _TOP = """\
@@ -39,10 +43,12 @@ _PAGE = """\
 <style>body{margin:0} @media (max-width:600px){.wide{width:100%% !important} .side{display:none !important}}</style>
 </head><body style="margin:0;background-color:#f4f4f4">
 <div style="display:none;max-height:0;overflow:hidden">It opens large projects in half the time.</div>
+<h1 style="font-size:22px;text-align:center">Dear Friend,</h1>
 <p style="font-size:12px;text-align:center"><a href="{{unsubscribe_url}}" style="color:#666666">Unsubscribe</a></p>
 <table class="wide" role="presentation" width="600" align="center" style="background-color:#ffffff">
 %s</table>
-<p style="font-size:12px;color:#666666">You get this because you asked Example Software for it.
+<p style="font-size:12px;color:#666666">You get this, Friend,
+because you asked Example Software for it.
 <a href="*|UNSUB|*" style="color:#666666">Choose what you get</a></p>
 </body></html>
 """
@@ -76,6 +82,7 @@ class Workload:
     reader_pattern: str = "reader@readers.example"
     domain: str = "news.example.com"
     selector: str = "bench"
+    is_named: bool = False
 
     def reader(self, number: int) -> str:
         """The address of one opted-in reader, numbered from 1."""
@@ -89,6 +96,13 @@ class Workload:
         """The newsletter as it goes on the wire, with CRLF line ends and no dot stuffing needed."""
         return self.message_file.read_bytes().replace(b"\n", b"\r\n")
 
+    def messages(self) -> Callable[[int], bytes]:
+        """What makes one reader's message, by the reader's number: for a page that is `named`, each one's own."""
+        message = self.message()
+        if not self.is_named:
+            return lambda number: message
+        return lambda number: message.replace(NAME, b"Ann %b" % _letters(number))
+
 
 def prepare_workload(folder: Path, sink_port: int, readers: int, *, attached: int = 0) -> Workload:
     """Write the newsletter, 4 kB and what is attached, and a fresh RSA-2048 key into `folder`."""
@@ -100,10 +114,19 @@ def prepare_workload(folder: Path, sink_port: int, readers: int, *, attached: in
     return Workload(message_file, key_file, sink_port, readers)
 
 
+def _letters(number: int) -> bytes:
+    """A number in letters, since a name has no digits."""
+    return bytes(str(number), "ascii").translate(_DIGITS)
+
+
+_DIGITS = bytes.maketrans(b"0123456789", b"abcdefghij")
+
+
 def prepare_page(workload: Workload, folder: Path) -> Workload:
     """Write a newsletter as marketing tools make them into `folder`: HTML of `PAGE_SIZE`, for the same readers.
 
-    It has two placeholders for the way out, and lacks the postal address, so that it gets a footer.
+    It has two placeholders for the way out, and lacks the postal address, so that it gets a footer. It greets its
+    reader in two places, by a name of each one's own where the workload `is_named`.
     """
     page_file = folder / "page.eml"
     page_file.write_text(_page_message(), encoding="ascii")

@@ -14,14 +14,15 @@ import html
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
 from gateway.address import Address
 from gateway.headers import Field
-from gateway.mime import Part, content_of, leaves
+from gateway.mime import Content
+from gateway.pieces import Finder, Pieces
 from gateway.sight.elements import host_of
 
 _HOST = re.compile(rb"//([^\s\"'<>/?#\\]*)")
@@ -32,6 +33,9 @@ _LONGEST_BEFORE: Final = 512
 _OPENING = re.compile(rb"([\"'])\s*(?:https?:)?\s*\Z", re.IGNORECASE)
 _MAIL = re.compile(rb"mailto:[^\s\"'<>]+", re.IGNORECASE)
 _HIDDEN_SLASHES = re.compile(rb"&(?:#0*(?:47|58)|#x0*(?:2f|3a)|sol|colon)(?![0-9a-z])", re.IGNORECASE)
+_BEYOND_PIECES = re.compile(_HIDDEN_SLASHES.pattern + rb"|<form\b", re.IGNORECASE)
+"""What only the whole of a page can tell of: slashes written as entities, and forms."""
+
 _INNER_SLASHES = re.compile(rb"%(?:25)*2f%(?:25)*2f", re.IGNORECASE)
 _LONGEST_VALUE: Final = 8 * 1024
 _FORM = re.compile(rb"<form\b[^>]*\baction\s*=\s*[\"']?\s*((?:https?:)?//[^\s\"'>]+)", re.IGNORECASE)
@@ -52,6 +56,8 @@ _DEPTH: Final = 3
 """How often a text is decoded again: base64 in a parameter of a link in a parameter."""
 
 IsOwn = Callable[[str], bool]
+_Whole = Callable[[bytes, re.Match[bytes]], bytes | None]
+"""Returns all of a link of which the unbroken beginning is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,8 @@ class Exposed:
 NOTHING_EXPOSED: Final = Exposed()
 
 
-def exposed(message: bytes, root: Part, header: Iterable[Field], is_own: IsOwn, replaced: str = "") -> Exposed:
-    """Return what of a message points to hosts that are not our own: in the header, and in each part that is text.
+def exposed(contents: Iterable[Content], header: Iterable[Field], is_own: IsOwn, replaced: str = "") -> Exposed:
+    """Return what of a message points to hosts that are not our own: in the header, and in the leaves that are text.
 
     A link that is `replaced` in every copy points nowhere.
     """
@@ -102,20 +108,20 @@ def exposed(message: bytes, root: Part, header: Iterable[Field], is_own: IsOwn, 
     for field in header:
         if b"//" in field.raw:
             found += _foreign(field.value, is_own, is_html=False)
-    for part in leaves(root):
-        if part.content_type.startswith("text/"):
-            found += _foreign_in(message, part, is_own)
+    for content in contents:
+        found += _foreign_in(content, is_own)
     if replaced:
         found = [one for one in found if one.rstrip(".,;") != replaced.partition(":")[2]]
     return _readings(found) if found else NOTHING_EXPOSED
 
 
-def _foreign_in(message: bytes, part: Part, is_own: IsOwn) -> list[str]:
+def _foreign_in(content: Content, is_own: IsOwn) -> list[str]:
     """Return the foreign links of a part; what was found is remembered, as a campaign repeats it in each message."""
-    digest = hashlib.sha256(memoryview(message)[part.start : part.end]).digest()
-    memory = _memory(digest, part.content_type, part.encoding, is_own)
+    part = content.part
+    memory = _memory(content.digest, part.content_type, part.encoding, is_own)
     if not memory:
-        memory.append(_foreign(content_of(message, part), is_own, is_html=part.content_type != "text/plain"))
+        pieces, is_html = content.pieces, part.content_type != "text/plain"
+        memory.append(_foreign_in_page(pieces, is_own) if is_html else _foreign(pieces.text, is_own, is_html=False))
     return memory[0]
 
 
@@ -125,21 +131,44 @@ def _memory(digest: bytes, content_type: str, encoding: str, is_own: IsOwn) -> l
     return []
 
 
+def _foreign_in_page(pieces: Pieces, is_own: IsOwn) -> list[str]:
+    """Return the foreign links of HTML, piece by piece where none of it runs on from one piece to the next."""
+    found = [link for _, link in _finder(is_own).find(pieces)]
+    links = [link for link in found if link is not None]
+    return links if len(links) == len(found) else _foreign(pieces.text, is_own, is_html=True)
+
+
+@lru_cache(maxsize=8)
+def _finder(is_own: IsOwn) -> Finder[str | None]:
+    return Finder(partial(_apart, is_own))
+
+
+def _apart(is_own: IsOwn, text: bytes) -> Iterator[tuple[int, str | None]]:
+    """Yield the foreign links within pieces of a page, and None where only the whole page can tell."""
+    yield from _links(text, is_own, _value_in_piece)
+    yield from ((match.start(), None) for match in _BEYOND_PIECES.finditer(text))
+
+
 def _foreign(text: bytes, is_own: IsOwn, *, is_html: bool) -> list[str]:
     """Return the links in a text that point to foreign hosts."""
     if is_html and b"&" in text and _HIDDEN_SLASHES.search(text):
         text += b"\n" + html.unescape(text.decode("utf-8", "replace")).encode("utf-8", "replace")
+    links = [link for _, link in _links(text, is_own, _value if is_html else _unbroken) if link is not None]
+    return [*links, *_sent_by_forms(text, is_own)] if is_html and b"<form" in text else links
+
+
+def _links(text: bytes, is_own: IsOwn, whole: _Whole) -> Iterator[tuple[int, str | None]]:
+    """Yield the links that a text says outright, each with its place; None for one of which `whole` knows no end."""
     hosts = {*_HOST.findall(text)}
     foreign = {one for one in hosts if not is_own(host_of(_plain(b"//" + one)))}
-    links = _links_to(foreign, text, is_html=is_html) if foreign else []
+    if foreign:
+        yield from _links_to(foreign, text, whole)
     if len(hosts) > len(foreign) and b"%" in text and _INNER_SLASHES.search(text):
         ours = re.compile(_link(hosts - foreign) + _INNER_SLASHES.pattern + rb"[^\s\"'<>]*", re.IGNORECASE)
-        links += [there for one in ours.findall(text) for there in _beyond(_plain(one), is_own, _DEPTH)]
-    if is_html and b"<form" in text:
-        links += _sent_by_forms(text, is_own)
+        for match in ours.finditer(text):
+            yield from ((match.start(), there) for there in _beyond(_plain(match[0]), is_own, _DEPTH))
     if b"ailto:" in text:
-        links += map(_without_mailbox, _MAIL.findall(text))
-    return links
+        yield from ((match.start(), _without_mailbox(match[0])) for match in _MAIL.finditer(text))
 
 
 def _link(hosts: Iterable[bytes]) -> bytes:
@@ -147,27 +176,40 @@ def _link(hosts: Iterable[bytes]) -> bytes:
     return rb"//(?:%b)(?![^\s\"'<>/?#\\])[^\s\"'<>]*" % b"|".join(sorted(map(re.escape, hosts)))
 
 
-def _links_to(hosts: Iterable[bytes], text: bytes, *, is_html: bool) -> list[str]:
-    """Return the links to these hosts; of one that stands in another link's query only what belongs to it."""
-    found = list[str]()
+def _links_to(hosts: Iterable[bytes], text: bytes, whole: _Whole) -> Iterator[tuple[int, str | None]]:
+    """Yield the links to these hosts; of one that stands in another link's query only what belongs to it."""
     for match in re.compile(_link(hosts)).finditer(text):
         backwards = text[max(0, match.start() - _LONGEST_BEFORE) : match.start()][::-1]
         so_far = _UNBROKEN.match(backwards)
-        if so_far and b"//" in so_far[0]:
-            found.append(_plain(match[0].partition(b"&")[0]))
-        else:
-            found.append(_plain(_whole(text, match) if is_html else match[0]))
-    return found
+        is_inner = so_far is not None and b"//" in so_far[0]
+        link = match[0].partition(b"&")[0] if is_inner else whole(text, match)
+        yield match.start(), None if link is None else _plain(link)
 
 
-def _whole(text: bytes, match: re.Match[bytes]) -> bytes:
+def _unbroken(text: bytes, match: re.Match[bytes]) -> bytes:
+    return match[0]
+
+
+def _value(text: bytes, match: re.Match[bytes]) -> bytes:
     """Return a link with what stands behind white space in it, where it is an attribute's value (WHATWG URL §4.4)."""
-    end = match.end()
-    if not text[end : end + 1].isspace():
-        return match[0]
-    before = _OPENING.search(text, max(0, match.start() - 32), match.start())
-    closing = text.find(before[1], end, end + _LONGEST_VALUE) if before else -1
+    mark, end = _mark_before(text, match), match.end()
+    closing = text.find(mark, end, end + _LONGEST_VALUE) if mark else -1
     return text[match.start() : closing] if closing >= 0 else match[0]
+
+
+def _value_in_piece(text: bytes, match: re.Match[bytes]) -> bytes | None:
+    """As `_value`; None where the value does not end in the piece in which it begins."""
+    link = _value(text, match)
+    runs_on = _mark_before(text, match) and (link == match[0] or b"<" in link)
+    return None if runs_on else link
+
+
+def _mark_before(text: bytes, match: re.Match[bytes]) -> bytes:
+    """Return the quotation mark before a link that goes on behind white space; "" where there is none."""
+    if not text[match.end() : match.end() + 1].isspace():
+        return b""
+    before = _OPENING.search(text, max(0, match.start() - 32), match.start())
+    return before[1] if before else b""
 
 
 def _plain(url: bytes) -> str:

@@ -8,12 +8,15 @@ that are shown is left to `stamp`.
 from __future__ import annotations
 
 import binascii
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from gateway.headers import Field, HeaderBlock, is_too_long, split
+from gateway.pieces import Pieces
 
 DEPTH_LIMIT: Final = 100
 PARTS_LIMIT: Final = 1000
@@ -92,17 +95,41 @@ def leaves(part: Part) -> Iterator[Part]:
         yield from leaves(child)
 
 
-def content_of(message: bytes, part: Part) -> bytes:
-    """Return what a leaf says once its transfer encoding is undone; what does not decode is left as it is."""
-    body = message[part.start : part.end]
-    if part.encoding == "quoted-printable":
-        return binascii.a2b_qp(body)
-    if part.encoding == "base64":
-        try:
-            return binascii.a2b_base64(body)
-        except binascii.Error:
-            return body
-    return body
+class Content:
+    """What a leaf says, for all who look at it: its octets as they are encoded, and what is worked out of them once."""
+
+    def __init__(self, part: Part, octets: bytes) -> None:
+        self.part = part
+        self.octets = octets
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the octets."""
+        return hashlib.sha256(self.octets).digest()
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The text once its transfer encoding is undone; what does not decode is left as it is."""
+        return Pieces(self._decoded())
+
+    def _decoded(self) -> bytes:
+        if self.part.encoding == "quoted-printable":
+            return binascii.a2b_qp(self.octets)
+        if self.part.encoding == "base64":
+            try:
+                return binascii.a2b_base64(self.octets)
+            except binascii.Error:
+                return self.octets
+        return self.octets
+
+
+def texts(message: bytes, root: Part) -> dict[int, Content]:
+    """Return the leaves of a message that are text, in order, by their `id`."""
+    return {
+        id(part): Content(part, message[part.start : part.end])
+        for part in leaves(root)
+        if part.content_type.startswith("text/")
+    }
 
 
 def is_inline_pgp(content: bytes) -> bool:

@@ -9,7 +9,6 @@ placeholders there are that of `placeholders`, what nobody sees that of `sight`.
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,9 @@ from typing import Final, NamedTuple
 from gateway.footer import Imprint, Lacking, is_html, lacking, wording
 from gateway.footer.charsets import codec, is_ascii_compatible
 from gateway.mend import base64_lines, quoted_printable
-from gateway.mime import Part, is_inline_pgp
+from gateway.mime import Content, Part, is_inline_pgp
 from gateway.model import Manner, Tracking
+from gateway.pieces import Pieces
 from gateway.placeholders import Found, Hole, find
 from gateway.redirectors import redirector_in
 from gateway.sight import Page
@@ -141,8 +141,8 @@ class Ground:
         look = self._look
         cuts = [cut.insertion for cut in look.cuts if manner.is_untracked or not cut.is_own]
         wanted = [one for one in look.wanted if not any(one.start < cut.end and cut.start < one.end for cut in cuts)]
-        read = _read(self._body, self._part) if look.is_whole else None
-        part, content = (read.part, read.text) if read else (self._part, self._body)
+        read = _read(Content(self._part, self._body)) if look.is_whole else None
+        part, content = (read.part, read.pieces.text) if read else (self._part, self._body)
         together = sorted([*wanted, *cuts, *self._footer(part, content, manner)])
         return _within_whole(part, content, together, read.encode) if read else _in_place(part, together)
 
@@ -156,20 +156,20 @@ class Ground:
         return [_Insertion(end, end, (words.before, words.after), (Hole(escapes=is_html(part)),))]
 
 
-def survey(message: bytes, part: Part, terms: Terms) -> Ground | None:
+def survey(content: Content, terms: Terms) -> Ground | None:
     """Look at a shown part: where its author wants links, what it lacks, what of it reports on its reader.
 
     Returns None where nothing can be written into the part: OpenPGP armour, base64 that does not decode, text that is
     not in its charset. Raises `Unfillable` and `Tracked`. What was found is remembered, since many a campaign comes as
     one message a recipient, with the same text in each.
     """
-    body = message[part.start : part.end]
+    part = content.part
     written = (part.content_type, part.encoding, part.parameters.get("charset"), part.parameters.get("format"))
-    memory = _memory(hashlib.sha256(body).digest(), written, terms)
+    memory = _memory(content.digest, written, terms)
     if not memory:
-        memory.append(_look(body, part, terms))
+        memory.append(_look(content, terms))
     look = memory[0]
-    return Ground(part, body, terms.imprint, look) if look else None
+    return Ground(part, content.octets, terms.imprint, look) if look else None
 
 
 @lru_cache(maxsize=256)
@@ -178,21 +178,21 @@ def _memory(digest: bytes, written: tuple[str | None, ...], terms: Terms) -> lis
     return []
 
 
-def _look(body: bytes, part: Part, terms: Terms) -> _Look | None:
-    read = _read(body, part)
-    if read is None or (not is_html(part) and is_inline_pgp(read.text)):
+def _look(content: Content, terms: Terms) -> _Look | None:
+    part, read = content.part, _read(content)
+    if read is None or (not is_html(part) and is_inline_pgp(read.pieces.text)):
         return None
-    text, end, is_whole = read.text, len(read.text), not read.is_in_place
-    page = Page(text) if is_html(part) else None
-    found = find(text, terms.own_link, terms.tool_link, is_html=is_html(part)) if terms.is_promotional else []
+    pieces, text, is_whole = read.pieces, read.pieces.text, not read.is_in_place
+    page = Page(pieces) if is_html(part) else None
+    found = find(pieces, terms.own_link, terms.tool_link, is_html=is_html(part)) if terms.is_promotional else []
     _refuse_unfillable(text, found)
     unseen = page.unseen() if page and terms.tracking is not Tracking.ALLOW else []
     _refuse_trackers(text, unseen, terms)
     wanted = [_Insertion(one.start, one.end, (b"", b""), (one.hole,)) for one in found if one.hole]
     cuts = [_Insertion(one.start, one.end, (one.instead,)) for one in unseen]
-    end = page.end if page else end
+    end = page.end if page else len(text)
     if part.encoding == "quoted-printable":
-        moved = _in_source(body, text, [*wanted, *cuts], end)
+        moved = _in_source(content.octets, text, [*wanted, *cuts], end)
         if moved:
             wanted, cuts, end = moved.places[: len(wanted)], moved.places[len(wanted) :], moved.end
         is_whole = moved is None
@@ -207,22 +207,22 @@ class _Reading(NamedTuple):
     """
 
     part: Part
-    text: bytes
+    pieces: Pieces
     encode: Callable[[bytes], bytes]
     is_in_place: bool = False
 
 
-def _read(body: bytes, part: Part) -> _Reading | None:
+def _read(content: Content) -> _Reading | None:
+    part = content.part
     if part.encoding == "base64":
-        text = _decoded_base64(body)
+        text = _decoded_base64(content.octets)
         if text is None or is_ascii_compatible(codec(part)):
-            return None if text is None else _Reading(part, text, base64_lines)
+            return None if text is None else _Reading(part, Pieces(text), base64_lines)
         return _transcoded(part, text)
     if not is_ascii_compatible(codec(part)):
         return None
-    if part.encoding == "quoted-printable":
-        return _Reading(part, binascii.a2b_qp(body), quoted_printable, is_in_place=True)
-    return _Reading(part, body, bytes, is_in_place=True)
+    encode = quoted_printable if part.encoding == "quoted-printable" else bytes
+    return _Reading(part, content.pieces, encode, is_in_place=True)
 
 
 def _transcoded(part: Part, text: bytes) -> _Reading | None:
@@ -233,7 +233,7 @@ def _transcoded(part: Part, text: bytes) -> _Reading | None:
     except (ValueError, LookupError):
         return None
     taken_for = replace(part, parameters={**part.parameters, "charset": "utf-8"})
-    return _Reading(taken_for, in_utf8, lambda changed: base64_lines(changed.decode("utf-8").encode(charset)))
+    return _Reading(taken_for, Pieces(in_utf8), lambda changed: base64_lines(changed.decode("utf-8").encode(charset)))
 
 
 def _lacking(part: Part, text: bytes, page: Page | None, found: Sequence[Found], terms: Terms) -> Lacking:
@@ -321,15 +321,14 @@ def _in_source(source: bytes, text: bytes, wanted: Sequence[_Insertion], end: in
 def _spans_in_source(source: bytes, places: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return which octets of quoted-printable stand for the one at each of these places of its text, in order.
 
-    Lines are counted many at a time, and only those around a place are read mark by mark.
+    A text is no longer than what encodes it, so that all lines but those just before a place are counted in a few
+    leaps; the rest is read mark by mark.
     """
     spans, begins, told = dict[int, tuple[int, int]](), 0, 0
     for place in places:
-        while (ends := source.find(b"\n", begins + _QP_STRIDE) + 1) > 0:
-            said = ends - begins - 2 * source.count(b"=", begins, ends) - source.count(b"=\r\n", begins, ends)
-            if told + said > place:
-                break
-            begins, told = ends, told + said
+        while ends := source.rfind(b"\n", begins, begins + place - told) + 1:
+            told += ends - begins - 2 * source.count(b"=", begins, ends) - source.count(b"=\r\n", begins, ends)
+            begins = ends
         spans[place] = _span_in_source(source, begins, place - told)
     return spans
 
@@ -345,7 +344,6 @@ def _span_in_source(source: bytes, begins: int, place: int) -> tuple[int, int]:
     return at, at + 1
 
 
-_QP_STRIDE: Final = 1024
 _QP_ESCAPE = re.compile(rb"=(?:([0-9A-Fa-f]{2})|[ \t]*\r?\n)")
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from gateway.address import Address, domain_key
@@ -24,7 +24,7 @@ from gateway.footer import Imprint, one_line
 from gateway.headers import Field, HeaderBlock, entries, make, split
 from gateway.leaks import exposed
 from gateway.mend import LINE_LIMIT, has_long_line, mend
-from gateway.mime import Part, parse, shown
+from gateway.mime import Content, parse, shown, texts
 from gateway.model import PLAIN_MANNER, Alphabet, Company, FooterTemplate, Manner, Peer, Reply, Segment, Tracking
 from gateway.prose import decoded
 from gateway.reconsent import link_placements
@@ -149,7 +149,12 @@ class _Bodies:
         self._start = start
         self._grounds = grounds
         self._made = dict[Manner, tuple[Segment | Slot, ...]]()
-        self.plain = _pieces(message, start, asked)
+        self._asked = asked
+
+    @cached_property
+    def plain(self) -> tuple[Segment | Slot, ...]:
+        """The body for whoever needs no footer."""
+        return _pieces(self._message, self._start, self._asked)
 
     def of(self, manner: Manner) -> tuple[Segment | Slot, ...]:
         """Return the body for whoever is spoken to like this; what copies share is one."""
@@ -237,17 +242,18 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
 def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:
     promotion = treatment.promotion
     root = parse(message, block)
+    contents = texts(message, root) if promotion or treatment.commercial else {}
     kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
     tool_url = submitted_url(block) if promotion else ""
     try:
-        grounds = _grounds(message, root, treatment, tool_url)
+        grounds = _grounds([contents[id(part)] for part in shown(root)], treatment, tool_url) if contents else []
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")
     except Tracked as problem:
         return Unstampable("5.7.0", str(problem))
     if promotion and not any(ground.carries_link for ground in grounds):
         return _NO_LINK
-    leak = _leak(message, root, kept, treatment, tool_url) if promotion else None
+    leak = _leak(contents.values(), kept, treatment, tool_url) if promotion else None
     if leak:
         return leak
     names = {field.name for field in kept}
@@ -262,7 +268,7 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     )
 
 
-def _grounds(message: bytes, root: Part, treatment: Treatment, tool_url: str) -> list[Ground]:
+def _grounds(contents: Iterable[Content], treatment: Treatment, tool_url: str) -> list[Ground]:
     """Look at the parts that are shown, if anything can become of them."""
     promotion = treatment.promotion
     if promotion:
@@ -273,7 +279,7 @@ def _grounds(message: bytes, root: Part, treatment: Treatment, tool_url: str) ->
         terms = Terms(treatment.commercial, treatment.commercial.company.owns, is_promotional=False)
     else:
         return []
-    return [ground for part in shown(root) if (ground := survey(message, part, terms))]
+    return [ground for content in contents if (ground := survey(content, terms))]
 
 
 def submitted_url(block: HeaderBlock) -> str:
@@ -287,10 +293,12 @@ def submitted_url(block: HeaderBlock) -> str:
     return found[1] if found and len(found[1]) <= LONGEST_TOOL_URL else ""
 
 
-def _leak(message: bytes, root: Part, kept: Sequence[Field], treatment: Treatment, tool_url: str) -> Unstampable | None:
+def _leak(
+    contents: Iterable[Content], kept: Sequence[Field], treatment: Treatment, tool_url: str
+) -> Unstampable | None:
     """Return why a message may not leave that tells foreign hosts who its recipients are (POL-06)."""
     assert treatment.promotion is not None
-    found = exposed(message, root, kept, treatment.promotion.company.owns, tool_url)
+    found = exposed(contents, kept, treatment.promotion.company.owns, tool_url)
     told = next((told for one in treatment.recipients if (told := found.tells_of(one))), "")
     return _LEAKS[told] if told else None
 

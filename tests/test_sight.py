@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.pieces import Pieces
 from gateway.sight import Page
 from gateway.sight.elements import host_of
 
 
 def unseen(page: str) -> list[str]:
     octets = page.encode()
-    return [octets[one.start : one.end].decode() for one in Page(octets).unseen()]
+    return [octets[one.start : one.end].decode() for one in Page(Pieces(octets)).unseen()]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_hidden_background_loses_its_picture_and_keeps_its_place() -> None:
         '<p style="display:none;background:url(https://t.example/1)">x</p><td hidden background="https://t.example/2">y</td>'
         "<style>.a{width:1px;height:1px;background:url('https://t.example/3')}</style>"
     )
-    found = Page(page.encode()).unseen()
+    found = Page(Pieces(page.encode())).unseen()
     assert [(one.instead, one.host) for one in found] == [
         (b"none", "t.example"),
         (b"", "t.example"),
@@ -116,7 +117,7 @@ def test_a_hidden_background_loses_its_picture_and_keeps_its_place() -> None:
 )
 def test_a_link_must_be_there_to_be_seen(page: str, legible: bool) -> None:
     octets = page.encode()
-    assert Page(octets).has_legible_link(octets.index(b"LINK")) is legible
+    assert Page(Pieces(octets)).has_legible_link(octets.index(b"LINK")) is legible
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,6 @@ def test_the_host_of_a_link(url: str, host: str) -> None:
 def test_no_page_is_too_odd(piece: str, around: str) -> None:
     """What costs more than a few looks at each octet would take minutes here."""
     octets = around.format(piece * (60_000 // len(piece))).encode()
-    page = Page(octets)
+    page = Page(Pieces(octets))
     assert all(one.host == "t.example" for one in page.unseen())
     assert page.is_seen(len(octets) // 2) in (True, False) and 0 <= page.end <= len(octets)

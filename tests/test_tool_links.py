@@ -7,6 +7,7 @@ import ipaddress
 import pytest
 
 from gateway.headers import split
+from gateway.pieces import Pieces
 from gateway.placeholders import find
 from gateway.stamp import submitted_url
 from gateway.webhooks.tools import may_reach
@@ -64,7 +65,7 @@ def test_a_message_without_the_header_has_no_such_address() -> None:
     ],
 )
 def test_only_the_very_same_address_is_a_link_to_the_tool(text: str, is_html: bool, count: int) -> None:
-    found = find(text.encode(), is_html=is_html, tool_link=URL.encode())
+    found = find(Pieces(text.encode()), is_html=is_html, tool_link=URL.encode())
     assert len(found) == count
     ours = [one.hole.fill("https://ours.example/u/t?a&b", "") for one in found if one.hole]
     assert set(ours) <= {b"https://ours.example/u/t?a&amp;b" if is_html else b"https://ours.example/u/t?a&b"}

@@ -106,7 +106,9 @@ def _says(part: Part, text: bytes, fact: _Fact, is_seen: Seen) -> bool:
         return True
     if not fact.hint:
         return fact.letters in _letters_of(part, text)
-    at = text.find(fact.hint) if all(one in text for one in fact.others) else -1
+    at = text.find(fact.hint)
+    if at < 0 or not all(one in text for one in fact.others):
+        return False
     for _ in range(_MOST_PLACES):
         if at < 0:
             return False

@@ -10,12 +10,14 @@ from __future__ import annotations
 import html
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
+
+from gateway.pieces import Finder, Pieces
 
 _STEMS: Final = (
     *(b"unsub", b"subscri", b"preferen", b"blacklist", b"jumpoff", b"dnc_url", b"update_profile"),
@@ -74,19 +76,19 @@ class Placeholder:
     is_odd: bool = False
 
 
-def find(content: bytes, own_link: bytes = b"", tool_link: bytes = b"", *, is_html: bool) -> list[Found]:
+def find(pieces: Pieces, own_link: bytes = b"", tool_link: bytes = b"", *, is_html: bool) -> list[Found]:
     """Return the placeholders of a decoded text, in their order.
 
     A link of ours, which begins with `own_link`, is one: whoever it was made for, this copy is for somebody else. So is
     the very address at which the tool that made the message would unsubscribe, the `tool_link` (UNS-36).
     """
-    found = list[Found]()
+    content, found = pieces.text, list[Found]()
     if own_link and own_link in content:
         found += _links(content, re.compile(re.escape(own_link) + _TOKEN), is_html)
     if tool_link and tool_link.partition(b"&")[0] in content:
         found += _links(content, _spelled_link(tool_link, is_html), is_html)
     if _may_have_any(content):
-        found += _marks(content, is_html)
+        found += _marks(pieces, is_html)
     return _apart(sorted(found))
 
 
@@ -110,12 +112,17 @@ _TOKEN: Final = rb"[A-Za-z0-9._-]{49}(?![A-Za-z0-9_-])"
 """What stands behind the beginning of a link (docs/decisions/0003)."""
 
 
-def _marks(content: bytes, is_html: bool) -> list[Found]:
-    lowered, data = content.lower(), _data()
-    matches = [*_by_stem(content, lowered, data.by_stem)]
-    if b"data-msys-unsubscribe" in lowered:
+def _marks(pieces: Pieces, is_html: bool) -> list[Found]:
+    content, data = pieces.text, _data()
+    stems = sorted(at for at, _ in _FINDER.find(pieces))
+    matches = [*_by_stem(content, stems, data.by_stem)]
+    if any(_SEARCHED.match(content, max(0, at - _BEFORE_STEM)) for at in stems):
         matches += data.by_search.finditer(content)
     return [_found(content, match, data, is_html) for match in matches]
+
+
+_SEARCHED = re.compile(rb"data-msys-unsubscribe", re.IGNORECASE)
+_BEFORE_STEM: Final = len(b"data-msys-")
 
 
 def _may_have_any(content: bytes) -> bool:
@@ -125,9 +132,11 @@ def _may_have_any(content: bytes) -> bool:
     )
 
 
-def _by_stem(content: bytes, lowered: bytes, patterns: Mapping[bytes, re.Pattern[bytes]]) -> Iterator[re.Match[bytes]]:
+def _by_stem(
+    content: bytes, stems: Iterable[int], patterns: Mapping[bytes, re.Pattern[bytes]]
+) -> Iterator[re.Match[bytes]]:
     end = 0
-    for stem in sorted(_places(lowered)):
+    for stem in stems:
         for opening in _OPENING.finditer(content, max(end, stem - _LONGEST_OPENING), stem + 1):
             match = patterns[opening[0]].match(content, opening.start())
             if match:
@@ -136,12 +145,16 @@ def _by_stem(content: bytes, lowered: bytes, patterns: Mapping[bytes, re.Pattern
                 break
 
 
-def _places(lowered: bytes) -> Iterator[int]:
+def _stems(text: bytes) -> Iterator[tuple[int, bytes]]:
+    lowered = text.lower()
     for stem in _STEMS:
         at = lowered.find(stem)
         while at >= 0:
-            yield at
+            yield at, stem
             at = lowered.find(stem, at + 1)
+
+
+_FINDER: Final = Finder(_stems)
 
 
 def _apart(found: list[Found]) -> list[Found]:
@@ -158,23 +171,22 @@ def every() -> tuple[Placeholder, ...]:
     return tuple(_data().known.values())
 
 
-def _group(match: re.Match[bytes]) -> str:
-    return next(name for name, text in match.groupdict().items() if text is not None and name.startswith("p"))
-
-
 def _found(content: bytes, match: re.Match[bytes], data: _Data, is_html: bool) -> Found:
-    name = _group(match)
-    what, groups = data.known[name], match.groupdict()
-    before = groups.get(f"before{name[1:]}") or b""
+    name = match.lastgroup or ""  # a row's own group holds the others, so it is the last to end
+    what, before = data.known[name], _named(match, f"before{name[1:]}")
     start = match.start() + len(before) - len(_prefix_before(content, match.start()))
     if what.kind == "refused":
         return Found(start, match.end(), None)
     is_target = is_html and (bool(before) or _is_within_tag(content, start))
     if what.kind == "link" and is_html and not is_target:
-        words = groups.get(f"words{name[1:]}") or what.words.encode("ascii")
+        words = _named(match, f"words{name[1:]}") or what.words.encode("ascii")
         return Found(start, match.end(), Hole(b'<a href="', b'">' + words + b"</a>", escapes=True), is_clickable=True)
     hole = Hole(escapes=is_html, quotes=_is_parameter(content, start), is_mail=what.kind == "mail")
     return Found(start, match.end(), hole, is_clickable=is_target)
+
+
+def _named(match: re.Match[bytes], group: str) -> bytes:
+    return (match[group] if group in match.re.groupindex else b"") or b""
 
 
 def _prefix_before(content: bytes, at: int) -> bytes:

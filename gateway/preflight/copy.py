@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.model import Company
+from gateway.pieces import Pieces
 from gateway.prose import Source
 from gateway.redirectors import redirector_in
 from gateway.sight import Page
@@ -53,7 +54,7 @@ def links_of(sources: Sequence[Source], is_ours: Callable[[str], bool]) -> list[
 
 def trackers_in(sources: Sequence[Source], links: Sequence[Link]) -> list[str]:
     """Return what of a copy reports on its reader, in a few words each: what nobody sees, links that are noted."""
-    pages = [Page(source.text.encode("utf-8", "replace")) for source in sources if source.is_html]
+    pages = [Page(Pieces(source.text.encode("utf-8", "replace"))) for source in sources if source.is_html]
     unseen = (f"fetched unseen from {one.host}" for page in pages for one in page.unseen())
     followed = (redirector_in(one.url.encode("utf-8", "replace")) for one in links)
     return list(dict.fromkeys([*unseen, *(f"{host} notes who follows its links" for host in followed if host)]))

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import html
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import Final
 
+from gateway.pieces import Finder, Pieces
 from gateway.sight.colours import WHITE, background_of, colour_of, contrast
 from gateway.sight.elements import (
     COMMON_TAG,
@@ -40,36 +43,67 @@ _ILLEGIBLE: Final = 1.5
 """A contrast below which a link is the colour of what is behind it (WCAG 2.2 asks for 4.5)."""
 
 _SOURCES = re.compile(rb"<(?:img|image|input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
-_IMAGES = re.compile(rb"<im(?:g|age)[\s/](?:[^<>\"']{1,2000}|\"[^\"]{0,4000}\"|'[^']{0,4000}'){0,60}+>")
+_PLAIN_IMAGE = re.compile(rb"<im(?:g|age)[\s/](?:[^<>\"']{1,2000}|\"[^\"<]{0,4000}\"|'[^'<]{0,4000}'){0,60}+>")
 _OTHERS = re.compile(rb"<(?:input|iframe|embed|bgsound|amp-img|amp-pixel|link|object)[\s/]")
 _EARLY = frozenset({"prefetch", "preload", "dns-prefetch", "preconnect", "prerender", "modulepreload"})
 _ALWAYS_UNSEEN = frozenset({"bgsound", "amp-pixel"})
 _BACKGROUND = re.compile(rb".url\(|\sbackground\s*=", re.DOTALL)
 _CLASSES = re.compile(rb"\s(?:class|id)\s*=\s*[\"']?([^\"'>]{1,500})")
 _WORDS: Final = ((b"none", b"display"), (b"collapse", b"visibility"), (b"hidden", b""), (b"opacity", b""))
-"""What hides an element, and what stands shortly before it; looking for these costs next to nothing."""
+"""What hides an element, and what stands shortly before it."""
+
+_COLOURED: Final = (b"background", b"bgcolor")
+_COMMENT: Final = b"<!--"
+_TELLING: Final = (*(word for word, _ in _WORDS), *_COLOURED, _COMMENT, b"<style", b"url(")
+_IMAGE: Final = b"<im"
+_OTHER: Final = b"other"
+
+
+def _telling(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield where stands what a page is looked at for, and whatever of it may be something that nobody sees."""
+    text = text.lower()
+    for word in _TELLING:
+        yield from ((at, word) for at in _places(text, word))
+    yield from ((at, _IMAGE) for at in _places(text, _IMAGE) if not _is_plain_image(text, at))
+    yield from ((match.start(), _OTHER) for match in _OTHERS.finditer(text))
+
+
+def _places(text: bytes, word: bytes) -> Iterator[int]:
+    at = text.find(word)
+    while at >= 0:
+        yield at
+        at = text.find(word, at + len(word))
+
+
+def _is_plain_image(text: bytes, at: int) -> bool:
+    image = _PLAIN_IMAGE.match(text, at)
+    return image is not None and not may_hide(image[0])
+
+
+_FINDER: Final = Finder(_telling)
 
 
 class Page:
     """One HTML text, decoded from its transfer encoding; what is found out about it is found out once."""
 
-    def __init__(self, text: bytes) -> None:
-        self._text = text.lower()
-        self._comments = list(_comments(self._text))
+    def __init__(self, pieces: Pieces) -> None:
+        self._text = pieces.text.lower()
+        self._places = defaultdict[bytes, list[int]](list)
+        for at, word in _FINDER.find(pieces):
+            self._places[word].append(at)
+        self._comments = list(_comments(self._text, self._places[_COMMENT]))
         self._failures = 0
-        self._rules: Rules | None = None
-        self._hidden: list[tuple[int, int]] | None = None
 
     def is_seen(self, at: int) -> bool:
         """True where what stands here is shown: not in a comment, a tag or a hidden element."""
-        return not (_covers(self._comments, at) or self._is_in_tag(at) or _covers(self._hidden_spans(), at))
+        return not (_covers(self._comments, at) or self._is_in_tag(at) or _covers(self._hidden_spans, at))
 
     def has_legible_link(self, at: int) -> bool:
         """True where the link whose target stands here can be seen and told from what is behind it."""
         element = self._element_around(at)
         if element is None or element.name not in ("a", "area"):
             return element is not None
-        if _covers(self._comments, at) or _covers(self._hidden_spans(), at) or self._is_hidden(element):
+        if _covers(self._comments, at) or _covers(self._hidden_spans, at) or self._is_hidden(element):
             return False
         end = self._text.find(b"</a", element.end, element.end + REACH)
         content = self._text[element.end : end if end >= 0 else element.end + REACH]
@@ -79,7 +113,7 @@ class Page:
     def end(self) -> int:
         """Where the body ends: before the last `</body>`, but never within a comment, whoever else may read that."""
         at = self._text.rfind(b"</body")
-        marked = list(_spans(self._text, b"<!--", b"-->"))
+        marked = list(_spans(self._text, self._places[_COMMENT], b"-->"))
         while at >= 0 and _covers(marked, at):
             at = self._text.rfind(b"</body", 0, at)
         is_open = bool(marked) and marked[-1][1] == len(self._text) and not self._text.endswith(b"-->")
@@ -110,19 +144,17 @@ class Page:
 
     def _may_have_any(self) -> bool:
         """False for most pages: all of their images can be seen, and nothing else fetches anything."""
-        images = _IMAGES.findall(self._text)
-        rules = self._its_rules()
-        if len(images) != self._text.count(b"<im") or rules.hiding or rules.shrinking or any(map(may_hide, images)):
+        rules = self._rules
+        if self._places[_IMAGE] or self._places[_OTHER] or rules.hiding or rules.shrinking:
             return True
-        spans = self._hidden_spans()
-        return any(self._text.find(b"<im", *span) >= 0 for span in spans) or _OTHERS.search(self._text) is not None
+        return any(self._text.find(_IMAGE, *span) >= 0 for span in self._hidden_spans)
 
     def _unseen_source(self, tag: re.Match[bytes]) -> Iterator[Unseen]:
         if not self._may_be_unseen(tag):
             return
         element = element_of(tag)
         host = element.host
-        if host and (self._fetches_unseen(element) or _covers(self._hidden_spans(), element.start)):
+        if host and (self._fetches_unseen(element) or _covers(self._hidden_spans, element.start)):
             yield Unseen(element.start, element.end, b"", host)
 
     def _may_be_unseen(self, tag: re.Match[bytes]) -> bool:
@@ -130,9 +162,9 @@ class Page:
         text = tag[0]
         if not text.startswith(b"<im") or len(text) > COMMON_TAG or may_hide(text):
             return True
-        rules = self._its_rules()
+        rules = self._rules
         is_named = bool(rules.hiding or rules.shrinking)
-        return is_named or _covers(self._hidden_spans(), tag.start())
+        return is_named or _covers(self._hidden_spans, tag.start())
 
     def _fetches_unseen(self, element: Element) -> bool:
         if element.name == "link":
@@ -142,32 +174,31 @@ class Page:
         return element.name in _ALWAYS_UNSEEN or self._is_hidden(element) or self._is_tiny(element)
 
     def _unseen_backgrounds(self) -> Iterator[Unseen]:
-        for at in [*self._places(b"url(", b""), *self._places(b"background", b"")]:
+        for at in [*self._places[b"url("], *self._places[b"background"]]:
             match = _BACKGROUND.match(self._text, at - 1)
             element = self._element_around(at) if match else None
             if match is None or element is None:
                 continue
-            if not (self._is_hidden(element) or self._is_tiny(element) or _covers(self._hidden_spans(), element.start)):
+            if not (self._is_hidden(element) or self._is_tiny(element) or _covers(self._hidden_spans, element.start)):
                 continue
             yield from _backgrounds(self._text, element, at)
-        yield from self._its_rules().unseen
+        yield from self._rules.unseen
 
     # what is hidden
 
     def _is_hidden(self, element: Element) -> bool:
-        names, rules = element.names, self._its_rules()
+        names, rules = element.names, self._rules
         if hides(element.style, element.attributes):
             return rules.forcing.isdisjoint(names)
         return not rules.hiding.isdisjoint(names) and rules.showing.isdisjoint(names)
 
     def _is_tiny(self, element: Element) -> bool:
-        return is_tiny(element) or not self._its_rules().shrinking.isdisjoint(element.names)
+        return is_tiny(element) or not self._rules.shrinking.isdisjoint(element.names)
 
+    @cached_property
     def _hidden_spans(self) -> list[tuple[int, int]]:
-        """Return where hidden elements lie that have something in them."""
-        if self._hidden is None:
-            self._hidden = list(self._found_hidden())
-        return self._hidden
+        """Where hidden elements lie that have something in them."""
+        return list(self._found_hidden())
 
     def _found_hidden(self) -> Iterator[tuple[int, int]]:
         end, failures = 0, 0
@@ -187,19 +218,15 @@ class Page:
                 end = closed
 
     def _perhaps_hidden(self) -> list[int]:
-        places = [at for word, before in _WORDS for at in self._places(word, before)]
-        hiding = {name[1:] for name in self._its_rules().hiding}
+        places = [at for word, before in _WORDS for at in self._places[word] if self._stands_before(before, at)]
+        hiding = {name[1:] for name in self._rules.hiding}
         if hiding:
             named = _CLASSES.finditer(self._text)
             places += [match.start() + 1 for match in named if not hiding.isdisjoint(match[1].split())]
         return sorted(places)
 
-    def _places(self, word: bytes, before: bytes) -> Iterator[int]:
-        at = self._text.find(word)
-        while at >= 0:
-            if before in self._text[max(0, at - _BESIDE) : at]:
-                yield at
-            at = self._text.find(word, at + len(word))
+    def _stands_before(self, name: bytes, at: int) -> bool:
+        return name in self._text[max(0, at - _BESIDE) : at]
 
     def _end_of(self, element: Element) -> int | None:
         """Return where an element ends; None where nothing ends it."""
@@ -210,10 +237,9 @@ class Page:
                 return match.start()
         return None
 
-    def _its_rules(self) -> Rules:
-        if self._rules is None:
-            self._rules = rules_of(self._text)
-        return self._rules
+    @cached_property
+    def _rules(self) -> Rules:
+        return rules_of(self._text, self._places[b"<style"])
 
     # where something stands
 
@@ -235,9 +261,9 @@ class Page:
     # what can be told apart
 
     def _shows_something(self, content: bytes) -> bool:
-        if re.search(rb"<img\b", content):
+        if _ANY_IMAGE.search(content):
             return True
-        return bool(html.unescape(re.sub(rb"<[^>]*>", b"", content).decode("utf-8", "replace")).strip(_BLANKS))
+        return bool(html.unescape(_ANY_TAG.sub(b"", content).decode("utf-8", "replace")).strip(_BLANKS))
 
     def _is_legible(self, element: Element, content: bytes) -> bool:
         inner = [element_of(tag) for tag in TAG.finditer(content) if tag[0].startswith((b"<span", b"<font"))]
@@ -254,13 +280,20 @@ class Page:
 
     def _enclosing(self, at: int) -> Iterator[Element]:
         """Yield the elements with a background of their own in which something stands, from the inside out."""
-        start, before = max(0, at - _FARTHEST_BACKGROUND), at
-        while (before := max(self._text.rfind(word, start, before) for word in _COLOURED)) >= 0:
+        first, last = (bisect_left(self._coloured, place) for place in (at - _FARTHEST_BACKGROUND, at))
+        for before in reversed(self._coloured[first:last]):
             element = self._element_around(before)
             if element and element.end <= at and not self._is_closed_before(element, at):
                 yield element
 
+    @cached_property
+    def _coloured(self) -> list[int]:
+        """Where elements may have a background, in order."""
+        return sorted(at for word in _COLOURED for at in self._places[word])
+
     def _is_closed_before(self, element: Element, at: int) -> bool:
+        if self._text.find(b"</%b" % element.name.encode("utf-8", "replace"), element.end, at) < 0:
+            return False
         depth = 1
         for match in marks_of(element.name).finditer(self._text, element.end, at):
             depth += -1 if match[1] else 1
@@ -271,30 +304,35 @@ class Page:
 
 _VOID = frozenset({"img", "image", "input", "br", "hr", "link", "meta", "area", "col", "embed", "source", "wbr"})
 _BEGINS_TAG = re.compile(rb"</?[a-zA-Z!]")
-_COLOURED: Final = (b"background", b"bgcolor")
+_ANY_IMAGE = re.compile(rb"<img\b")
+_ANY_TAG = re.compile(rb"<[^>]*>")
 _FARTHEST_BACKGROUND: Final = 64 * 1024
 _BLANKS: Final = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\u00ad"
 
 
-def _comments(text: bytes) -> Iterator[tuple[int, int]]:
+def _comments(text: bytes, opened: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield the comments, except those that some programs read as part of the page (`<!--[if mso]>`)."""
-    at = text.find(b"<!--")
-    while at >= 0:
+    end = 0
+    for at in opened:
+        if at < end:
+            continue
         if text.startswith(b"[if", at + 4) or text.startswith(b"<![", at + 4):
             end = text.find(b">", at)
         else:
             end = text.find(b"-->", at + 4)
             yield at, end if end >= 0 else len(text)
-        at = text.find(b"<!--", end) if end >= 0 else -1
+        if end < 0:
+            return
 
 
-def _spans(text: bytes, opening: bytes, closing: bytes) -> Iterator[tuple[int, int]]:
-    """Yield what lies between two marks, the first of which counts; where the second is lacking, to the end."""
-    at = text.find(opening)
-    while at >= 0:
-        end = text.find(closing, at + len(opening))
-        yield at, end if end >= 0 else len(text)
-        at = text.find(opening, end) if end >= 0 else -1
+def _spans(text: bytes, opened: Sequence[int], closing: bytes) -> Iterator[tuple[int, int]]:
+    """Yield what lies from each opening mark to the next closing one; where that is lacking, to the end."""
+    end = 0
+    for at in opened:
+        if at >= end:
+            found = text.find(closing, at + len(_COMMENT))
+            end = found if found >= 0 else len(text)
+            yield at, end
 
 
 def _covers(spans: Sequence[tuple[int, int]], at: int) -> bool:

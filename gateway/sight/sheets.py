@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -41,23 +42,48 @@ class Rules(NamedTuple):
 NO_RULES: Final = Rules()
 
 
-def rules_of(text: bytes) -> Rules:
-    if b"<style" not in text:
+def rules_of(text: bytes, opened: Sequence[int]) -> Rules:
+    """Return what the style sheets of a page say, whose tags are `opened` at these places."""
+    told = [(start, _rules_in(sheet)) for start, sheet in _sheets(text, opened)]
+    if not told:
         return NO_RULES
+    unseen = (one._replace(start=at + one.start, end=at + one.end) for at, rules in told for one in rules.unseen)
+    return Rules(
+        hiding=frozenset().union(*(rules.hiding for _, rules in told)),
+        shrinking=frozenset().union(*(rules.shrinking for _, rules in told)),
+        showing=frozenset().union(*(rules.showing for _, rules in told)),
+        forcing=frozenset().union(*(rules.forcing for _, rules in told)),
+        unseen=tuple(unseen),
+    )
+
+
+def _rules_in(sheet: bytes) -> Rules:
+    return _remembered(sheet) if len(sheet) <= _COMMON else _read(sheet)
+
+
+_COMMON: Final = 64 * 1024
+"""Octets of a sheet that is remembered: it is mostly the same in all messages of a campaign."""
+
+
+@lru_cache(maxsize=64)
+def _remembered(sheet: bytes) -> Rules:
+    return _read(sheet)
+
+
+def _read(sheet: bytes) -> Rules:
     hiding, shrinking, showing, forcing, unseen = set[bytes](), set[bytes](), set[bytes](), set[bytes](), list[Unseen]()
-    for start, end in _sheets(text):
-        for rule in islice(_telling_rules(text, start, end), _MOST_RULES):
-            declared = text[rule.open + 1 : rule.close]
-            style = style_of(declared.decode("utf-8", "replace"))
-            selectors = text[rule.start : rule.open].split(b",")
-            is_hiding, is_shrinking = hides(style, {}), is_tiny(Element(0, 0, "", {}, style))
-            if rule.is_certain and (is_hiding or is_shrinking):
-                (hiding if is_hiding else shrinking).update(_simple(selectors))
-                unseen += _in_rule(text, rule)
-            elif style.get("display", "none") != "none" or style.get("visibility") == "visible":
-                named = {name for one in selectors for name in _NAMES.findall(one)}
-                showing |= named
-                forcing |= named if b"!important" in declared else set()
+    for rule in islice(_telling_rules(sheet), _MOST_RULES):
+        declared = sheet[rule.open + 1 : rule.close]
+        style = style_of(declared.decode("utf-8", "replace"))
+        selectors = sheet[rule.start : rule.open].split(b",")
+        is_hiding, is_shrinking = hides(style, {}), is_tiny(Element(0, 0, "", {}, style))
+        if rule.is_certain and (is_hiding or is_shrinking):
+            (hiding if is_hiding else shrinking).update(_simple(selectors))
+            unseen += _in_rule(sheet, rule)
+        elif style.get("display", "none") != "none" or style.get("visibility") == "visible":
+            named = {name for one in selectors for name in _NAMES.findall(one)}
+            showing |= named
+            forcing |= named if b"!important" in declared else set()
     return Rules(frozenset(hiding), frozenset(shrinking), frozenset(showing), frozenset(forcing), tuple(unseen))
 
 
@@ -66,15 +92,20 @@ def _simple(selectors: Sequence[bytes]) -> Iterator[bytes]:
     yield from (one[1] or one[2] for one in found if one)
 
 
-def _sheets(text: bytes) -> Iterator[tuple[int, int]]:
-    for match in re.finditer(rb"<style\b[^>]*>", text):
-        end = _STYLE_END.search(text, match.end())
-        yield match.end(), end.start() if end else len(text)
-        if end is None:
-            return
+def _sheets(text: bytes, opened: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield where each sheet starts, and what it says."""
+    begun = 0
+    for at in opened:
+        tag = _STYLE.match(text, at) if at >= begun else None
+        if tag:
+            begun = tag.end()
+            end = text.find(b"</style", begun)
+            yield begun, text[begun : end if end >= 0 else len(text)]
+            if end < 0:
+                return
 
 
-_STYLE_END = re.compile(rb"</style")
+_STYLE = re.compile(rb"<style\b[^>]*>")
 
 
 class _Rule(NamedTuple):
@@ -86,23 +117,23 @@ class _Rule(NamedTuple):
     is_certain: bool
 
 
-def _telling_rules(text: bytes, start: int, end: int) -> Iterator[_Rule]:
+def _telling_rules(sheet: bytes) -> Iterator[_Rule]:
     """Yield the rules that say anything of whether something is seen."""
-    counted, depth, closed = start, 0, start
-    for match in _DECLARATION.finditer(text, start, end):
+    counted, depth, closed = 0, 0, 0
+    for match in _DECLARATION.finditer(sheet):
         at = match.start()
-        opened = text.rfind(b"{", max(closed, at - REACH), at)
+        opened = sheet.rfind(b"{", max(closed, at - REACH), at)
         if opened < 0:
             continue
-        begun = 1 + max(text.rfind(mark, max(closed, opened - REACH), opened) for mark in (b"{", b"}", b";", b"/"))
+        begun = 1 + max(sheet.rfind(mark, max(closed, opened - REACH), opened) for mark in (b"{", b"}", b";", b"/"))
         begun = max(begun, closed)
-        depth += text.count(b"{", counted, opened) - text.count(b"}", counted, opened)
+        depth += sheet.count(b"{", counted, opened) - sheet.count(b"}", counted, opened)
         counted = opened
-        found = text.find(b"}", opened, end)
-        closed = found if found >= 0 else end
+        found = sheet.find(b"}", opened)
+        closed = found if found >= 0 else len(sheet)
         yield _Rule(begun, opened, closed, is_certain=depth == 0)
 
 
-def _in_rule(text: bytes, rule: _Rule) -> Iterator[Unseen]:
-    for url in CSS_URL.finditer(text, rule.open, rule.close):
+def _in_rule(sheet: bytes, rule: _Rule) -> Iterator[Unseen]:
+    for url in CSS_URL.finditer(sheet, rule.open, rule.close):
         yield Unseen(url.start(), url.end(), b"none", host_of(url[1].decode("utf-8", "replace")))
