@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
 
 from gateway.address import Address
 from gateway.dialects import SILENT, Dialects
@@ -35,7 +37,7 @@ from gateway.model import (
     Tracking,
 )
 from gateway.sign import STEP, Signer, body_hash, body_hash_in_steps, signer_for
-from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, prepare, received
+from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, fitted, prepare, received
 from gateway.tokens import ALL_MARKETING, Reconsent, Unsubscribe, UnsubscribeTokens
 
 CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")
@@ -46,6 +48,7 @@ CONTRADICTED = Reply(451, "4.7.5", "DNS publishes another DKIM key than ours, an
 
 _NO_SITE = Unstampable("5.7.0", "there is no site where its reader could consent anew: [site] is off")
 _SMTPUTF8 = "SMTPUTF8"
+T = TypeVar("T")
 ANY_TOPIC = "marketing"
 """The list of a promotional message that left its topic open."""
 
@@ -83,7 +86,6 @@ class MessageDraft:
     stamp: Draft
     signer: Signer | None
     shared_hash: bytes | None = field(default=None, repr=False)
-    in_fewer_letters: dict[Alphabet, MessageDraft | Unstampable] = field(default_factory=dict, repr=False)
 
     @property
     def selectors(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ class MessageDraft:
     @property
     def is_large(self) -> bool:
         """True where a copy takes so long to make that others must have their turn meanwhile."""
-        return len(self.message.message) > STEP
+        return _is_large(self.message.message)
 
 
 class CopyMaker:
@@ -143,16 +145,27 @@ class CopyMaker:
             return CANNOT_SIGN
         return CONTRADICTED if self._are_contradicted(signer.marks) else None
 
-    async def draft(
-        self, message: SpooledMessage, block: HeaderBlock | None = None, alphabet: Alphabet = Alphabet.UTF8
-    ) -> MessageDraft | Unstampable:
-        """Decide what all copies of a message have in common; done once a message. `block` is its header, if known."""
-        block = block or split(message.message)
-        if len(message.message) > STEP:
-            return await asyncio.to_thread(self._draft, message, block, alphabet)
-        return self._draft(message, block, alphabet)
+    async def mended(self, message: bytes) -> bytes:
+        """Return a message without lines that are too long for SMTP; as it is where that cannot be (`draft` says so).
 
-    def _draft(self, message: SpooledMessage, block: HeaderBlock, alphabet: Alphabet) -> MessageDraft | Unstampable:
+        Done before anything else holds the message, so that only one of the two stays in memory.
+        """
+        fit = await _beside_where_large(message, fitted, message)
+        return message if isinstance(fit, Unstampable) else fit
+
+    async def written_in(self, alphabet: Alphabet, message: SpooledMessage) -> SpooledMessage | Unstampable:
+        """Return a message as a next hop takes it that knows only this alphabet; whoever knows more takes it too."""
+        is_utf8 = _SMTPUTF8 in message.options
+        if alphabet is Alphabet.EIGHT_BIT and not is_utf8:
+            return message  # whose header asks for nothing that the next hop lacks
+        fit = await _beside_where_large(message.message, partial(fitted, is_utf8=is_utf8), message.message, alphabet)
+        return fit if isinstance(fit, Unstampable) else replace(message, message=fit)
+
+    async def draft(self, message: SpooledMessage, block: HeaderBlock | None = None) -> MessageDraft | Unstampable:
+        """Decide what all copies of a message have in common; done once a message. `block` is its header, if known."""
+        return await _beside_where_large(message.message, self._draft, message, block or split(message.message))
+
+    def _draft(self, message: SpooledMessage, block: HeaderBlock) -> MessageDraft | Unstampable:
         asks = message.notice is not None and message.notice.asks
         if asks and not self._links.public_url:
             return _NO_SITE
@@ -164,8 +177,6 @@ class CopyMaker:
             date=message.received_at,
             own_domains=self._own_domains,
             promotion=self._promotion(message),
-            alphabet=alphabet,
-            is_utf8=_SMTPUTF8 in message.options,
             dialects=self._dialects,
             asks=asks,
             commercial=self._commercial(message),
@@ -173,18 +184,6 @@ class CopyMaker:
         )
         stamp = prepare(message.message, block, treatment)
         return stamp if isinstance(stamp, Unstampable) else MessageDraft(message, stamp, self._signer(block))
-
-    async def written_in(
-        self, alphabet: Alphabet, draft: MessageDraft, lock: asyncio.Lock
-    ) -> MessageDraft | Unstampable:
-        """Return the draft of the same copies for a next hop that takes only this alphabet; made once a message."""
-        if alphabet is Alphabet.EIGHT_BIT and _SMTPUTF8 not in draft.message.options:
-            return draft  # whose header asks for nothing that the next hop lacks
-        known = draft.in_fewer_letters
-        async with lock:
-            if alphabet not in known:
-                known[alphabet] = await self.draft(draft.message, alphabet=alphabet)
-        return known[alphabet]
 
     async def promotional_copy(
         self, draft: MessageDraft, n: int, address_id: bytes, now: datetime, manner: Manner = PLAIN_MANNER
@@ -260,6 +259,15 @@ class CopyMaker:
     def _signer(self, block: HeaderBlock) -> Signer | None:
         author = _author(block)
         return signer_for(author.key.rpartition("@")[2], self._signers) if author else None
+
+
+def _is_large(message: bytes) -> bool:
+    return len(message) > STEP
+
+
+async def _beside_where_large(message: bytes, work: Callable[..., T], *arguments: Any) -> T:
+    """Work on a message, if it is large beside the event loop."""
+    return await asyncio.to_thread(work, *arguments) if _is_large(message) else work(*arguments)
 
 
 async def _hash_of_large(body: Sequence[Segment]) -> bytes:

@@ -148,9 +148,9 @@ class Delivery:
 
     def take(self, message: SpooledMessage, addressees: Sequence[SpooledRecipient], draft: MessageDraft | None) -> None:
         lane = self._lane(priority_of(message.message_class), message.stream)
-        shared = Shared(draft)
+        shared = Shared(message, draft)
         for together in self._parcels(message, addressees):
-            lane.put(Parcel(message, together, shared))
+            lane.put(Parcel(shared, together))
 
     def _parcels(
         self, message: SpooledMessage, addressees: Sequence[SpooledRecipient]
@@ -364,9 +364,7 @@ class Delivery:
 
     async def _copy(self, parcel: Parcel, going: Sequence[Ruling], alphabet: Alphabet) -> Copy | Reply:
         """Make the parcel's copy in what the smarthost takes; a reply of our own where it cannot be made."""
-        draft = parcel.shared.draft or await self._draft(parcel)
-        if alphabet is not Alphabet.UTF8 and isinstance(draft, MessageDraft):
-            draft = await self._copies.written_in(alphabet, draft, parcel.shared.lock)
+        draft = await self._draft(parcel.shared, alphabet)
         if isinstance(draft, Unstampable):
             return draft.reply
         stream = self._streams.get(parcel.message.stream)
@@ -389,12 +387,22 @@ class Delivery:
             return None
         return await self._copies.commercial_copy(draft, ruling.addressee.n, person, self._now(), manner)
 
-    async def _draft(self, parcel: Parcel) -> MessageDraft | Unstampable:
-        """Work out what a message's copies share; whoever else needs it meanwhile waits for it."""
-        async with parcel.shared.lock:
-            if parcel.shared.draft is None:
-                parcel.shared.draft = await self._copies.draft(parcel.message)
-            return parcel.shared.draft
+    async def _draft(self, shared: Shared, alphabet: Alphabet) -> MessageDraft | Unstampable:
+        """Work out what a message's copies share, in this alphabet; whoever else needs it meanwhile waits for it.
+
+        Where the smarthost takes fewer letters, the message is written in them before it is drafted, and once.
+        """
+        async with shared.lock:
+            if alphabet not in shared.written:
+                fewer = await self._copies.written_in(alphabet, shared.message)
+                shared.written[alphabet] = fewer if isinstance(fewer, Unstampable) else None
+                if isinstance(fewer, SpooledMessage):
+                    shared.rewrite(fewer)
+            if problem := shared.written[alphabet]:
+                return problem
+            if shared.draft is None:
+                shared.draft = await self._copies.draft(shared.message)
+            return shared.draft
 
     # how it ended
 

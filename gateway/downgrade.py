@@ -12,9 +12,19 @@ from typing import Final
 
 from gateway.errors import Malformed
 from gateway.headers import Field, HeaderBlock, entries, split
-from gateway.mend import Edit, applied, base64_lines, declared, every_part, fold, header_edit, quoted_printable
+from gateway.mend import (
+    Edit,
+    applied,
+    declared,
+    every_part,
+    fold,
+    header_edit,
+    hidden,
+    is_dense,
+)
 from gateway.mime import IDENTITY, Part, parse
 from gateway.model import Alphabet
+from gateway.steps import steps
 
 _ADDRESSES: Final = frozenset(
     {
@@ -23,9 +33,6 @@ _ADDRESSES: Final = frozenset(
     }
 )
 _COMPOSED = ("multipart/", "message/")
-_HIGH = bytes(range(128, 256))
-_READABLE = 6
-"""Quoted-printable costs two octets more for each that it hides, base64 a third: beyond one in six it is the longer."""
 
 
 class Inexpressible(Malformed):
@@ -50,12 +57,12 @@ def written_in(alphabet: Alphabet, message: bytes, *, is_utf8: bool) -> bytes:
 
 def _with_plain_header(message: bytes) -> bytes:
     block = split(message)
-    if message.isascii() or all(field.raw.isascii() for field in block.fields):
+    if all(field.raw.isascii() for field in block.fields):
         return message
     fields = [_with_plain_domains(field) for field in block.fields]
     if not all(field.raw.isascii() for field in fields):
         raise Inexpressible("5.6.7", "the header has text beyond ASCII, which the next hop does not take")
-    return b"".join([*(field.raw for field in fields), message[_header_end(block) :]])
+    return applied(message, [Edit(0, _header_end(block), [field.raw for field in fields])])
 
 
 def _header_end(block: HeaderBlock) -> int:
@@ -78,8 +85,7 @@ def _with_plain_domains(field: Field) -> Field:
 
 def _with_seven_bits(message: bytes) -> bytes:
     root = parse(message, split(message))
-    edits = sorted(edit for part in every_part(root) for edit in _seven_bit_edits(message, part))
-    converted = applied(message, edits)
+    converted = applied(message, [edit for part in every_part(root) for edit in _seven_bit_edits(message, part)])
     if not converted.isascii():
         raise Inexpressible("5.6.3", "it has 8-bit octets where no transfer encoding can hide them")
     return converted
@@ -90,19 +96,10 @@ def _seven_bit_edits(message: bytes, part: Part) -> Iterator[Edit]:
     if part.is_sealed or part.encoding not in IDENTITY:
         return
     fields = split(message, part.head, part.end).fields
-    body = message[part.start : part.end]
-    if part.children or body.isascii():
+    body = memoryview(message)[part.start : part.end]
+    if part.children or all(map(bytes.isascii, steps(body))):
         if part.encoding != "7bit":
             yield header_edit(part, fields, declared(part, fields, "7bit"))
     elif not part.content_type.startswith(_COMPOSED):
-        encoding, text = _hidden(body, is_text=part.content_type.startswith("text/"))
-        yield header_edit(part, fields, declared(part, fields, encoding))
-        yield Edit(part.start, part.end, text)
-
-
-def _hidden(body: bytes, *, is_text: bool) -> tuple[str, bytes]:
-    """Return a transfer encoding and the body in it: the one that people can read, unless it takes more room."""
-    high = len(body) - len(body.translate(None, _HIGH))
-    if is_text and high * _READABLE <= len(body):
-        return "quoted-printable", quoted_printable(body)
-    return "base64", base64_lines(body)
+        is_text = part.content_type.startswith("text/")
+        yield from hidden(part, fields, body, in_base64=not is_text or is_dense(body))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from gateway.address import Address
 from gateway.copies import MessageDraft
-from gateway.model import Priority, Smarthost, SpooledMessage, SpooledRecipient, priority_of
+from gateway.model import Alphabet, Priority, Smarthost, SpooledMessage, SpooledRecipient, priority_of
 from gateway.pacing import Paces
 from gateway.smarthost import Connection, Pool
 from gateway.stamp import Unstampable
@@ -34,23 +34,35 @@ PARCEL_OCTETS = 1024
 
 @dataclass(slots=True)
 class Shared:
-    """What the parcels of one message have in common: its draft, which the first that needs it works out (`lock`).
+    """What the parcels of one message have in common: the message, and its draft, which the first works out (`lock`).
 
-    `parcels` counts those that are in a lane: together they hold the message's memory once.
+    `written` says of an alphabet whether the message is in it, None, or why it cannot be. `parcels` counts those that
+    are in a lane: together they hold the message's memory once, as many octets as it `took`.
     """
 
+    message: SpooledMessage
     draft: MessageDraft | Unstampable | None = None
+    written: dict[Alphabet, Unstampable | None] = field(default_factory=lambda: {Alphabet.UTF8: None})
     parcels: int = 0
+    took: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def rewrite(self, message: SpooledMessage) -> None:
+        """Let the message's octets be others, and go; what was worked out of them goes with them."""
+        if message.message is not self.message.message:
+            self.message, self.draft = message, None
 
 
 @dataclass(slots=True)
 class Parcel:
     """What goes out in one transaction: a promotional copy for one recipient, or an essential message for all."""
 
-    message: SpooledMessage
+    shared: Shared
     addressees: tuple[SpooledRecipient, ...]
-    shared: Shared = field(default_factory=Shared)
+
+    @property
+    def message(self) -> SpooledMessage:
+        return self.shared.message
 
     @property
     def draft(self) -> MessageDraft | None:
@@ -96,7 +108,8 @@ class Lane:
     def put(self, parcel: Parcel) -> None:
         """Hand a parcel to one of those who wait for one, or let it wait; it takes room until it is `done`."""
         if not parcel.shared.parcels:
-            self.room -= len(parcel.message.message)
+            parcel.shared.took = len(parcel.message.message)
+            self.room -= parcel.shared.took
         parcel.shared.parcels += 1
         self.room -= PARCEL_OCTETS
         while self._idle:
@@ -122,7 +135,7 @@ class Lane:
         """Give back the room that a parcel took; the last of a message gives back the message's."""
         parcel.shared.parcels -= 1
         if not parcel.shared.parcels:
-            self.room += len(parcel.message.message)
+            self.room += parcel.shared.took
         self.room += PARCEL_OCTETS
 
     def connection(self, parcel: Parcel) -> AbstractAsyncContextManager[Connection]:

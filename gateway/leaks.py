@@ -38,6 +38,10 @@ _BEYOND_PIECES = re.compile(_HIDDEN_SLASHES.pattern + rb"|<form\b", re.IGNORECAS
 
 _INNER_SLASHES = re.compile(rb"%(?:25)*2f%(?:25)*2f", re.IGNORECASE)
 _LONGEST_VALUE: Final = 8 * 1024
+_REMEMBERED: Final = 256 * 1024
+"""Octets of a part up to which its links are remembered: a large one may consist of nothing else."""
+
+_REMEMBERED_LINK: Final = 2048
 _FORM = re.compile(rb"<form\b[^>]*\baction\s*=\s*[\"']?\s*((?:https?:)?//[^\s\"'>]+)", re.IGNORECASE)
 _VALUE = re.compile(rb"\bvalue\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s>\"']+)", re.IGNORECASE)
 
@@ -118,7 +122,8 @@ def exposed(contents: Iterable[Content], header: Iterable[Field], is_own: IsOwn,
 def _foreign_in(content: Content, is_own: IsOwn) -> list[str]:
     """Return the foreign links of a part; what was found is remembered, as a campaign repeats it in each message."""
     part = content.part
-    memory = _memory(content.digest, part.content_type, part.encoding, is_own)
+    is_remembered = len(content.octets) <= _REMEMBERED
+    memory = _memory(content.digest, part.content_type, part.encoding, is_own) if is_remembered else []
     if not memory:
         pieces, is_html = content.pieces, part.content_type != "text/plain"
         memory.append(_foreign_in_page(pieces, is_own) if is_html else _foreign(pieces.text, is_own, is_html=False))
@@ -159,7 +164,7 @@ def _foreign(text: bytes, is_own: IsOwn, *, is_html: bool) -> list[str]:
 
 def _links(text: bytes, is_own: IsOwn, whole: _Whole) -> Iterator[tuple[int, str | None]]:
     """Yield the links that a text says outright, each with its place; None for one of which `whole` knows no end."""
-    hosts = {*_HOST.findall(text)}
+    hosts = {match[1] for match in _HOST.finditer(text)}
     foreign = {one for one in hosts if not is_own(host_of(_plain(b"//" + one)))}
     if foreign:
         yield from _links_to(foreign, text, whole)
@@ -242,7 +247,7 @@ def _sent_by_forms(text: bytes, is_own: IsOwn) -> list[str]:
 
 def _readings(links: list[str]) -> Exposed:
     """Put together what links say; those of a campaign are mostly the same in each of its messages."""
-    read = [_read(one) for one in dict.fromkeys(links)]
+    read = [(_read_before if len(one) <= _REMEMBERED_LINK else _read)(one) for one in dict.fromkeys(links)]
     digests = frozenset(chain.from_iterable(one.digests for one in read))
     runs = [run for one in read for run in one.runs]
     lengths, longest = {*map(len, digests)}, max(map(len, runs), default=0)
@@ -250,7 +255,6 @@ def _readings(links: list[str]) -> Exposed:
     return Exposed("\n".join([one.text for one in read]), digests, tuple(runs), tuple(makers))
 
 
-@lru_cache(maxsize=4096)
 def _read(link: str) -> Exposed:
     """Read a link in every way that hides an address: as it stands, percent-decoded, base64, base32, hexadecimal."""
     texts, fresh, words = list[str](), link, set[str]()
@@ -267,6 +271,9 @@ def _read(link: str) -> Exposed:
     digests = {one for one in runs if len(one) in _HEX_LENGTHS}
     lowered = everything.lower()
     return Exposed(f"{lowered}\n{lowered[::-1]}", frozenset({*digests, *_base64_runs(long)}), tuple(runs - digests))
+
+
+_read_before = lru_cache(maxsize=4096)(_read)
 
 
 def _base64_runs(runs: Iterable[str]) -> Iterator[str]:

@@ -2,37 +2,46 @@
 
 The rule: a reader sees what the author wrote. A part's long lines are hidden in its transfer encoding, a header's are
 folded where it has white space; no text is wrapped. What is sealed is not touched, and what cannot be mended is
-refused by `stamp`, which asks here.
+refused by `stamp`, which asks here. Of a large message there is never more in memory than as it was, as it becomes, and
+one step of the way.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from gateway.errors import Malformed
 from gateway.headers import Field, make, split
 from gateway.mime import IDENTITY, Part, leaves, parse
+from gateway.model import Segment
+from gateway.steps import STEP, joined, steps
 
 LINE_LIMIT: Final = 998
 """Octets of a line, without its CRLF (RFC 5322 §2.1.1)."""
 
 _QP_LINE = 76
-_STEP: Final = 256 * 1024
-"""Octets that are encoded in one go, so that other threads have their turn."""
+_WHITE = b" \t\r\n\v\f"
+
+_HIGH = bytes(range(128, 256))
+_READABLE: Final = 6
+"""Quoted-printable costs two octets more for each that it hides, base64 a third: beyond one in six it is the longer."""
+
+_LARGE: Final = 1024 * 1024
+"""Octets of a part from which room is worth more than that people can read its source."""
 
 _UNENCODABLE = ("multipart/", "message/")
 _LAST_GAP = re.compile(rb"(?:[ \t]+|[!-9;-~]+[ \t]*:[ \t]*)?+[^ \t].*(?=[ \t])", re.DOTALL)
 
 
 class Edit(NamedTuple):
-    """The octets `start:end` of a message are to become `text`."""
+    """The octets `start:end` of a message are to become a text, of which there are `pieces`."""
 
     start: int
     end: int
-    text: bytes
+    pieces: Iterable[Segment]
 
 
 def has_long_line(message: bytes, start: int = 0, end: int | None = None) -> bool:
@@ -50,22 +59,25 @@ def has_long_line(message: bytes, start: int = 0, end: int | None = None) -> boo
 def mend(message: bytes) -> bytes:
     """Return a message without long lines that reads as this one does; raises `Malformed` where there is none."""
     root = parse(message, split(message))
-    edits = sorted([*_folded_headers(message, root), *_recoded_parts(message, root)])
-    mended = applied(message, edits)
+    mended = applied(message, [*_folded_headers(message, root), *_recoded_parts(message, root)])
     if has_long_line(mended):
         raise Malformed(f"a line is longer than {LINE_LIMIT} octets and cannot be folded or re-encoded")
     return mended
 
 
-def quoted_printable(data: bytes) -> bytes:
+def quoted_printable(data: Segment) -> bytes:
     """Encode data, in which CRLF is a line break, by RFC 2045 §6.7; no line is longer than 76 octets."""
-    lines, rest = list[bytes](), b""
-    for at in range(0, len(data), _STEP):
-        encoded = _quoted_printable(rest + data[at : at + _STEP])
-        end = encoded.rfind(b"\n") + 1 if at + _STEP < len(data) else len(encoded)
-        lines.append(encoded[:end])
+    return joined(quoted_printable_in_steps(data))
+
+
+def quoted_printable_in_steps(data: Segment) -> Iterator[bytes]:
+    """Yield the same a step at a time."""
+    rest = b""
+    for at in range(0, len(data), STEP):
+        encoded = _quoted_printable(rest + data[at : at + STEP])
+        end = encoded.rfind(b"\n") + 1 if at + STEP < len(data) else len(encoded)
+        yield encoded[:end]
         rest = binascii.a2b_qp(encoded[end:])
-    return b"".join(lines)
 
 
 def _quoted_printable(data: bytes) -> bytes:
@@ -73,22 +85,33 @@ def _quoted_printable(data: bytes) -> bytes:
     return binascii.b2a_qp(data + b"\r\n", istext=True)[:-2]
 
 
-def base64_lines(data: bytes) -> bytes:
+def base64_lines(data: Segment) -> bytes:
     """Encode data by RFC 2045 §6.8 in lines of 76 characters, the last one too with its CRLF."""
-    return _lines_of_76(binascii.b2a_base64(data, newline=False))
+    return joined(base64_in_steps(data))
+
+
+def base64_in_steps(data: Segment) -> Iterator[bytes]:
+    """Yield the same a step at a time."""
+    for step in steps(data):
+        yield _lines_of_76(binascii.b2a_base64(step, newline=False))
 
 
 def _lines_of_76(text: bytes) -> bytes:
     return b"".join([text[at : at + 76] + b"\r\n" for at in range(0, len(text), 76)])
 
 
-def applied(message: bytes, edits: list[Edit]) -> bytes:
-    """Return the message after edits that are in order and do not overlap."""
-    pieces, position = list[bytes](), 0
-    for start, end, text in edits:
-        pieces += (message[position:start], text)
+def applied(message: bytes, edits: Sequence[Edit]) -> bytes:
+    """Return the message after edits that do not overlap."""
+    return joined(_edited(memoryview(message), sorted(edits, key=lambda edit: edit[:2]))) if edits else message
+
+
+def _edited(message: memoryview, edits: Sequence[Edit]) -> Iterator[Segment]:
+    position = 0
+    for start, end, pieces in edits:
+        yield message[position:start]
+        yield from pieces
         position = end
-    return b"".join([*pieces, message[position:]])
+    yield message[position:]
 
 
 def every_part(part: Part) -> Iterator[Part]:
@@ -108,7 +131,7 @@ def _folded_headers(message: bytes, root: Part) -> Iterator[Edit]:
 def header_edit(part: Part, old: tuple[Field, ...], new: tuple[Field, ...]) -> Edit:
     """Return the edit that gives a part other header fields, folded where they are too long."""
     end = part.head + sum(len(field.raw) for field in old)
-    return Edit(part.head, end, b"".join(fold(field).raw for field in new))
+    return Edit(part.head, end, [fold(field).raw for field in new])
 
 
 def fold(field: Field) -> Field:
@@ -144,19 +167,31 @@ def _recoded_parts(message: bytes, root: Part) -> Iterator[Edit]:
 
 
 def _recoded(message: bytes, part: Part) -> Iterator[Edit]:
-    body = message[part.start : part.end]
+    body = memoryview(message)[part.start : part.end]
     fields = split(message, part.head, part.end).fields
     if part.encoding == "base64":
         yield header_edit(part, fields, fields)
-        yield Edit(part.start, part.end, _lines_of_76(b"".join(body.split())))
+        yield Edit(part.start, part.end, _broken_at_76(body))
     elif part.encoding == "quoted-printable":
         yield header_edit(part, fields, fields)
-        yield Edit(part.start, part.end, b"\r\n".join(_softly_broken(line) for line in body.split(b"\r\n")))
+        yield Edit(part.start, part.end, _softly_broken(message, part.start, part.end))
     elif part.encoding in IDENTITY and not part.content_type.startswith(_UNENCODABLE):
-        yield header_edit(part, fields, declared(part, fields, "quoted-printable"))
-        yield Edit(part.start, part.end, quoted_printable(body))
+        yield from hidden(part, fields, body, in_base64=len(body) > _LARGE and is_dense(body))
     else:
         raise Malformed(f"a part of type {part.content_type} has a line that is too long, and cannot be re-encoded")
+
+
+def is_dense(body: Segment) -> bool:
+    """True where a body has so many octets beyond ASCII that base64 takes less room than quoted-printable."""
+    high = sum(len(step) - len(step.translate(None, _HIGH)) for step in steps(body))
+    return high * _READABLE > len(body)
+
+
+def hidden(part: Part, fields: tuple[Field, ...], body: Segment, *, in_base64: bool) -> Iterator[Edit]:
+    """Yield the edits that hide a part's body in a transfer encoding, and say so in its header."""
+    encoding, encode = ("base64", base64_in_steps) if in_base64 else ("quoted-printable", quoted_printable_in_steps)
+    yield header_edit(part, fields, declared(part, fields, encoding))
+    yield Edit(part.start, part.end, encode(body))
 
 
 def declared(part: Part, fields: tuple[Field, ...], encoding: str) -> tuple[Field, ...]:
@@ -169,22 +204,41 @@ def declared(part: Part, fields: tuple[Field, ...], encoding: str) -> tuple[Fiel
     return (*version, field, *fields)
 
 
+def _broken_at_76(body: memoryview) -> Iterator[bytes]:
+    """Yield base64 in lines of 76 characters, whatever its lines have been."""
+    rest = b""
+    for step in steps(body):
+        letters = rest + step.translate(None, _WHITE)
+        whole = len(letters) - len(letters) % 76
+        yield _lines_of_76(letters[:whole])
+        rest = letters[whole:]
+    yield _lines_of_76(rest)
+
+
+_LONG_LINE = re.compile(rb"(?<=\n)[^\r\n]{%d,}+" % (LINE_LIMIT + 1))
 _QP_RUN = re.compile(rb"(?:=[0-9A-Fa-f]{2}|[^=]|=(?![0-9A-Fa-f]{2})){1,%d}" % ((_QP_LINE - 1) // 3))
 
 
-def _softly_broken(line: bytes) -> bytes:
-    """Break a quoted-printable line that is too long by soft line breaks, never within an escape."""
-    if len(line) <= LINE_LIMIT:
-        return line
-    pieces, position = list[bytes](), 0
-    while position < len(line):
-        end = _outside_escape(line, position + _STEP)
-        pieces += _QP_RUN.findall(line, position, end)
-        position = end
-    return b"=\r\n".join(pieces)
+def _softly_broken(message: bytes, start: int, end: int) -> Iterator[Segment]:
+    """Break the lines of quoted-printable that are too long by soft line breaks, never within an escape."""
+    view, position = memoryview(message), start
+    for line in _LONG_LINE.finditer(message, start, end):
+        yield view[position : line.start()]
+        yield from _runs(message, *line.span())
+        position = line.end()
+    yield view[position:end]
 
 
-def _outside_escape(line: bytes, at: int) -> int:
+def _runs(message: bytes, position: int, end: int) -> Iterator[bytes]:
+    """Yield a long line, a step at a time, with a soft line break wherever one is due."""
+    soft_break = b""
+    while position < end:
+        stop = _outside_escape(message, min(position + STEP, end), end)
+        yield soft_break + b"=\r\n".join(_QP_RUN.findall(message, position, stop))
+        soft_break, position = b"=\r\n", stop
+
+
+def _outside_escape(message: bytes, at: int, end: int) -> int:
     """Return this place, or that of the escape sign just before it."""
-    escape = line.find(b"=", at - 2, at)
-    return escape if escape >= 0 and at < len(line) else at
+    escape = message.find(b"=", at - 2, at)
+    return escape if escape >= 0 and at < end else at

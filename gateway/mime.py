@@ -11,12 +11,15 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
 from gateway.headers import Field, HeaderBlock, is_too_long, split
+from gateway.model import Segment
 from gateway.pieces import Pieces
+from gateway.steps import joined, lines
 
 DEPTH_LIMIT: Final = 100
 PARTS_LIMIT: Final = 1000
@@ -96,11 +99,15 @@ def leaves(part: Part) -> Iterator[Part]:
 
 
 class Content:
-    """What a leaf says, for all who look at it: its octets as they are encoded, and what is worked out of them once."""
+    """What a leaf says, for all who look at it: its octets as they are encoded, and what is worked out of them once.
 
-    def __init__(self, part: Part, octets: bytes) -> None:
+    The octets are a view of the whole message.
+    """
+
+    def __init__(self, part: Part, message: bytes) -> None:
         self.part = part
-        self.octets = octets
+        self.message = message
+        self.octets = memoryview(message)[part.start : part.end]
 
     @cached_property
     def digest(self) -> bytes:
@@ -114,22 +121,21 @@ class Content:
 
     def _decoded(self) -> bytes:
         if self.part.encoding == "quoted-printable":
-            return binascii.a2b_qp(self.octets)
+            return from_quoted_printable(self.octets)
         if self.part.encoding == "base64":
-            try:
+            with suppress(binascii.Error):
                 return binascii.a2b_base64(self.octets)
-            except binascii.Error:
-                return self.octets
-        return self.octets
+        return bytes(self.octets)
 
 
 def texts(message: bytes, root: Part) -> dict[int, Content]:
     """Return the leaves of a message that are text, in order, by their `id`."""
-    return {
-        id(part): Content(part, message[part.start : part.end])
-        for part in leaves(root)
-        if part.content_type.startswith("text/")
-    }
+    return {id(part): Content(part, message) for part in leaves(root) if part.content_type.startswith("text/")}
+
+
+def from_quoted_printable(data: Segment) -> bytes:
+    """Undo quoted-printable (RFC 2045 §6.7), which is read line by line."""
+    return joined(map(binascii.a2b_qp, lines(data)))
 
 
 def is_inline_pgp(content: bytes) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
@@ -25,13 +25,17 @@ from gateway.placeholders import Found, Hole, find
 from gateway.redirectors import redirector_in
 from gateway.sight import Page
 from gateway.sight.elements import Unseen
+from gateway.steps import joined, steps
 
 _BASE64_STEP: Final = 57
 """Octets that make one line of 76 base64 characters."""
 
 _WHITE = b" \t\r\n\v\f"
-_STEP: Final = 256 * 1024
-"""Octets that are decoded or searched in one go; a multiple of four."""
+_ENDING: Final = 1024
+"""Octets at the end of a part that say how a footer is to be put below it."""
+
+_REMEMBERED: Final = 256 * 1024
+"""Octets of a text up to which what is found in it is remembered: in a large one there may be as much to remember."""
 
 _SOFT_BREAK = rb"(?:=[ \t]*\r\n)?"
 
@@ -120,8 +124,8 @@ class _Look(NamedTuple):
 class Ground:
     """A shown part that was looked at, once a message; what becomes of it depends on the copy's manner alone."""
 
+    _message: bytes
     _part: Part
-    _body: bytes
     _imprint: Imprint
     _look: _Look
 
@@ -141,10 +145,14 @@ class Ground:
         look = self._look
         cuts = [cut.insertion for cut in look.cuts if manner.is_untracked or not cut.is_own]
         wanted = [one for one in look.wanted if not any(one.start < cut.end and cut.start < one.end for cut in cuts)]
-        read = _read(Content(self._part, self._body)) if look.is_whole else None
-        part, content = (read.part, read.pieces.text) if read else (self._part, self._body)
+        read = _read(Content(self._part, self._message)) if look.is_whole else None
+        part, content = (read.part, read.pieces.text) if read else (self._part, self._ending())
         together = sorted([*wanted, *cuts, *self._footer(part, content, manner)])
         return _within_whole(part, content, together, read.encode) if read else _in_place(part, together)
+
+    def _ending(self) -> bytes:
+        """Return what stands at the end of the part, as it is encoded."""
+        return self._message[max(self._part.start, self._part.end - _ENDING) : self._part.end]
 
     def _footer(self, part: Part, content: bytes, manner: Manner) -> list[_Insertion]:
         end, lacks = self._look.end, self._look.lacks
@@ -165,11 +173,11 @@ def survey(content: Content, terms: Terms) -> Ground | None:
     """
     part = content.part
     written = (part.content_type, part.encoding, part.parameters.get("charset"), part.parameters.get("format"))
-    memory = _memory(content.digest, written, terms)
+    memory = _memory(content.digest, written, terms) if len(content.octets) <= _REMEMBERED else []
     if not memory:
         memory.append(_look(content, terms))
     look = memory[0]
-    return Ground(part, content.octets, terms.imprint, look) if look else None
+    return Ground(content.message, part, terms.imprint, look) if look else None
 
 
 @lru_cache(maxsize=256)
@@ -192,7 +200,7 @@ def _look(content: Content, terms: Terms) -> _Look | None:
     cuts = [_Insertion(one.start, one.end, (one.instead,)) for one in unseen]
     end = page.end if page else len(text)
     if part.encoding == "quoted-printable":
-        moved = _in_source(content.octets, text, [*wanted, *cuts], end)
+        moved = _in_source(content, text, [*wanted, *cuts], end)
         if moved:
             wanted, cuts, end = moved.places[: len(wanted)], moved.places[len(wanted) :], moved.end
         is_whole = moved is None
@@ -264,7 +272,7 @@ def _refuse_trackers(text: bytes, unseen: Sequence[Unseen], terms: Terms) -> Non
 def stand_in(message: bytes, part: Part, placeholder: bytes) -> list[Placement]:
     """Say where a link goes in a shown part: wherever this placeholder stands, and nowhere else."""
     body = message[part.start : part.end]
-    content = _decoded_base64(body) if part.encoding == "base64" else body
+    content = _decoded_base64(memoryview(body)) if part.encoding == "base64" else body
     spelled = _spell_in_quoted_printable if part.encoding == "quoted-printable" else re.escape
     wanted = [
         _Insertion(*match.span(), (b"", b""), (Hole(escapes=is_html(part)),))
@@ -303,39 +311,41 @@ class _Moved(NamedTuple):
     end: int
 
 
-def _in_source(source: bytes, text: bytes, wanted: Sequence[_Insertion], end: int) -> _Moved | None:
+def _in_source(content: Content, text: bytes, wanted: Sequence[_Insertion], end: int) -> _Moved | None:
     """Find in quoted-printable what was found in the text that it encodes; None where the two do not agree."""
     last = [_Insertion(end, end + 1, ())] if end < len(text) else []
     sought = [*wanted, *last]
-    spans = _spans_in_source(source, sorted({place for one in sought for place in (one.start, one.end - 1)}))
+    spans = _spans_in_source(content, sorted({place for one in sought for place in (one.start, one.end - 1)}))
     moved = [one._replace(start=spans[one.start][0], end=spans[one.end - 1][1]) for one in sought]
     agree = all(
-        binascii.a2b_qp(source[there.start : there.end]) == text[here.start : here.end]
+        binascii.a2b_qp(content.octets[there.start : there.end]) == text[here.start : here.end]
         for here, there in zip(sought, moved, strict=True)
     )
     if not agree:
         return None
-    return _Moved(moved[: len(wanted)], moved[-1].start if last else len(source))
+    return _Moved(moved[: len(wanted)], moved[-1].start if last else len(content.octets))
 
 
-def _spans_in_source(source: bytes, places: Sequence[int]) -> dict[int, tuple[int, int]]:
+def _spans_in_source(content: Content, places: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return which octets of quoted-printable stand for the one at each of these places of its text, in order.
 
     A text is no longer than what encodes it, so that all lines but those just before a place are counted in a few
     leaps; the rest is read mark by mark.
     """
-    spans, begins, told = dict[int, tuple[int, int]](), 0, 0
+    source, start = content.message, content.part.start
+    spans, begins, told = dict[int, tuple[int, int]](), start, 0
     for place in places:
         while ends := source.rfind(b"\n", begins, begins + place - told) + 1:
             told += ends - begins - 2 * source.count(b"=", begins, ends) - source.count(b"=\r\n", begins, ends)
             begins = ends
-        spans[place] = _span_in_source(source, begins, place - told)
+        first, after = _span_in_source(source, begins, content.part.end, place - told)
+        spans[place] = first - start, after - start
     return spans
 
 
-def _span_in_source(source: bytes, begins: int, place: int) -> tuple[int, int]:
+def _span_in_source(source: bytes, begins: int, end: int, place: int) -> tuple[int, int]:
     at = begins + place
-    for mark in _QP_ESCAPE.finditer(source, begins):
+    for mark in _QP_ESCAPE.finditer(source, begins, end):
         if mark.start() > at:
             break
         if mark[1] and mark.start() == at:
@@ -362,20 +372,31 @@ def _within_whole(
         position = end
     texts[-1] += content[position:]
     slot = Slot(tuple(texts), tuple(holes), encode)
-    return [Placement(part.start, part.end, base64_lines(content[:kept]) if kept else b"", slot)]
+    return [Placement(part.start, part.end, base64_lines(memoryview(content)[:kept]) if kept else b"", slot)]
 
 
-def _decoded_base64(body: bytes) -> bytes | None:
+def _decoded_base64(body: memoryview) -> bytes | None:
     """Return what a base64 body says, decoded a step at a time so that other threads have their turn."""
-    padded = body.translate(None, _WHITE)
-    text = padded.rstrip(b"=")
-    if len(padded) - len(text) > 2 or b"=" in text:
-        return None
-    text += b"=" * (-len(text) % 4)
     try:
-        return b"".join([_strictly(text[at : at + _STEP]) for at in range(0, len(text), _STEP)])
+        return joined(_from_base64(body))
     except binascii.Error:
         return None
+
+
+def _from_base64(body: memoryview) -> Iterator[bytes]:
+    """Decode strictly, except that at the end padding may be lacking; the last letters wait until all have come."""
+    rest = b""
+    for step in steps(body):
+        letters = rest + step.translate(None, _WHITE)
+        whole = max(len(letters) - 3, 0) // 4 * 4
+        if b"=" in letters[:whole]:
+            raise binascii.Error("there is padding before the end")
+        yield _strictly(letters[:whole])
+        rest = letters[whole:]
+    text = rest.rstrip(b"=")
+    if len(rest) - len(text) > 2:
+        raise binascii.Error("there is more padding than two signs")
+    yield _strictly(text + b"=" * (-len(text) % 4))
 
 
 _strictly = partial(binascii.a2b_base64, strict_mode=True)

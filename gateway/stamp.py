@@ -228,15 +228,24 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
     (554 5.6.0) where the lines break SMTP's rules and cannot be mended; (5.6.3, 5.6.7) where the next hop takes too few
     letters.
     """
+    fit = fitted(message, treatment.alphabet, is_utf8=treatment.is_utf8)
+    if isinstance(fit, Unstampable):
+        return fit
+    return _drafted(fit, block if fit is message else split(fit), treatment)
+
+
+def fitted(message: bytes, alphabet: Alphabet = Alphabet.UTF8, *, is_utf8: bool = False) -> bytes | Unstampable:
+    """Return a message as SMTP and the next hop take it: without long lines, in the letters of this alphabet.
+
+    `is_utf8` is True where the submitter declared SMTPUTF8. What fits already is returned as it is; `Unstampable` says
+    why something cannot be made to (5.6.0, 5.6.3, 5.6.7).
+    """
     try:
-        mended = mend(message) if has_long_line(message) else message
-        if treatment.alphabet is not Alphabet.UTF8:
-            mended = written_in(treatment.alphabet, mended, is_utf8=treatment.is_utf8)
+        return written_in(alphabet, mend(message) if has_long_line(message) else message, is_utf8=is_utf8)
     except Inexpressible as problem:
         return Unstampable(problem.enhanced, str(problem))
     except Malformed as problem:
         return Unstampable("5.6.0", str(problem))
-    return _drafted(mended, block if mended is message else split(mended), treatment)
 
 
 def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft | Unstampable:

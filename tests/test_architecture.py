@@ -22,6 +22,7 @@ PURE = NOUNS | {
     "proof",
     "receipts",
     "headers",
+    "steps",
     "tokens",
     "consent",
     "law",
@@ -69,6 +70,7 @@ HOUSE: dict[str, set[str]] = {
     "providers": NOUNS,
     "passwords": set(),
     "headers": NOUNS,
+    "steps": NOUNS,
     "tokens": NOUNS,
     "consent": NOUNS,
     "law": NOUNS | {"consent"},
@@ -84,20 +86,20 @@ HOUSE: dict[str, set[str]] = {
     "dialects": NOUNS | {"headers"},
     "ledger": NOUNS | {"consent"},
     "decisions": NOUNS | {"consent"},
-    "mime": NOUNS | {"headers", "pieces"},
+    "mime": NOUNS | {"headers", "pieces", "steps"},
     "prose": NOUNS | {"headers", "mime"},
     "lexicon": set(),
     "promotion": NOUNS | {"headers", "prose"},
     "classify": NOUNS | {"headers", "mime", "dialects", "tokens"},
-    "mend": NOUNS | {"headers", "mime"},
-    "downgrade": NOUNS | {"headers", "mime", "mend"},
+    "mend": NOUNS | {"headers", "mime", "steps"},
+    "downgrade": NOUNS | {"headers", "mime", "mend", "steps"},
     "footer": NOUNS | {"headers", "mime"},
     "pieces": set(),
     "placeholders": NOUNS | {"pieces"},
     "sight": {"pieces"},
     "redirectors": {"sight"},
     "leaks": NOUNS | {"headers", "mime", "pieces", "sight"},
-    "slots": NOUNS | {"headers", "mime", "mend", "footer", "pieces", "placeholders", "sight", "redirectors"},
+    "slots": NOUNS | {"headers", "mime", "steps", "mend", "footer", "pieces", "placeholders", "sight", "redirectors"},
     "reconsent": NOUNS | {"headers", "mime", "slots"},
     "stamp": NOUNS
     | {"headers", "mime", "dialects", "tokens", "mend", "downgrade", "footer", "slots", "reconsent", "leaks", "prose"},
@@ -166,6 +168,9 @@ WORLD = {
     *("tempfile", "threading", "time", "uuid", "uvloop"),
 }
 WORLDLY_CALLS = {"open", "print", "input", "now", "utcnow", "today", "urandom"}
+MEMORY = {"io.BytesIO"}
+"""What a module of the world has that does not reach beyond this process's memory."""
+
 # Where a surprise ends: the listener's hooks, the delivery loop, the web middleware, a child process before it exits,
 # one call to a webhook.
 BOUNDARIES = {
@@ -220,7 +225,7 @@ def trespasses(name: str, tree: ast.Module) -> set[str]:
 
 def worldly(name: str, tree: ast.Module) -> set[str]:
     """Return what a module uses of the world: modules that it imports and functions that it calls."""
-    imported = {target for target in imports_of(name, tree) if not target.startswith("gateway.")}
+    imported = {target for target in imports_of(name, tree) if not target.startswith("gateway.")} - MEMORY
     found = {part for target in imported for part in WORLD if f"{target}.".startswith(f"{part}.")}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):

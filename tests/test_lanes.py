@@ -30,7 +30,7 @@ def essential() -> Lane:
 
 
 def parcel(rig: Rig, message_class: MessageClass = MessageClass.ACCOUNT) -> Parcel:
-    return Parcel(rig.message(message_class=message_class), tuple(rig.addressees(ALICE)))
+    return Parcel(Shared(rig.message(message_class=message_class)), tuple(rig.addressees(ALICE)))
 
 
 @pytest.mark.parametrize(("connections", "for_promotion"), [(1, 1), (2, 1), (10, 9), (20, 18)])
@@ -49,9 +49,10 @@ async def test_promotion_cannot_fill_the_memory_that_essential_mail_needs() -> N
 
 
 async def test_the_parcels_of_one_message_hold_its_memory_once(rig: Rig) -> None:
-    lane, message, shared = essential(), rig.message(), Shared()
+    lane, message = essential(), rig.message()
+    shared = Shared(message)
     before = lane.room
-    parcels = [Parcel(message, (addressee,), shared) for addressee in rig.addressees(ALICE, BOB)]
+    parcels = [Parcel(shared, (addressee,)) for addressee in rig.addressees(ALICE, BOB)]
     for one in parcels:
         lane.put(one)
     assert before - lane.room == len(message.message) + 2 * PARCEL_OCTETS
@@ -107,8 +108,8 @@ async def test_an_operator_gets_back_what_has_not_begun(rig: Rig) -> None:
 
 
 def test_a_parcel_for_several_domains_has_no_one_destination(rig: Rig) -> None:
-    message = rig.message()
+    shared = Shared(rig.message())
     other = rig.addressees(BOB.parse("carol@Other.example"))
-    assert Parcel(message, tuple(rig.addressees(ALICE, BOB))).destination == "example.org"
-    assert Parcel(message, tuple(other)).destination == "other.example"
-    assert Parcel(message, (*rig.addressees(ALICE), *other)).destination == ""
+    assert Parcel(shared, tuple(rig.addressees(ALICE, BOB))).destination == "example.org"
+    assert Parcel(shared, tuple(other)).destination == "other.example"
+    assert Parcel(shared, (*rig.addressees(ALICE), *other)).destination == ""

@@ -47,6 +47,26 @@ def test_a_long_line_of_text_is_hidden_in_quoted_printable(length: int, subtype:
     assert read(mended).get_payload(decode=True) == text.encode()
 
 
+def test_a_large_part_that_quoted_printable_would_make_much_larger_is_hidden_in_base64() -> None:
+    text = "ü".encode() * 600_000
+    mended = mend(HEAD + b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + text)
+    assert longest_line(mended) <= 76
+    assert b"Content-Transfer-Encoding: base64\r\n" in mended
+    assert read(mended).get_payload(decode=True) == text
+
+
+def test_what_is_not_touched_of_a_large_quoted_printable_part_keeps_its_octets() -> None:
+    head = HEAD + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+    short, long = b"one=20line\r\n" * 50_000, b"=C3=BC" * 100_000
+    mended = mend(head + long + b"\r\n" + short + long)
+    assert longest_line(mended) <= 76
+    assert short in mended
+    assert (
+        read(mended).get_payload(decode=True)
+        == ("ü" * 100_000 + "\r\n" + "one line\r\n" * 50_000 + "ü" * 100_000).encode()
+    )
+
+
 @pytest.mark.req("SMTP-08")
 def test_a_message_without_mime_gets_what_quoted_printable_needs() -> None:
     mended = mend(b"Subject: x\r\n\r\n" + b"word " * 400)

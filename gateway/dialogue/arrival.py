@@ -54,9 +54,7 @@ class Arrival:
         refusal = self._refusal or (_BARE if self._is_bare else None)
         message = b"" if refusal else self._copy()
         del self._buffer[: self._end + 3]
-        if refusal:
-            return refusal
-        return message.removeprefix(b".").replace(b"\r\n.", b"\r\n") if self._dots else message
+        return refusal or (message.replace(b"\r\n.", b"\r\n") if self._dots else message)
 
     def _count(self) -> None:
         buffer, start, end = self._buffer, self._counted, self._end
@@ -69,8 +67,10 @@ class Arrival:
         self._counted = end
 
     def _copy(self) -> bytes:
+        """Return the message; of its dots, the one that begins it is left out."""
+        start = 2 + self._buffer.startswith(b".", 2)
         with memoryview(self._buffer) as view:
-            return bytes(view[2 : self._end])
+            return bytes(view[start : self._end])
 
 
 def too_big(max_size: int) -> Reply:

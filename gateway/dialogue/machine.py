@@ -94,11 +94,16 @@ class Rcpt:
     recipient: Recipient
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Content:
     """Is the message accepted? It is complete, without transparency dots, and every line ends with CRLF."""
 
     message: bytes
+
+    def take(self) -> bytes:
+        """Return the message and let go of it, so that whoever works on it is alone in holding it."""
+        message, self.message = self.message, b""
+        return message
 
 
 Question = Credentials | Mail | Rcpt | Content

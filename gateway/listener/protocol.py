@@ -254,8 +254,8 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
     async def _on_content(self, asked: Content) -> None:
         self._carried = len(asked.message)
         self._take_stock()
-        self.envelope.content = asked.message
-        reply = _LONG_HEADER if is_too_long(asked.message) else await self._ask("DATA")
+        self.envelope.content = asked.take()
+        reply = _LONG_HEADER if is_too_long(self.envelope.content) else await self._ask("DATA")
         self.envelope = self._create_envelope()
         self._carried = 0
         self._content_since = None

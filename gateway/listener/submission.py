@@ -161,6 +161,7 @@ class SubmissionHandler:
 
     async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
         visit: Visit = session.visit
+        envelope.content = await self._copies.mended(envelope.content)
         if self._preflight and visit.is_preflight:
             return await self._preflight.answer(visit, session, envelope)
         taken = await self._intake.read(visit, session, envelope)
