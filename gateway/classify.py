@@ -18,7 +18,7 @@ from gateway.address import Address
 from gateway.dialects import ESSENTIAL, NOTHING_ASKED, PROMOTIONAL, Asked, Claim, Meaning, printable
 from gateway.errors import Malformed
 from gateway.headers import HeaderBlock, mailboxes
-from gateway.model import MessageClass, PolicyNotice, Purpose, Reason, Stream, Topic
+from gateway.model import Action, MessageClass, PolicyNotice, Purpose, Reason, Stream, Topic
 
 STRICTEST_FIRST = (
     MessageClass.PROMOTIONAL,
@@ -52,11 +52,23 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """The login does not have what the message claims: the slug, the enhanced status, one sentence."""
+    """The message cannot be what it claims, or go on as it is: the slug, the enhanced status, one sentence.
+
+    A status of class 4 says that it may be able to later.
+    """
 
     reason: Reason
     enhanced: str
     sentence: str
+
+    @property
+    def text(self) -> str:
+        """What a reply says of it, after the status."""
+        return f"{self.reason}: {self.sentence}"
+
+    @property
+    def action(self) -> Action:
+        return Action.DEFER if self.enhanced.startswith("4") else Action.REFUSE
 
 
 def purposes_of(streams: Sequence[Stream], topics: Mapping[str, Topic]) -> tuple[Purpose, ...]:

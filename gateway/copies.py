@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gateway.address import Address
+from gateway.classify import Mismatch
 from gateway.dialects import SILENT, Dialects
 from gateway.errors import Malformed
 from gateway.footer import Imprint
@@ -28,8 +29,8 @@ from gateway.model import (
     Copy,
     Manner,
     MessageClass,
+    Reason,
     Recipient,
-    Reply,
     Segment,
     SpooledMessage,
     Stream,
@@ -40,10 +41,14 @@ from gateway.sign import STEP, Signer, body_hash, body_hash_in_steps, signer_for
 from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, fitted, prepare, received
 from gateway.tokens import ALL_MARKETING, Reconsent, Unsubscribe, UnsubscribeTokens
 
-CANNOT_SIGN = Reply(451, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned")
+_NO_KEY = Mismatch(
+    Reason.CANNOT_SIGN, "4.7.5", "the message cannot be signed now, and promotional mail does not leave unsigned"
+)
 """What promotion is answered, at the door and on the way, where we hold no key for its author's domain (UNS-35)."""
 
-CONTRADICTED = Reply(451, "4.7.5", "DNS publishes another DKIM key than ours, and no signature would verify by it")
+_CONTRADICTED = Mismatch(
+    Reason.CANNOT_SIGN, "4.7.5", "DNS publishes another DKIM key than ours, and no signature would verify by it"
+)
 """What promotion is answered while DNS is seen to contradict every key that would sign it (DKIM-18)."""
 
 _NO_SITE = Unstampable("5.7.0", "there is no site where its reader could consent anew: [site] is off")
@@ -135,15 +140,15 @@ class CopyMaker:
         """True where we hold a key for the author's domain."""
         return self._signer(block) is not None
 
-    def objection(self, block: HeaderBlock) -> Reply | None:
+    def objection(self, block: HeaderBlock) -> Mismatch | None:
         """Return why promotion with this header cannot be signed now; None where it can."""
         return self.obstacle(self._signer(block))
 
-    def obstacle(self, signer: Signer | None) -> Reply | None:
+    def obstacle(self, signer: Signer | None) -> Mismatch | None:
         """Return why promotion must not be signed by these keys now: none is there, or DNS contradicts all of them."""
         if signer is None:
-            return CANNOT_SIGN
-        return CONTRADICTED if self._are_contradicted(signer.marks) else None
+            return _NO_KEY
+        return _CONTRADICTED if self._are_contradicted(signer.marks) else None
 
     async def mended(self, message: bytes) -> bytes:
         """Return a message without lines that are too long for SMTP; as it is where that cannot be (`draft` says so).

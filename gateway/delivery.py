@@ -374,7 +374,7 @@ class Delivery:
             recipients = tuple([one.addressee.recipient for one in going])
             return await self._copies.shared_copy(draft, recipients, self._now(), going[0].facts.address_id)
         if obstacle := self._copies.obstacle(draft.signer):
-            return obstacle
+            return Reply(451, obstacle.enhanced, obstacle.text)
         (ruling,) = going
         manner = manner_of(ruling.facts.standing, ruling.verdict, self._law, self._company, stream)
         return await self._copies.promotional_copy(draft, ruling.addressee.n, ruling.facts.person, self._now(), manner)

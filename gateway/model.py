@@ -80,6 +80,8 @@ class Reason(StrEnum):
     CONTENT = "content"
     UNSUPPORTED_HEADER = "unsupported-header"
     PAUSED = "paused"
+    MAIL_LOOP = "mail-loop"
+    CANNOT_SIGN = "cannot-sign"
 
 
 class Action(Enum):

@@ -331,6 +331,23 @@ def test_a_message_with_more_than_fifty_received_fields_goes_in_circles(gateway:
     assert len(field_of(message.content, "Received")) == 51
 
 
+@pytest.mark.req("SMTP-17", "SMTP-16")
+@pytest.mark.parametrize(
+    ("trace", "why"),
+    [
+        (hops(51), "the message has 51 Received fields, and 50 are borne with"),
+        (hops(3, "relay.example.com"), "the message has been here 3 times already"),
+    ],
+)
+def test_a_loop_names_its_decision_and_explain_says_why(gateway: Gateway, trace: bytes, why: str) -> None:
+    with connect(gateway, "shop") as client:
+        said = client.transact(trace + invoice(), ["loop@example.org"], BILLING)
+    decision = re.fullmatch(rf"5\.4\.6 mail-loop: {why} \(decision (\w{{26}}), see \S+\)", said.text)
+    assert said.code == 554 and decision, said
+    (line,) = gateway.json("explain", decision[1])
+    assert (line["kind"], line["action"], line["reason"], line["sentence"]) == ("door", "refuse", "mail-loop", why)
+
+
 @pytest.mark.req("SMTP-17")
 def test_what_has_been_here_three_times_is_known_again(gateway: Gateway, sink: Sink) -> None:
     ours, others = "relay.example.com", "xrelay.example.com.example.net"

@@ -198,7 +198,10 @@ def test_what_cannot_be_signed_waits_and_account_mail_still_flows(make_gateway: 
     sink.release()
     sink.clear()
     code, text = gateway.submit(newsletter(), ["reader@example.org"])[""]
-    assert (code, text[:6]) == (451, "4.7.5 ")
+    assert (code, text[:18]) == (451, "4.7.5 cannot-sign:")
+    (line,) = gateway.json("explain", text.partition("(decision ")[2][:26])
+    assert (line["action"], line["reason"]) == ("defer", "cannot-sign")
+    assert "cannot be signed now" in line["sentence"]
     assert gateway.submit(invoice(), ["reader@example.org"], login="shop", sender="billing@example.com")[""][0] == 250
     (only,) = sink.wait_for(1)
     assert only.envelope_from == "billing@example.com"

@@ -11,16 +11,17 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from gateway.classify import Mismatch
 from gateway.headers import HeaderBlock
 from gateway.ids import SPOOL_TEXT_LENGTH
-from gateway.model import Reply
+from gateway.model import Reason
 
 MOST_ROUNDS: Final = 3
 """How often one message may come by: a mailing list behind us may honestly send us what we have relayed to it."""
 
 
-def loop_refusal(block: HeaderBlock, hostname: str, max_hops: int) -> Reply | None:
-    """Return the refusal of a message that has more than `max_hops` Received fields, or too many that are ours."""
+def loop_refusal(block: HeaderBlock, hostname: str, max_hops: int) -> Mismatch | None:
+    """Return the objection to a message that has more than `max_hops` Received fields, or too many that are ours."""
     trace = [field.raw for field in block.fields if field.name == "received"]
     if not trace:
         return None
@@ -33,8 +34,8 @@ def loop_refusal(block: HeaderBlock, hostname: str, max_hops: int) -> Reply | No
     return None
 
 
-def _refusal(sentence: str) -> Reply:
-    return Reply(554, "5.4.6", f"a mail loop: {sentence}")
+def _refusal(sentence: str) -> Mismatch:
+    return Mismatch(Reason.MAIL_LOOP, "5.4.6", sentence)
 
 
 @lru_cache(maxsize=8)

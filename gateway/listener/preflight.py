@@ -287,7 +287,7 @@ def _counted(tally: Counter[Reason | Leave | None], *, is_whole: bool) -> Count:
 
 def _told(objection: Objection) -> str:
     if isinstance(objection, Mismatch):
-        return f"{objection.reason}: {objection.sentence} ({objection.enhanced})"
+        return f"{objection.text} ({objection.enhanced})"
     return str(objection)
 
 

@@ -55,7 +55,10 @@ _RECIPIENT_DEAD = Reply(250, "2.1.5", "ok, though mail to this address has come 
 """What a login is told of a dead address, to which everything but promotion and product mail still goes (SUP-14)."""
 _NOT_ITS_REVERSE_PATH = Mismatch(Reason.CLASS_MISMATCH, "5.7.1", "the login may not use this reverse path")
 _LOGIN_CHANGED = Reply(530, "5.7.0", "the login has been changed or disabled since; log in anew")
-_CODES = {"2.0.0": 250, "5.7.1": 550, "5.7.0": 550, "5.6.0": 554, "4.3.0": 451}
+_CODES = {
+    **{"2.0.0": 250, "4.3.0": 451, "4.7.5": 451},
+    **{"5.4.6": 554, "5.6.0": 554, "5.7.0": 550, "5.7.1": 550},
+}
 
 T = TypeVar("T")
 
@@ -315,13 +318,13 @@ class SubmissionHandler:
         return self._reply(enhanced, f"{verdict.reason}: {verdict.sentence}", ruling.decision)
 
     def _objection(self, found: Mismatch) -> Reply:
-        """Refuse a whole transaction, and keep a line that says why."""
+        """Refuse a whole transaction, or put it off, and keep a line that says why."""
         decision = self._ids.decision()
-        verdict = Verdict(Action.REFUSE, found.reason, found.sentence, rules=RULES)
+        verdict = Verdict(found.action, found.reason, found.sentence, rules=RULES)
         self._metrics.decided(None, verdict)
         self._store.spool.note([door_line(decision, self._now(), "", NOTHING_KEPT, verdict)])
         code = 550 if found.reason is Reason.UNSUPPORTED_HEADER else None
-        return self._reply(found.enhanced, f"{found.reason}: {found.sentence}", decision, code)
+        return self._reply(found.enhanced, found.text, decision, code)
 
     def _reply(self, enhanced: str, text: str, decision: str, code: int | None = None) -> Reply:
         where = f", see {self._house.help_url}" if self._house.help_url else ""
