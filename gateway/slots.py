@@ -247,9 +247,14 @@ def _transcoded(part: Part, text: bytes) -> _Reading | None:
 def _lacking(part: Part, text: bytes, page: Page | None, found: Sequence[Found], terms: Terms) -> Lacking:
     links = [one for one in found if one.hole and not one.hole.is_mail]
     if page is None:
-        return lacking(part, text, terms.imprint.company, has_link=bool(links), is_seen=lambda _: True)
+        return lacking(part, text, terms.imprint.company, has_link=bool(links), is_seen=_always, is_legible=_always)
     has_link = any(one.is_clickable and _is_legible(page, one) for one in links)
-    return lacking(part, text, terms.imprint.company, has_link=has_link, is_seen=page.is_seen)
+    company, is_seen, is_legible = terms.imprint.company, page.is_seen, page.is_legible
+    return lacking(part, text, company, has_link=has_link, is_seen=is_seen, is_legible=is_legible)
+
+
+def _always(at: int) -> bool:
+    return True
 
 
 def _is_legible(page: Page, one: Found) -> bool:

@@ -176,6 +176,8 @@ def test_a_template_that_says_everything_stays_as_it_is(house: Gateway, sink: Si
         '<a href="{}"><span style="font-size:0">Leave</span></a>',
         '<a href="{}"></a>',
         "<style>.x{{visibility:hidden}}</style><a class=x href={}>Leave</a>",
+        "<style>#foot > .x{{display:none}}</style><p id=foot><a class=x href={}>Leave</a></p>",
+        '<div style="font-size:0"><a href="{}">Leave</a></div>',
         "<!-- <a href={}>Leave</a> -->",
     ],
 )
@@ -184,6 +186,22 @@ def test_a_link_that_nobody_can_make_out_is_no_way_out(house: Gateway, sink: Sin
     copy = relayed(house, sink, html_mail(page))
     assert page_of(copy).count(link_of(copy)) == 2 and ">Unsubscribe</a>" in page_of(copy)
     assert page_of(copy).count("Main Street") == 1, "what the page says is not said twice"
+
+
+@pytest.mark.req("BODY-01")
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        '<p style="color:#ffffff">{}</p>',
+        '<table bgcolor="#224466"><tr><td style="color:#224467"><p>{}</p></td></tr></table>',
+        '<div style="font-size:0"><p>{}</p></div>',
+        "<style>.legal p{{display:none}}</style><div class=legal><p>{}</p></div>",
+    ],
+)
+def test_an_address_that_nobody_can_make_out_is_said_again(house: Gateway, sink: Sink, hidden: str) -> None:
+    link = '<a href="{{unsubscribe_url}}">Leave</a>'
+    copy = relayed(house, sink, html_mail(f"<html><body>{hidden.format(COMPANY)}{link}</body></html>"))
+    assert page_of(copy).count("Main Street") == 2 and page_of(copy).count(link_of(copy)) == 1
 
 
 @pytest.mark.req("BODY-02")
@@ -386,6 +404,7 @@ def test_links_of_our_own_and_other_people_s_names_may_stand(house: Gateway, sin
         '<img src="https://track.example.net/o" style="width:1px;height:1px">',
         '<div style="display:none"><img src="https://track.example.net/o"></div>',
         '<style>.t{display:none}</style><img class="t" src="https://track.example.net/o">',
+        '<style>.foot .t{display:none}</style><p class="foot"><img class="t" src="https://track.example.net/o"></p>',
         '<link rel="prefetch" href="https://track.example.net/o">',
         '<table style="display:none;background:url(https://track.example.net/o)"><tr><td>x</td></tr></table>',
         '<img alt="a > b" src="https&#58;//track.example.net/o" width="&#49;" height="1">',

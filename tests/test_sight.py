@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gateway.pieces import Pieces
@@ -97,6 +99,41 @@ def test_a_hidden_background_loses_its_picture_and_keeps_its_place() -> None:
     ]
 
 
+IMAGE = '<img class="o" src="https://t.example/o">'
+
+
+@pytest.mark.parametrize(
+    ("rule", "page", "is_hidden"),
+    [
+        (".a .o", f"<div class=a><b>{IMAGE}</b></div>", True),
+        ("#x > .o", f"<p id=x>{IMAGE}</p>", True),
+        ("#x > .o", f"<p id=x><b>{IMAGE}</b></p>", False),
+        ("div.a td.b > img", f"<div class=a><table><tr><td>1<td class=b>{IMAGE}</table></div>", True),
+        ("div.a td.b > img", f"<div class=a><table><tr><td class=b>1<td>{IMAGE}</table></div>", False),
+        (".a > .b .o", f"<p class=a><i class=b><i class=b><u>{IMAGE}</u></i></i></p>", True),
+        (".a .o", f"<div class=a></div>{IMAGE}", False),
+        (".a .o", f"<div class=a><table><tr><td></div>{IMAGE}</td></tr></table></div>", True),
+        (".a .o", f"<!-- <div class=a> -->{IMAGE}", False),
+        (".a p", f"<div class=a><p>Dear Ann {IMAGE}</p></div>", True),
+        ("p", f"<p>Dear Ann {IMAGE}</p>", True),
+        (".a.o", f"<p>{IMAGE}</p>", False),
+        (".a.o", '<p><img class="a o" src="https://t.example/o"></p>', True),
+        (".a + .o", f"<p class=a></p>{IMAGE}", False),
+        (".a .o:hover", f"<p class=a>{IMAGE}</p>", False),
+    ],
+)
+def test_a_rule_hides_by_what_encloses_an_element(rule: str, page: str, is_hidden: bool) -> None:
+    assert unseen(f"<style>{rule} {{display:none}}</style>{page}") == (
+        re.findall("<img[^>]*>", page) if is_hidden else []
+    )
+    shown = f"<style>{rule} {{display:none}} @media (min-width:9px){{.o, p{{display:block}}}}</style>{page}"
+    assert unseen(shown) == []
+
+
+def test_a_rule_makes_small_what_stands_within_another() -> None:
+    assert unseen(f"<style>.a .o {{width:1px;height:1px}}</style><p class=a>{IMAGE}</p>{IMAGE}") == [IMAGE]
+
+
 @pytest.mark.parametrize(
     ("page", "legible"),
     [
@@ -109,6 +146,9 @@ def test_a_hidden_background_loses_its_picture_and_keeps_its_place() -> None:
         ('<td style="background:#123456">a <a href="LINK" style="color:rgb(18, 52, 87)">out</a></td>', False),
         ('<a href="LINK"><font color="#fffffe">out</font></a>', False),
         ('<a href="LINK" style="font-size:0px">out</a>', False),
+        ('<td style="font-size:0"><a href="LINK">out</a></td>', False),
+        ('<td style="font-size:0"><a href="LINK" style="font-size:12px">out</a></td>', True),
+        ('<td style="font-size:0"><a href="LINK"><img src="x" alt="out"></a></td>', True),
         ('<a href="LINK">&nbsp;&zwnj; </a>', False),
         ('<a href="LINK" style="display:none">out</a>', False),
         ('<div style="display:none"><a href="LINK">out</a></div>', False),
@@ -118,6 +158,29 @@ def test_a_hidden_background_loses_its_picture_and_keeps_its_place() -> None:
 def test_a_link_must_be_there_to_be_seen(page: str, legible: bool) -> None:
     octets = page.encode()
     assert Page(Pieces(octets)).has_legible_link(octets.index(b"LINK")) is legible
+
+
+@pytest.mark.parametrize(
+    ("page", "legible"),
+    [
+        ("<p>TEXT</p>", True),
+        ('<p style="color:#777">TEXT</p>', True),
+        ('<td style="color:#fff" bgcolor="#123456"><p>TEXT</p></td>', True),
+        ('<div style="font-size:0"><p style="font-size:12px">TEXT</p></div>', True),
+        ('<div style="font-size:0"></div><p>TEXT</p>', True),
+        ("<style>.a{background:#000}</style><p class=a style=color:#fff>TEXT</p>", True),
+        ("<style>p{font-size:12px}</style><td style=font-size:0><p>TEXT</p></td>", True),
+        ('<p style="color:#fff">TEXT</p>', False),
+        ('<font color="white"><b>TEXT</b></font>', False),
+        ('<td style="color:#123456;background:#123456"><p>TEXT</p></td>', False),
+        ('<td style="background-color:#123456"><p style="color:rgb(18, 52, 87)">TEXT</p></td>', False),
+        ('<div style="font-size:0px"><p>TEXT</p></div>', False),
+        ('<p style="font-size:12px"><span style="font-size:0">TEXT</span></p>', False),
+    ],
+)
+def test_text_must_be_there_to_be_read(page: str, legible: bool) -> None:
+    octets = page.encode()
+    assert Page(Pieces(octets)).is_legible(octets.index(b"TEXT")) is legible
 
 
 @pytest.mark.parametrize(
@@ -148,6 +211,9 @@ def test_the_host_of_a_link(url: str, host: str) -> None:
         "hidden ",
         "url(",
         "</body><!--",
+        "<style>.a .o{display:none}</style><i class=o>",
+        "<style>.a > i .o, i i i i{display:none}</style><i class=o>",
+        "</i><style>i b{display:none}</style><b></i>",
         "<img src=//t.example/o width=1 height=1>",
     ],
 )
@@ -157,4 +223,5 @@ def test_no_page_is_too_odd(piece: str, around: str) -> None:
     octets = around.format(piece * (60_000 // len(piece))).encode()
     page = Page(Pieces(octets))
     assert all(one.host == "t.example" for one in page.unseen())
-    assert page.is_seen(len(octets) // 2) in (True, False) and 0 <= page.end <= len(octets)
+    assert page.is_seen(len(octets) // 2) in (True, False)
+    assert page.is_legible(len(octets) // 2) in (True, False) and 0 <= page.end <= len(octets)

@@ -54,14 +54,14 @@ class Wording(NamedTuple):
 
 
 Seen = Callable[[int], bool]
-"""Whether what stands at an offset of a decoded text is shown to its reader."""
+"""Whether what stands at an offset of a decoded text is shown to its reader, or can be read where it is."""
 
 
 def is_html(part: Part) -> bool:
     return part.content_type == "text/html"
 
 
-def lacking(part: Part, text: bytes, company: Company, *, has_link: bool, is_seen: Seen) -> Lacking:
+def lacking(part: Part, text: bytes, company: Company, *, has_link: bool, is_seen: Seen, is_legible: Seen) -> Lacking:
     """Return what a part, whose decoded text this is, does not say; whether it `has_link` is for the caller to know.
 
     One with neither link nor postal address gets the whole footer: few are worth a search for the rest.
@@ -69,7 +69,7 @@ def lacking(part: Part, text: bytes, company: Company, *, has_link: bool, is_see
     facts = _facts(company)
     if not has_link and facts[1].hint not in text:
         return _ALL
-    return Lacking(not has_link, *(not _says(part, text, one, is_seen) for one in facts))
+    return Lacking(not has_link, *(not _says(part, text, one, is_seen, is_legible) for one in facts))
 
 
 class _Fact(NamedTuple):
@@ -100,7 +100,7 @@ _SURROUNDINGS: Final = 2000
 _MOST_PLACES: Final = 40
 
 
-def _says(part: Part, text: bytes, fact: _Fact, is_seen: Seen) -> bool:
+def _says(part: Part, text: bytes, fact: _Fact, is_seen: Seen, is_legible: Seen) -> bool:
     """True where a fact can be read, whatever marks and line breaks stand between its letters."""
     if not fact.letters:
         return True
@@ -113,7 +113,7 @@ def _says(part: Part, text: bytes, fact: _Fact, is_seen: Seen) -> bool:
         if at < 0:
             return False
         surroundings = text[max(0, at - _SURROUNDINGS) : at + _SURROUNDINGS]
-        if is_seen(at) and fact.letters in _letters_of(part, surroundings):
+        if is_seen(at) and fact.letters in _letters_of(part, surroundings) and is_legible(at):
             return True
         at = text.find(fact.hint, at + 1)
     return False

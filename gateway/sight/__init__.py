@@ -11,10 +11,11 @@ import html
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.pieces import Finder, Pieces
 from gateway.sight.colours import WHITE, background_of, colour_of, contrast
@@ -31,13 +32,17 @@ from gateway.sight.elements import (
     marks_of,
     may_hide,
 )
-from gateway.sight.sheets import CSS_URL, REACH, Rules, rules_of
+from gateway.sight.sheets import CSS_URL, REACH, Rules, Selector, rules_of
+from gateway.sight.tree import VOID, Tree
 
 _BESIDE: Final = 24
 """Octets before a value in which the name of what it is the value of is looked for."""
 
 _MOST_FAILURES: Final = 12
 """Tags, and elements, that never end after which none is looked for any more: each costs a look at all that follows."""
+
+_MOST_NAMED: Final = 20_000
+"""Elements that are looked at because a rule hides what has their tag's name; no page that is read has as many."""
 
 _ILLEGIBLE: Final = 1.5
 """A contrast below which a link is the colour of what is behind it (WCAG 2.2 asks for 4.5)."""
@@ -82,6 +87,8 @@ def _is_plain_image(text: bytes, at: int) -> bool:
 
 _FINDER: Final = Finder(_telling)
 
+Told = TypeVar("Told")
+
 
 class Page:
     """One HTML text, decoded from its transfer encoding; what is found out about it is found out once."""
@@ -92,11 +99,21 @@ class Page:
         for at, word in _FINDER.find(pieces):
             self._places[word].append(at)
         self._comments = list(_comments(self._text, self._places[_COMMENT]))
-        self._failures = 0
+        self._sorted = dict[Sequence[bytes], list[int]]()
+        self._failures = self._steps = 0
 
     def is_seen(self, at: int) -> bool:
         """True where what stands here is shown: not in a comment, a tag or a hidden element."""
         return not (_covers(self._comments, at) or self._is_in_tag(at) or _covers(self._hidden_spans, at))
+
+    def is_legible(self, at: int) -> bool:
+        """True where text that stands here has a size, and another colour than what is behind it."""
+        if self._has_no_size(at):
+            return False
+        colour, behind = self._nearest(colour_of, at, b"color"), self._nearest(background_of, at, *_COLOURED)
+        if colour is None or (behind is None and b"background" in self._rules.speaking_of):
+            return True
+        return contrast(colour, behind or WHITE) >= _ILLEGIBLE
 
     def has_legible_link(self, at: int) -> bool:
         """True where the link whose target stands here can be seen and told from what is behind it."""
@@ -145,7 +162,7 @@ class Page:
     def _may_have_any(self) -> bool:
         """False for most pages: all of their images can be seen, and nothing else fetches anything."""
         rules = self._rules
-        if self._places[_IMAGE] or self._places[_OTHER] or rules.hiding or rules.shrinking:
+        if self._places[_IMAGE] or self._places[_OTHER] or rules.name_any:
             return True
         return any(self._text.find(_IMAGE, *span) >= 0 for span in self._hidden_spans)
 
@@ -162,9 +179,7 @@ class Page:
         text = tag[0]
         if not text.startswith(b"<im") or len(text) > COMMON_TAG or may_hide(text):
             return True
-        rules = self._rules
-        is_named = bool(rules.hiding or rules.shrinking)
-        return is_named or _covers(self._hidden_spans, tag.start())
+        return self._rules.name_any or _covers(self._hidden_spans, tag.start())
 
     def _fetches_unseen(self, element: Element) -> bool:
         if element.name == "link":
@@ -190,10 +205,29 @@ class Page:
         names, rules = element.names, self._rules
         if hides(element.style, element.attributes):
             return rules.forcing.isdisjoint(names)
-        return not rules.hiding.isdisjoint(names) and rules.showing.isdisjoint(names)
+        selecting = (names & rules.hiding).union(*self._selecting(element, names, rules.hiding_within))
+        own = names - {element.name.encode("utf-8", "replace")}
+        return bool(selecting) and rules.showing.isdisjoint(own if selecting & own else names)
 
     def _is_tiny(self, element: Element) -> bool:
-        return is_tiny(element) or not self._rules.shrinking.isdisjoint(element.names)
+        names, rules = element.names, self._rules
+        is_selected = not rules.shrinking.isdisjoint(names)
+        return is_tiny(element) or is_selected or any(self._selecting(element, names, rules.shrinking_within))
+
+    def _selecting(
+        self, element: Element, names: set[bytes], selectors: Iterable[Selector]
+    ) -> Iterator[frozenset[bytes]]:
+        """Yield the names by which rules select an element that stands where they want it to."""
+        for one in selectors:
+            if one.names <= names:
+                if self._tree.is_spent:
+                    return
+                if self._tree.is_within(element, one.around):
+                    yield one.names
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return Tree(tag for tag in TAG.finditer(self._text) if not _covers(self._comments, tag.start()))
 
     @cached_property
     def _hidden_spans(self) -> list[tuple[int, int]]:
@@ -208,7 +242,7 @@ class Page:
             if at < end or _covers(self._comments, at):
                 continue
             element = self._element_around(at)
-            if element is None or element.name in _VOID or not self._is_hidden(element):
+            if element is None or element.name in VOID or not self._is_hidden(element):
                 continue
             closed = self._end_of(element)
             if closed is None:
@@ -219,10 +253,14 @@ class Page:
 
     def _perhaps_hidden(self) -> list[int]:
         places = [at for word, before in _WORDS for at in self._places[word] if self._stands_before(before, at)]
-        hiding = {name[1:] for name in self._rules.hiding}
-        if hiding:
+        names = {*self._rules.hiding, *(name for one in self._rules.hiding_within for name in one.names)}
+        classes = {name[1:] for name in names if name.startswith(_MARKS_OF_NAMES)}
+        if classes:
             named = _CLASSES.finditer(self._text)
-            places += [match.start() + 1 for match in named if not hiding.isdisjoint(match[1].split())]
+            places += [match.start() + 1 for match in named if not classes.isdisjoint(match[1].split())]
+        if any(not name.startswith(_MARKS_OF_NAMES) for name in names):
+            tags = (match.end() for match in _START_OF_TAG.finditer(self._text) if match[1] in names)
+            places += islice(tags, _MOST_NAMED)
         return sorted(places)
 
     def _stands_before(self, name: bytes, at: int) -> bool:
@@ -268,28 +306,44 @@ class Page:
     def _is_legible(self, element: Element, content: bytes) -> bool:
         inner = [element_of(tag) for tag in TAG.finditer(content) if tag[0].startswith((b"<span", b"<font"))]
         colour = next((found for one in (*inner, element) if (found := colour_of(one))), None)
-        small = any(is_nothing(one.style.get("font-size", "")) for one in (*inner, element))
-        if small or colour is None:
-            return not small
-        return contrast(colour, self._colour_behind(element)) >= _ILLEGIBLE
+        sizes = [size for one in (*inner, element) if (size := one.style.get("font-size"))]
+        if any(map(is_nothing, sizes)) or not (
+            sizes or _ANY_IMAGE.search(content) or not self._has_no_size(element.start)
+        ):
+            return False
+        return colour is None or contrast(colour, self._colour_behind(element)) >= _ILLEGIBLE
+
+    def _has_no_size(self, at: int) -> bool:
+        size = self._nearest(lambda one: one.style.get("font-size"), at, b"font-size")
+        return size is not None and is_nothing(size) and b"font" not in self._rules.speaking_of
 
     def _colour_behind(self, element: Element) -> tuple[int, int, int]:
         """Return the nearest background that encloses an element; white where there is none."""
-        before = [element, *self._enclosing(element.start)]
-        return next((found for one in before if (found := background_of(one))), WHITE)
+        return background_of(element) or self._nearest(background_of, element.start, *_COLOURED) or WHITE
 
-    def _enclosing(self, at: int) -> Iterator[Element]:
-        """Yield the elements with a background of their own in which something stands, from the inside out."""
-        first, last = (bisect_left(self._coloured, place) for place in (at - _FARTHEST_BACKGROUND, at))
-        for before in reversed(self._coloured[first:last]):
+    def _nearest(self, told: Callable[[Element], Told | None], at: int, *words: bytes) -> Told | None:
+        """Return what the innermost element around a place tells, of those that have one of the words and tell any."""
+        return next((found for one in self._enclosing(at, words) if (found := told(one))), None)
+
+    def _enclosing(self, at: int, words: Sequence[bytes]) -> Iterator[Element]:
+        """Yield the elements with one of these words in their tags in which something stands, from the inside out."""
+        places = self._all_places(words)
+        first, last = (bisect_left(places, place) for place in (at - _FARTHEST, at))
+        for before in reversed(places[first:last]):
+            if self._steps >= _MOST_STEPS:
+                return
+            self._steps += 1
             element = self._element_around(before)
             if element and element.end <= at and not self._is_closed_before(element, at):
                 yield element
 
-    @cached_property
-    def _coloured(self) -> list[int]:
-        """Where elements may have a background, in order."""
-        return sorted(at for word in _COLOURED for at in self._places[word])
+    def _all_places(self, words: Sequence[bytes]) -> list[int]:
+        """Return where any of these words stands, in order."""
+        known = self._sorted.get(words)
+        if known is None:
+            found = (self._places[one] if one in _TELLING else _places(self._text, one) for one in words)
+            known = self._sorted[words] = sorted(chain.from_iterable(found))
+        return known
 
     def _is_closed_before(self, element: Element, at: int) -> bool:
         if self._text.find(b"</%b" % element.name.encode("utf-8", "replace"), element.end, at) < 0:
@@ -302,11 +356,17 @@ class Page:
         return False
 
 
-_VOID = frozenset({"img", "image", "input", "br", "hr", "link", "meta", "area", "col", "embed", "source", "wbr"})
+_MARKS_OF_NAMES: Final = (b".", b"#")
+_START_OF_TAG = re.compile(rb"<([a-z][a-z0-9]*)(?=[\s/>])")
 _BEGINS_TAG = re.compile(rb"</?[a-zA-Z!]")
 _ANY_IMAGE = re.compile(rb"<img\b")
 _ANY_TAG = re.compile(rb"<[^>]*>")
-_FARTHEST_BACKGROUND: Final = 64 * 1024
+_FARTHEST: Final = 64 * 1024
+"""Octets before a place in which what encloses it begins, if it is to count."""
+
+_MOST_STEPS: Final = 2000
+"""Tags of which it is asked whether they enclose a place, for all places of a page; after that, nothing does."""
+
 _BLANKS: Final = " \t\r\n\f\v\u00a0\u200b\u200c\u200d\u2060\ufeff\u00ad"
 
 

@@ -53,6 +53,12 @@ def marks_of(name: str) -> re.Pattern[bytes]:
     return re.compile(rb"<(/)?%b(?=[\s/>])" % re.escape(name.encode("utf-8", "replace")))
 
 
+def name_of(tag: bytes) -> str:
+    """Return the name of a start or end tag."""
+    named = _NAME.match(tag, 2 if tag.startswith(b"</") else 1)
+    return named[0].decode("utf-8", "replace") if named else ""
+
+
 def element_of(tag: re.Match[bytes]) -> Element:
     """Read a start tag; those of a campaign are mostly the same in each of its messages."""
     text = tag[0]

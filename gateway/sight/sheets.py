@@ -1,6 +1,7 @@
-"""What a page's style sheets say of its elements, as far as one rule names one element.
+"""What a page's style sheets say of its elements, by the names and the surroundings by which rules select them.
 
-The one rule: a rule that holds only on some screens hides nothing, and one that shows something anywhere counts.
+The one rule: a rule that holds only on some screens, or by a selector that is not understood, hides nothing, and one
+that shows something anywhere counts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from gateway.sight.elements import Element, Unseen, hides, host_of, is_tiny, style_of
+from gateway.sight.tree import Around
 
 REACH: Final = 8 * 1024
 """Octets before a place in which the tag, or the rule, that it stands in begins."""
@@ -19,24 +21,51 @@ REACH: Final = 8 * 1024
 _MOST_RULES: Final = 10_000
 """Rules of style sheets that are read; no page that is meant to be read has as many."""
 
-_DECLARATION = re.compile(rb"display\s*:|visibility\s*:|opacity\s*:|(?:width|height)\s*:\s*0*[01](?![0-9])")
+_DECLARATION = re.compile(rb"(?:display|visibility|opacity|position)\s*:|(?:width|height)\s*:\s*0*[01](?![0-9])")
 CSS_URL = re.compile(rb"url\(\s*[\"']?((?:https?:)?//[^)\"']*)[\"']?\s*\)")
 _SIMPLE_SELECTOR = re.compile(rb"[a-z0-9*]*([.#][\w-]+)|([a-z][a-z0-9]*)")
 _NAMES = re.compile(rb"[.#][\w-]+")
+_COMPOUND = re.compile(rb"(?:\*|([a-z][a-z0-9]*))?((?:[.#][\w-]+)*)")
+_OWN_TAG = re.compile(rb"(?:\A|[\s>+~])([a-z][a-z0-9]*)(?:[:\[][^\s>+~]*)?\s*\Z")
+_COMBINATOR = re.compile(rb"\s*(>)\s*|\s+")
+_OTHERWISE: Final = (b"background", b"font")
+_MOST_WITHIN: Final = 100
+"""Selectors of a sheet that are read which say what encloses an element; each is asked for each element it may mean."""
+
+_LONGEST_SELECTOR: Final = 8
+"""Elements in a selector, which is not understood if it names more."""
+
+
+class Selector(NamedTuple):
+    """What selects an element by several names, or by what encloses it: its own names, and its surroundings' from
+    the inside out.
+    """
+
+    names: frozenset[bytes]
+    around: tuple[Around, ...]
 
 
 class Rules(NamedTuple):
     """What the page's style sheets say of elements, by the simple selectors that name them.
 
-    Some rules are `hiding` or `shrinking` them wherever the page is read, some are `showing` them somewhere, if need be
-    `forcing` it upon an element's own style; `unseen` are the backgrounds of what is hidden.
+    Some rules are `hiding` or `shrinking` them wherever the page is read, or do so `within` or `shrinking_within`
+    others; some are `showing` them somewhere, if need be `forcing` it upon an element's own style; `unseen` are the
+    backgrounds of what is hidden. What they are `speaking_of` otherwise is not read.
     """
 
     hiding: frozenset[bytes] = frozenset()
     shrinking: frozenset[bytes] = frozenset()
+    hiding_within: frozenset[Selector] = frozenset()
+    shrinking_within: frozenset[Selector] = frozenset()
     showing: frozenset[bytes] = frozenset()
     forcing: frozenset[bytes] = frozenset()
     unseen: tuple[Unseen, ...] = ()
+    speaking_of: frozenset[bytes] = frozenset()
+
+    @property
+    def name_any(self) -> bool:
+        """True where any rule hides or shrinks anything."""
+        return bool(self.hiding or self.shrinking or self.hiding_within or self.shrinking_within)
 
 
 NO_RULES: Final = Rules()
@@ -51,9 +80,12 @@ def rules_of(text: bytes, opened: Sequence[int]) -> Rules:
     return Rules(
         hiding=frozenset().union(*(rules.hiding for _, rules in told)),
         shrinking=frozenset().union(*(rules.shrinking for _, rules in told)),
+        hiding_within=frozenset().union(*(rules.hiding_within for _, rules in told)),
+        shrinking_within=frozenset().union(*(rules.shrinking_within for _, rules in told)),
         showing=frozenset().union(*(rules.showing for _, rules in told)),
         forcing=frozenset().union(*(rules.forcing for _, rules in told)),
         unseen=tuple(unseen),
+        speaking_of=frozenset().union(*(rules.speaking_of for _, rules in told)),
     )
 
 
@@ -72,6 +104,7 @@ def _remembered(sheet: bytes) -> Rules:
 
 def _read(sheet: bytes) -> Rules:
     hiding, shrinking, showing, forcing, unseen = set[bytes](), set[bytes](), set[bytes](), set[bytes](), list[Unseen]()
+    hiding_within, shrinking_within = set[Selector](), set[Selector]()
     for rule in islice(_telling_rules(sheet), _MOST_RULES):
         declared = sheet[rule.open + 1 : rule.close]
         style = style_of(declared.decode("utf-8", "replace"))
@@ -79,17 +112,45 @@ def _read(sheet: bytes) -> Rules:
         is_hiding, is_shrinking = hides(style, {}), is_tiny(Element(0, 0, "", {}, style))
         if rule.is_certain and (is_hiding or is_shrinking):
             (hiding if is_hiding else shrinking).update(_simple(selectors))
+            within = hiding_within if is_hiding else shrinking_within
+            within.update(islice(_within(selectors), _MOST_WITHIN - len(within)))
             unseen += _in_rule(sheet, rule)
         elif style.get("display", "none") != "none" or style.get("visibility") == "visible":
             named = {name for one in selectors for name in _NAMES.findall(one)}
-            showing |= named
+            showing |= named | {found[1] for one in selectors if (found := _OWN_TAG.search(one))}
             forcing |= named if b"!important" in declared else set()
-    return Rules(frozenset(hiding), frozenset(shrinking), frozenset(showing), frozenset(forcing), tuple(unseen))
+    return Rules(
+        *(frozenset(hiding), frozenset(shrinking), frozenset(hiding_within), frozenset(shrinking_within)),
+        *(frozenset(showing), frozenset(forcing), tuple(unseen)),
+        frozenset(one for one in _OTHERWISE if one in sheet),
+    )
 
 
 def _simple(selectors: Sequence[bytes]) -> Iterator[bytes]:
     found = (_SIMPLE_SELECTOR.fullmatch(one.strip()) for one in selectors)
     yield from (one[1] or one[2] for one in found if one)
+
+
+def _within(selectors: Sequence[bytes]) -> Iterator[Selector]:
+    """Yield the selectors that are more than simple, and are made of names and of what encloses what alone."""
+    for written in map(bytes.strip, selectors):
+        if not written or _SIMPLE_SELECTOR.fullmatch(written):
+            continue
+        steps = _COMBINATOR.split(written)
+        named = [_names_in(one) for one in steps[::2]]
+        own, *others = reversed(named)
+        if own and all(one is not None for one in named) and len(named) <= _LONGEST_SELECTOR:
+            parents = (one is not None for one in reversed(steps[1::2]))
+            around = zip(others, parents, strict=True)
+            yield Selector(own, tuple(Around(names, is_parent) for names, is_parent in around if names is not None))
+
+
+def _names_in(compound: bytes) -> frozenset[bytes] | None:
+    """Return the names that an element must have; None for what is not understood, such as `[dir]` or `a:hover`."""
+    found = _COMPOUND.fullmatch(compound)
+    if found is None or not compound:
+        return None
+    return frozenset([*_NAMES.findall(found[2]), *([found[1]] if found[1] else [])])
 
 
 def _sheets(text: bytes, opened: Sequence[int]) -> Iterator[tuple[int, bytes]]:
