@@ -30,7 +30,9 @@ _LOOKALIKES_LIMIT = 2 * PARTS_LIMIT
 """Lines that begin as a delimiter does; past so many, a multipart is not understood."""
 
 _SEALED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
-_SHOWN = frozenset({"text/plain", "text/html"})
+AMP: Final = "text/x-amp-html"
+_HTML = frozenset({"text/html", AMP})
+_SHOWN = _HTML | {"text/plain"}
 _EMBEDDED = frozenset({"message/rfc822", "message/global"})
 _ENCODINGS = IDENTITY | {"quoted-printable", "base64"}
 
@@ -65,6 +67,10 @@ class Part:
         return self.content_type in _SEALED
 
     @property
+    def is_html(self) -> bool:
+        return self.content_type in _HTML
+
+    @property
     def is_multipart(self) -> bool:
         return self.content_type.startswith("multipart/")
 
@@ -79,7 +85,10 @@ def parse(message: bytes, block: HeaderBlock) -> Part:
 
 
 def shown(part: Part) -> Iterator[Part]:
-    """Yield the text/plain and text/html parts that a mail program shows as the message itself (RFC 8621 §4.1.4)."""
+    """Yield the parts in plain text and HTML that a mail program shows as the message itself (RFC 8621 §4.1.4).
+
+    AMP for Email is HTML that some programs show instead of the other.
+    """
     if part.disposition == "attachment" or part.is_sealed:
         return
     if part.content_type in _SHOWN:

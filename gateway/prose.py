@@ -18,7 +18,7 @@ from email.header import decode_header, make_header
 from typing import Final, NamedTuple
 
 from gateway.headers import Field, HeaderBlock
-from gateway.mime import Part, parse, shown
+from gateway.mime import AMP, Part, parse, shown
 
 READ: Final = 512 * 1024
 """Octets of a message's parts that are read where only its drift is asked for."""
@@ -79,8 +79,7 @@ class Source(NamedTuple):
 def sources_of(message: bytes, block: HeaderBlock) -> list[Source]:
     """Return each part that is shown, in order."""
     return [
-        Source(part.content_type == "text/html", _decoded(part, message[part.start : part.end]))
-        for part in shown(parse(message, block))
+        Source(part.is_html, _decoded(part, message[part.start : part.end])) for part in shown(parse(message, block))
     ]
 
 
@@ -95,12 +94,12 @@ def texts_of(message: bytes, block: HeaderBlock) -> list[str]:
 
 
 def bodies_of(message: bytes, block: HeaderBlock) -> list[str]:
-    """Return the body as each of its readers sees it: who is shown plain text, and who is shown HTML.
+    """Return the body as each of its readers sees it: who is shown plain text, and who is shown which kind of HTML.
 
     Hidden elements and what a reply quotes are left out, and nothing is read past `READ` octets.
     """
     quotes = is_reply(block)
-    bodies: dict[str, list[str]] = {"text/plain": [], "text/html": []}
+    bodies: dict[str, list[str]] = {"text/plain": [], "text/html": [], AMP: []}
     left = READ
     for part in shown(parse(message, block)):
         octets = message[part.start : min(part.end, part.start + left)]
@@ -127,7 +126,7 @@ def _unquoted(text: str) -> str:
 
 def _text(part: Part, body: bytes, *, without_quotes: bool = False) -> str:
     text = _decoded(part, body)
-    return "".join(_seen(text, without_quotes)) if part.content_type == "text/html" else text
+    return "".join(_seen(text, without_quotes)) if part.is_html else text
 
 
 def _seen(markup: str, without_quotes: bool) -> Iterator[str]:

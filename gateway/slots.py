@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
-from gateway.footer import Imprint, Lacking, is_html, lacking, wording
+from gateway.footer import Imprint, Lacking, lacking, wording
 from gateway.footer.charsets import codec, is_ascii_compatible
 from gateway.mend import base64_lines, quoted_printable
 from gateway.mime import Content, Part, is_inline_pgp
@@ -161,7 +161,7 @@ class Ground:
         words = wording(part, content, self._imprint, lacks, manner)
         if not lacks.link:
             return [_Insertion(end, end, (words.before,))]
-        return [_Insertion(end, end, (words.before, words.after), (Hole(escapes=is_html(part)),))]
+        return [_Insertion(end, end, (words.before, words.after), (Hole(escapes=part.is_html),))]
 
 
 def survey(content: Content, terms: Terms) -> Ground | None:
@@ -188,11 +188,11 @@ def _memory(digest: bytes, written: tuple[str | None, ...], terms: Terms) -> lis
 
 def _look(content: Content, terms: Terms) -> _Look | None:
     part, read = content.part, _read(content)
-    if read is None or (not is_html(part) and is_inline_pgp(read.pieces.text)):
+    if read is None or (not part.is_html and is_inline_pgp(read.pieces.text)):
         return None
     pieces, text, is_whole = read.pieces, read.pieces.text, not read.is_in_place
-    page = Page(pieces) if is_html(part) else None
-    found = find(pieces, terms.own_link, terms.tool_link, is_html=is_html(part)) if terms.is_promotional else []
+    page = Page(pieces) if part.is_html else None
+    found = find(pieces, terms.own_link, terms.tool_link, is_html=part.is_html) if terms.is_promotional else []
     _refuse_unfillable(text, found)
     unseen = page.unseen() if page and terms.tracking is not Tracking.ALLOW else []
     _refuse_trackers(text, unseen, terms)
@@ -280,7 +280,7 @@ def stand_in(message: bytes, part: Part, placeholder: bytes) -> list[Placement]:
     content = _decoded_base64(memoryview(body)) if part.encoding == "base64" else body
     spelled = _spell_in_quoted_printable if part.encoding == "quoted-printable" else re.escape
     wanted = [
-        _Insertion(*match.span(), (b"", b""), (Hole(escapes=is_html(part)),))
+        _Insertion(*match.span(), (b"", b""), (Hole(escapes=part.is_html),))
         for match in re.finditer(spelled(placeholder), content or b"")
     ]
     return (

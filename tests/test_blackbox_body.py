@@ -204,6 +204,39 @@ def test_an_address_that_nobody_can_make_out_is_said_again(house: Gateway, sink:
     assert page_of(copy).count("Main Street") == 2 and page_of(copy).count(link_of(copy)) == 1
 
 
+AMP = (
+    '<!doctype html><html amp4email><head><meta charset="utf-8">'
+    "<style amp4email-boilerplate>body{visibility:hidden}</style>"
+    '<script async src="https://cdn.ampproject.org/v0.js"></script></head><body><h1>News</h1>'
+)
+
+
+@pytest.mark.req("BODY-01", "BODY-02", "POL-16")
+@pytest.mark.parametrize("encoding", ["7bit", "base64"])
+def test_a_page_in_amp_carries_what_the_other_parts_do(house: Gateway, sink: Sink, encoding: str) -> None:
+    copy = relayed(house, sink, with_amp(f"{AMP}</body></html>", encoding))
+    assert [one.count(link_of(copy)) for one in texts(copy)] == [1, 1, 1]
+    page = texts(copy)[1]
+    assert page.startswith(AMP) and page.rstrip().endswith("</body></html>") and "Main Street" in page
+    assert "style=" not in page, "a style attribute may be more than AMP allows"
+
+
+@pytest.mark.req("BODY-02", "POL-16")
+def test_a_page_in_amp_is_filled_and_tells_nobody_who_reads_it(house: Gateway, sink: Sink) -> None:
+    full = f'{AMP}<p>{COMPANY}</p>%s<a href="{{{{unsubscribe_url}}}}">Leave</a></body></html>'
+    copy = relayed(house, sink, with_amp(full % '<amp-pixel src="https://track.example.net/o"></amp-pixel>', "7bit"))
+    assert texts(copy)[1].rstrip() == (full % "</amp-pixel>").replace("{{unsubscribe_url}}", link_of(copy))
+
+
+def with_amp(page: str, encoding: str) -> bytes:
+    message = EmailMessage(policy=policy.SMTP)
+    message["From"], message["To"], message["Subject"] = "letters@news.example.com", READER, "News"
+    message.set_content("News", cte="7bit")
+    message.add_alternative(page, subtype="x-amp-html", cte=encoding)
+    message.add_alternative("<html><body>News</body></html>", subtype="html", cte="7bit")
+    return message.as_bytes()
+
+
 @pytest.mark.req("BODY-02")
 def test_a_link_of_somebody_else_becomes_this_reader_s(house: Gateway, sink: Sink) -> None:
     theirs = link_of(relayed(house, sink, newsletter(BUYER), BUYER))

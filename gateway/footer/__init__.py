@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from gateway.footer.charsets import codec, spelled
 from gateway.footer.words import ENGLISH, Words, primary, words_in
-from gateway.mime import Part
+from gateway.mime import AMP, Part
 from gateway.model import Company, FooterTemplate, Manner
 
 _WIDTH: Final = 72
@@ -55,10 +55,6 @@ class Wording(NamedTuple):
 
 Seen = Callable[[int], bool]
 """Whether what stands at an offset of a decoded text is shown to its reader, or can be read where it is."""
-
-
-def is_html(part: Part) -> bool:
-    return part.content_type == "text/html"
 
 
 def lacking(part: Part, text: bytes, company: Company, *, has_link: bool, is_seen: Seen, is_legible: Seen) -> Lacking:
@@ -121,7 +117,7 @@ def _says(part: Part, text: bytes, fact: _Fact, is_seen: Seen, is_legible: Seen)
 
 def _letters_of(part: Part, text: bytes) -> str:
     decoded = text.decode(codec(part), "replace")
-    return _letters(html.unescape(_TAG.sub(" ", decoded)) if is_html(part) else decoded)
+    return _letters(html.unescape(_TAG.sub(" ", decoded)) if part.is_html else decoded)
 
 
 def _letters(text: str) -> str:
@@ -136,8 +132,8 @@ _TAG = re.compile(r"<!--.*?-->|<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>
 def wording(part: Part, content: bytes, imprint: Imprint, lacks: Lacking, manner: Manner) -> Wording:
     """Return the words for the end of a part, whose content this is as it is encoded, if only in quoted-printable."""
     said = _Said(imprint, lacks, primary(manner.language), manner.is_advertising, manner.states_objection)
-    if is_html(part):
-        return _html_wording(said)
+    if part.is_html:
+        return _html_wording(said, _BARE if part.content_type == AMP else _STYLED)
     is_flowed = part.parameters.get("format") == "flowed"
     words = _text_wording(said, codec(part), is_flowed=is_flowed, is_seven_bit=part.encoding == "7bit")
     return words._replace(before=_line_end_before(part, content) + words.before)
@@ -234,41 +230,47 @@ def _lines(texts: list[str]) -> str:
     return "".join(f"{line}\r\n" for text in texts for line in textwrap.wrap(text, _WIDTH))
 
 
+class _Looks(NamedTuple):
+    """The attributes that a footer's box and link have in HTML."""
+
+    box: str
+    link: str
+
+
 @lru_cache(maxsize=64)
-def _html_wording(said: _Said) -> Wording:
-    """Dark grey and blue on white, 12:1 and 6:1, both said, so that no dark mode inverts one of them alone."""
+def _html_wording(said: _Said, looks: _Looks) -> Wording:
     words = said.words
     label = [words.advertising] if said.is_advertising else []
     own = said.template("html")
     if own:
-        before, after = _box(label, words.language) + "\r\n" + own[0], f"{own[1]}\r\n"
+        before, after = _box(label, words.language, looks) + "\r\n" + own[0], f"{own[1]}\r\n"
     else:
-        before, after = _facts_box(said, label)
-    after += _box([words.objection], words.language) if said.states_objection else ""
+        before, after = _facts_box(said, label, looks)
+    after += _box([words.objection], words.language, looks) if said.states_objection else ""
     encoded = tuple(text.encode("ascii", "xmlcharrefreplace") for text in (before, after))
     return Wording(*encoded) if said.lacks.link else Wording(encoded[0] + encoded[1], b"")
 
 
-def _facts_box(said: _Said, label: list[str]) -> tuple[str, str]:
+def _facts_box(said: _Said, label: list[str], looks: _Looks) -> tuple[str, str]:
     words = said.words
     lines = _escaped([*label, *said.sender()])
     if said.contact:
         contact = html.escape(said.contact)
-        lines.append(f'{html.escape(words.contact)}: <a href="{_href(contact)}" {_LINK_STYLE}>{contact}</a>')
-    opening, closing = _box_marks(words.language)
+        lines.append(f'{html.escape(words.contact)}: <a href="{_href(contact)}"{looks.link}>{contact}</a>')
+    opening, closing = _box_marks(words.language, looks)
     if not said.lacks.link:
         return (opening + "<br>\r\n".join(lines) + closing if lines else ""), ""
     before = opening + "".join(f"{line}<br>\r\n" for line in lines) + '<a href="'
-    return before, f'" {_LINK_STYLE}>{html.escape(words.unsubscribe)}</a>{closing}'
+    return before, f'"{looks.link}>{html.escape(words.unsubscribe)}</a>{closing}'
 
 
-def _box(texts: list[str], language: str) -> str:
-    opening, closing = _box_marks(language)
+def _box(texts: list[str], language: str, looks: _Looks) -> str:
+    opening, closing = _box_marks(language, looks)
     return opening + "<br>\r\n".join(_escaped(texts)) + closing if texts else ""
 
 
-def _box_marks(language: str) -> tuple[str, str]:
-    return f'\r\n<div lang="{language}" {_BOX_STYLE}>\r\n', "\r\n</div>\r\n"
+def _box_marks(language: str, looks: _Looks) -> tuple[str, str]:
+    return f'\r\n<div lang="{language}"{looks.box}>\r\n', "\r\n</div>\r\n"
 
 
 def _escaped(texts: list[str]) -> list[str]:
@@ -279,12 +281,18 @@ def _href(contact: str) -> str:
     return contact if contact.startswith(("https://", "http://", "mailto:")) else f"mailto:{contact}"
 
 
-_BOX_STYLE: Final = (
-    'style="display:block;clear:both;margin:24px 0 0;padding:12px 16px;border-top:1px solid #767676;'
-    "background-color:#ffffff;color:#333333;font-family:Arial,Helvetica,sans-serif;font-size:14px;"
-    'line-height:20px;text-align:left"'
+_STYLED: Final = _Looks(
+    box=(
+        ' style="display:block;clear:both;margin:24px 0 0;padding:12px 16px;border-top:1px solid #767676;'
+        "background-color:#ffffff;color:#333333;font-family:Arial,Helvetica,sans-serif;font-size:14px;"
+        'line-height:20px;text-align:left"'
+    ),
+    link=' style="color:#0b57d0;text-decoration:underline"',
 )
-_LINK_STYLE: Final = 'style="color:#0b57d0;text-decoration:underline"'
+"""Dark grey and blue on white, 12:1 and 6:1, both said, so that no dark mode inverts one of them alone."""
+
+_BARE: Final = _Looks(box="", link="")
+"""For AMP, where a `style` attribute may make the part invalid, and programs show no invalid one."""
 
 
 def one_line(text: str) -> str:

@@ -161,12 +161,16 @@ def _sheets(text: bytes, opened: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         if tag:
             begun = tag.end()
             end = text.find(b"</style", begun)
-            yield begun, text[begun : end if end >= 0 else len(text)]
+            sheet = text[begun : end if end >= 0 else len(text)]
+            if not (b"amp4email-boilerplate" in tag[0] and _BOILERPLATE.fullmatch(sheet)):
+                yield begun, sheet
             if end < 0:
                 return
 
 
 _STYLE = re.compile(rb"<style\b[^>]*>")
+_BOILERPLATE = re.compile(rb"\s*body\s*\{\s*visibility\s*:\s*hidden\s*;?\s*\}\s*")
+"""What every page of AMP for Email begins with; it holds until the page has been read."""
 
 
 class _Rule(NamedTuple):
