@@ -26,6 +26,7 @@ from gateway.ids import spool_text
 from gateway.lanes import MEMORY_BUDGET as BUDGET
 from gateway.model import Login, MessageClass, Outcome, Priority
 from gateway.store import LoginRecord, Selection, Waiting, open_path
+from gateway.store import queue as queue_module
 from gateway.store import spool as spool_module
 from gateway.store import writer as writer_module
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
@@ -751,6 +752,35 @@ async def test_a_deferred_copy_is_due_again_in_time_and_at_once_when_an_operator
         assert await spool.queue.retry(Selection((message.id,))) == 1
         assert [one.addressee.attempts for one in await rig.claim(spool, 9)] == [2]
         assert await spool.queue.retry(Selection((message.id,))) == 1 - 1
+
+
+async def test_a_whole_stream_is_held_and_released_in_portions_while_others_write(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much waits, whoever keeps mail meanwhile waits for one portion; what comes meanwhile may go."""
+    monkeypatch.setattr(queue_module, "BATCH", 3)
+    async with rig.spool("operator") as operator, rig.spool("worker") as worker:
+        messages = [rig.message() for _ in range(8)]
+        for one in messages:
+            await worker.keep(one, rig.addressees(ALICE, BOB), [], claimed=0)
+        told, late = list[float](), list[asyncio.Task[None]]()
+
+        def keep_meanwhile(part: float) -> None:
+            told.append(part)
+            if len(told) == 1:
+                late.append(asyncio.ensure_future(worker.keep(rig.message(), rig.addressees(ALICE), [], claimed=0)))
+
+        which = Selection(stream=messages[0].stream)
+        assert await operator.queue.hold(which, keep_meanwhile) in (16, 17)
+        await asyncio.gather(*late)
+        assert told == sorted(told) and len(told) >= 4 and told[-1] == 1.0
+        assert await operator.queue.depth() == (17, messages[0].received_at)
+        held = [one for one in await operator.queue.waiting(which) if one.due is None]
+        assert {one.message.id for one in held} >= {one.id for one in messages}
+        assert await operator.queue.hold(Selection((messages[0].id,))) == 0
+        assert await operator.queue.release(which) == len(held)
+        assert await operator.queue.release(Selection(stream="another")) == 0
+        assert len(await rig.claim(worker, 99)) == 17
 
 
 async def test_settling_twice_is_settling_once(rig: Rig) -> None:

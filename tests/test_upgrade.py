@@ -52,6 +52,11 @@ def version_of(path: Path) -> int:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def recipients_in(spool: Path) -> int:
+    with closing(connect(spool)) as connection:
+        return int(connection.execute("SELECT count(*) FROM recipients").fetchone()[0])
+
+
 @pytest.mark.req("OPS-07")
 def test_what_an_earlier_version_promised_is_kept_by_this_one(house: Gateway, sink: Sink) -> None:
     story = story_of(house)
@@ -90,3 +95,4 @@ def test_an_upgrade_keeps_what_each_file_was(house: Gateway) -> None:
     assert told["copies"] == [str(path) for path in copies]
     assert [version_of(path) for path in copies] == [versions[path] for path in due]
     assert all(is_up_to_date(path, migrations) for path, migrations in files.items())
+    assert house.json("status")["queued_recipients"] == recipients_in(var / "spool.db.schema-1") > 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.output import Desk, pass_desk
+from gateway.cli.output import Desk, pass_desk, progress_bar
 from gateway.cli.people import operator
 from gateway.decisions import drop_line, subject_of
 from gateway.ids import Ids, spool_number, spool_text
@@ -87,7 +87,8 @@ def queue_show(desk: Desk, message: int) -> None:
 def queue_retry(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
     """Try deferred copies now, held ones too."""
     which = selection(messages, stream)
-    tried = desk.with_store(lambda store: store.queue.retry(which))
+    with progress_bar("trying again") as progress:
+        tried = desk.with_store(lambda store: store.queue.retry(which, progress))
     if not tried:
         desk.no("nothing of that waits for another attempt", retried=0)
     desk.say(f"{tried} recipients are tried again now", retried=tried)
@@ -99,7 +100,8 @@ def queue_retry(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
 def queue_hold(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
     """Let nothing more of this leave until it is released; what is under way at this moment may still go."""
     which = selection(messages, stream)
-    held = desk.with_store(lambda store: store.queue.hold(which))
+    with progress_bar("holding") as progress:
+        held = desk.with_store(lambda store: store.queue.hold(which, progress))
     if not held:
         desk.no("nothing of that waits", held=0)
     desk.say(f"{held} recipients are held; assent queue release lets them go", held=held)
@@ -111,7 +113,8 @@ def queue_hold(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
 def queue_release(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
     """Let what is held go now."""
     which = selection(messages, stream)
-    released = desk.with_store(lambda store: store.queue.release(which))
+    with progress_bar("releasing") as progress:
+        released = desk.with_store(lambda store: store.queue.release(which, progress))
     if not released:
         desk.no("nothing of that is held", released=0)
     desk.say(f"{released} recipients are tried now", released=released)

@@ -32,6 +32,12 @@ from gateway.store.condition import Condition
 from gateway.store.outgoing import Calls, Pause
 
 Now = Callable[[], datetime]
+Progress = Callable[[float], None]
+"""Is told how far something is, from 0 to 1."""
+
+
+def untold(part: float) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,7 +480,10 @@ class Spool(Protocol):
 
 
 class Queue(Protocol):
-    """What operators see of the messages that we answer for, and do to them."""
+    """What operators see of the messages that we answer for, and do to them.
+
+    What may take long tells its `progress`, from 0 to 1, and lets others write meanwhile.
+    """
 
     async def waiting(self, which: Selection, limit: int = ...) -> list[QueuedRecipient]:
         """Return who waits, the oldest message first."""
@@ -485,16 +494,16 @@ class Queue(Protocol):
     async def depth(self) -> tuple[int, datetime | None]:
         """Return how many recipients there are, and since when the oldest message has waited."""
 
-    async def retry(self, which: Selection) -> int:
+    async def retry(self, which: Selection, progress: Progress = ...) -> int:
         """Make what is deferred or held due now; return how many recipients that were."""
 
-    async def hold(self, which: Selection) -> int:
+    async def hold(self, which: Selection, progress: Progress = ...) -> int:
         """Let nothing more of this be relayed until it is released; return how many recipients that concerns.
 
         A worker that has claimed some lets go of them within a second or two, unless they are under way.
         """
 
-    async def release(self, which: Selection) -> int:
+    async def release(self, which: Selection, progress: Progress = ...) -> int:
         """Make what is held due now; return how many recipients that were."""
 
     async def held(self, which: Selection) -> list[tuple[SpooledMessage, SpooledRecipient]]:

@@ -322,6 +322,18 @@ SPOOL = (
         PRIMARY KEY (who, topic, login)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE depth (
+        recipients INTEGER NOT NULL
+    );
+    INSERT INTO depth SELECT count(*) FROM recipients;
+    CREATE TRIGGER recipients_come AFTER INSERT ON recipients BEGIN
+        UPDATE depth SET recipients = recipients + 1;
+    END;
+    CREATE TRIGGER recipients_go AFTER DELETE ON recipients BEGIN
+        UPDATE depth SET recipients = recipients - 1;
+    END;
+    """,
 )
 
 DECISIONS = (
