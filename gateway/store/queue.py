@@ -78,9 +78,10 @@ class SqliteQueue:
     async def _make_due(self, which: Selection, condition: str, due: int, progress: Progress) -> int:
         meant, changed = self._count(which, condition), 0
         for scope, what in _scopes(which):
-            where = f"{scope} AND {condition} AND {_WAITS}"
-            for portion in self._portions(where, what):
-                changed += await self._writer.do(partial(_change_due, where, (due, what, *portion)))
+            where, before = f"{scope} AND {condition} AND {_WAITS}", 0
+            while portion := await self._writer.do(partial(_change_portion, where, what, before, due)):
+                before, count = portion
+                changed += count
                 progress(changed / max(changed, meant))
         return changed
 
@@ -91,20 +92,6 @@ class SqliteQueue:
             for scope, what in _scopes(which)
         )
         return sum(count for ((count,),) in counted)
-
-    def _portions(self, where: str, what: Any) -> Iterator[tuple[int, int]]:
-        """Yield between which messages each portion lies, the first left out: a message's recipients are in one."""
-        before = 0
-        while True:
-            ((last,),) = self._read(
-                "SELECT max(message_id) FROM (SELECT message_id FROM recipients"
-                f" WHERE {where} AND message_id > ? ORDER BY message_id LIMIT {BATCH})",
-                (what, before),
-            )
-            if last is None:
-                return
-            yield before, last
-            before = last
 
     def _batches(self, which: Selection, condition: str) -> Iterator[list[tuple[int, int]]]:
         """Yield what is meant, in the order of its keys."""
@@ -131,9 +118,17 @@ class SqliteQueue:
             return list(self._reader.execute(query, parameters).fetchall())
 
 
-def _change_due(where: str, parameters: tuple[Any, ...], connection: Connection) -> int:
+def _change_portion(where: str, what: Any, before: int, due: int, connection: Connection) -> tuple[int, int] | None:
+    """Change what is meant of the next messages; return the last of them, and how many recipients; None for none."""
+    (last,) = connection.execute(
+        "SELECT max(message_id) FROM (SELECT message_id FROM recipients"
+        f" WHERE {where} AND message_id > ? ORDER BY message_id LIMIT {BATCH})",
+        (what, before),
+    ).fetchone()
+    if last is None:
+        return None
     statement = f"UPDATE recipients SET due = ? WHERE {where} AND message_id > ? AND message_id <= ?"
-    return int(connection.execute(statement, parameters).rowcount)
+    return last, int(connection.execute(statement, (due, what, before, last)).rowcount)
 
 
 def _scopes(which: Selection) -> list[tuple[str, Any]]:
