@@ -21,6 +21,7 @@ from pysqlite3 import dbapi2 as sqlite
 
 from tests.gateway_under_test import Gateway, eventually, fetch, invoice, newsletter, token_of
 from tests.sink import Sink
+from tests.torture import Finding, enter
 
 HELD_SECONDS = float(os.environ.get("ASSENT_LOCK_SECONDS", "12"))
 """Longer than the program waits for a lock, so that it must put off what comes."""
@@ -113,9 +114,11 @@ def test_held_databases_put_mail_off_and_keep_nobody_waiting_for_ever(
         eventually(lambda: answer(house, invoice(staying), staying, "shop")[0] == 250)
         eventually(lambda: answer(house, newsletter(staying), staying, "news")[0] == 250)
         assert time.monotonic() - began < NORMAL_AGAIN
+    slowest = max(seconds for _, seconds in answers)
+    besides = f"answered within {slowest:.0f} s; the longest pause of an event loop was {pulse.longest:.2f} s"
+    enter(Finding("databases that another process holds", f"{HELD_SECONDS:.0f} s", besides=besides))
     assert {code for code, _ in answers} <= {250, 451} and 451 in {code for code, _ in answers}
-    assert max(seconds for _, seconds in answers) < ANSWERED
-    print(f"the longest pause of an event loop was {pulse.longest:.3f} s")
+    assert slowest < ANSWERED
     assert pulse.longest < STALL
     assert answer(house, newsletter(leaving), leaving, "news")[0] == 550
 
