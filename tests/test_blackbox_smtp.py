@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import smtplib
 import ssl
 import subprocess
@@ -111,6 +112,28 @@ def refused_in_one_sentence(said: Said, code: int, enhanced: str) -> bool:
 
 
 # what is offered, and to whom
+
+
+@pytest.mark.req("SMTP-01", "SMTP-03")
+def test_who_has_come_while_the_workers_change_is_offered_auth_and_hands_in_a_message(
+    make_gateway: MakeGateway, sink: Sink
+) -> None:
+    """To a worker that leaves, and says so to whoever has been served."""
+    house = make_gateway().start()
+    assert house.process is not None
+    with connect(house, "shop") as served, RawSmtp(house.submission) as plain, RawSmtp(house.submission) as protected:
+        assert served.transact(invoice(), ["served@example.org"], "billing@example.com").code == 250
+        house.process.send_signal(signal.SIGHUP)
+        assert str(served.reply()).startswith("421 4.3.2 ")
+        assert "STARTTLS" in protected.ehlo()
+        assert protected.say("STARTTLS").code == 220
+        protected.start_tls(tls(house))
+        for newcomer in (plain, protected):
+            assert "AUTH" in newcomer.ehlo()
+            assert newcomer.login("shop", house.passwords["shop"]).code == 235
+            assert newcomer.transact(invoice(), ["newcomer@example.org"], "billing@example.com").code == 250
+            assert str(newcomer.reply()).startswith("421 4.3.2 ")
+    sink.wait_for(3)
 
 
 @pytest.mark.req("SMTP-01", "SMTP-03")

@@ -183,10 +183,10 @@ async def house(certificate: tuple[Path, Path], *, implicit_tls: bool = False, *
     home = House(handler, listener, port, ssl.create_default_context(cafile=str(certificate[0])))
     yield home
     handler.gate.set()
-    await listener.drain(0.5)
     for client in home.clients:
         if not client.writer.is_closing():
             client.writer.transport.abort()
+    await listener.drain(0.5)
 
 
 @pytest.fixture
@@ -584,6 +584,37 @@ async def test_draining_finishes_the_message_under_way_and_dismisses_the_rest(ce
         assert len(home.handler.kept) == 2
         with pytest.raises(OSError):
             await home.connect()
+
+
+@pytest.mark.req("SMTP-03")
+async def test_who_has_just_come_is_not_told_that_there_is_no_auth_here_because_we_leave(
+    certificate: tuple[Path, Path],
+) -> None:
+    """Programs take an EHLO that is answered 421 for one without AUTH; so they may hand in one message, no other."""
+    async with house(certificate, plaintext_from=LOOPBACK, limits=Limits(welcome=timedelta(minutes=1))) as home:
+        newcomer, protected = await home.connect(), await home.greeted()
+        assert (await newcomer.reply()).startswith("220")
+        draining = asyncio.create_task(home.listener.drain(120))
+        while not home.listener.traffic.draining:
+            await asyncio.sleep(0)
+        assert "AUTH PLAIN" in await newcomer.ask(b"EHLO client.example")
+        await protected.start_tls(home.tls)
+        assert "AUTH PLAIN" in await protected.ask(b"EHLO client.example")
+        for one in (newcomer, protected):
+            one.send(TRANSACTION + MESSAGE + b".\r\n" + TRANSACTION)
+            assert await one.codes(5) == ["250", "250", "354", "250", "421"]
+            one.writer.close()
+        await asyncio.wait_for(draining, 10)
+        assert len(home.handler.kept) == 2
+
+
+async def test_who_has_come_and_says_nothing_is_told_to_come_again(certificate: tuple[Path, Path]) -> None:
+    async with house(certificate, limits=Limits(welcome=timedelta(seconds=0.1))) as home:
+        client = await home.greeted()
+        draining = asyncio.create_task(home.listener.drain(60))
+        assert (await client.reply()).startswith("421 4.3.2")
+        client.writer.close()
+        await asyncio.wait_for(draining, 10)
 
 
 async def test_the_last_reply_is_not_lost_with_what_the_client_sent_too_much(certificate: tuple[Path, Path]) -> None:

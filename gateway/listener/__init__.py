@@ -90,18 +90,28 @@ class Listener:
         return not self._census.seats.has_elsewhere_fewer_than(guests)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new connection or command, finish the messages under way, say 421 to all, and close."""
+        """Take no new connection, finish the messages under way, say 421 to all, and close.
+
+        Who has come just now may first hand in the message for which they came.
+        """
         for door in self._doors:
             door.close()
+        welcome = min(self._reception.limits.welcome.total_seconds(), seconds)
         self.traffic.draining = True
-        for connection in list(self.traffic.connections):
-            connection.look_up()
-        await self._empty(seconds)
+        await self._part_from_all(welcome)
+        self.traffic.welcoming = False
+        await self._part_from_all(seconds - welcome)
         for connection in list(self.traffic.connections):
             connection.dismiss()
         await self._empty(self._reception.limits.parting.total_seconds())
         if self._clock is not None:
             self._clock.cancel()
+
+    async def _part_from_all(self, seconds: float) -> None:
+        """Part from everybody who must leave now; wait until the last has gone, this long at most."""
+        for connection in list(self.traffic.connections):
+            connection.look_up()
+        await self._empty(seconds)
 
     async def _empty(self, seconds: float) -> None:
         """Wait until the last connection has gone, this long at most."""

@@ -106,7 +106,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         self._limits = reception.limits
         self._traffic = reception.traffic
         self._waiter: asyncio.Future[None] | None = None
-        self._fresh = self._ended = self._blocked = self._deaf = self._finished = False
+        self._fresh = self._ended = self._blocked = self._deaf = self._finished = self._served = False
         self._busy = True
         self._held = self._carried = self._arrived = 0
         self._closing_since: float | None = None
@@ -214,7 +214,13 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         return not self._blocked and (self._fresh or self._ended or self._must_leave())
 
     def _must_leave(self) -> bool:
-        return self._traffic.draining and not self.dialogue.in_content and not self.dialogue.closed
+        """True once we are leaving and nothing is cut short: no message, and at first nobody's introduction either.
+
+        A program whose EHLO is answered 421 may take it that there is no AUTH here, and give its mail up.
+        """
+        if not self._traffic.draining or self.dialogue.in_content or self.dialogue.closed:
+            return False
+        return self._served or not self._traffic.welcoming
 
     def look_up(self) -> None:
         """See whether the listener is draining."""
@@ -258,6 +264,7 @@ class GatewaySMTP(aiosmtpd.smtp.SMTP):
         reply = _LONG_HEADER if is_too_long(self.envelope.content) else await self._ask("DATA")
         self.envelope = self._create_envelope()
         self._carried = 0
+        self._served = True
         self._content_since = None
         self._progress_at = self.loop.time()
         self.dialogue.answer(reply)

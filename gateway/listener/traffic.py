@@ -23,7 +23,8 @@ class Limits:
     """How much one listener bears. Sizes in octets; `slowest_content` in octets a second, after the first minute.
 
     `without_progress` is how long a connection may last on which no recipient, message or login is decided; `arrivals`
-    is for the connections of one address.
+    is for the connections of one address. While we leave, `welcome` is how long those may take who have come to hand in
+    a message and have not yet.
     """
 
     connections: int = 10_000
@@ -35,6 +36,7 @@ class Limits:
     slowest_content: int = 500
     patience_with_content: timedelta = timedelta(minutes=1)
     handshake: timedelta = timedelta(seconds=60)
+    welcome: timedelta = timedelta(seconds=3)
     parting: timedelta = timedelta(seconds=5)
 
 
@@ -56,7 +58,8 @@ class Traffic:
     """What the connections of one listener share: who is here, what they hold in memory, and whether we are leaving.
 
     A connection takes a place from its beginning until we hang up, so that whoever has read our 221 may come again
-    at once; it is one of `connections` until its socket and its hooks are done with.
+    at once; it is one of `connections` until its socket and its hooks are done with. While we leave (`draining`), those
+    who have come for their first message may hand it in as long as we are `welcoming`.
     """
 
     limits: Limits
@@ -64,6 +67,7 @@ class Traffic:
     connections: set[Guest] = field(default_factory=set)
     octets_in_flight: int = 0
     draining: bool = False
+    welcoming: bool = True
     opened: int = 0
     turned_away: int = 0
     timed_out: int = 0
