@@ -22,6 +22,9 @@ _CUTS: Final = (b"</td", b"</p", b"</div", b"</")
 _LONG: Final = 512
 """Octets of a piece, on average, that are not small enough: all of them are looked at for a name that is merged in."""
 
+_LARGE: Final = 256 * 1024
+"""Octets of a text from which on it is not cut, since its pieces take several times its memory."""
+
 _REMEMBERED: Final = 16_384
 """Pieces of which each `Finder` knows what stands in them: those of some dozens of campaigns."""
 
@@ -31,12 +34,12 @@ Found = TypeVar("Found")
 
 
 class Pieces:
-    """A text, cut before its end tags of one kind, or before all of them."""
+    """A text, cut before its end tags of one kind, or before all of them; one that is large is in one piece."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
         self.cut = next((cut for cut in _CUTS if text.count(cut) * _LONG >= len(text)), _CUTS[-1])
-        self.said = text.split(self.cut)
+        self.said = text.split(self.cut) if len(text) <= _LARGE else [text]
 
     @cached_property
     def marks(self) -> list[int]:
@@ -59,8 +62,10 @@ class Finder(Generic[Found]):
         self._look = look
         self._memories = {cut: dict[int, Sequence[tuple[int, Found]]]() for cut in _CUTS}
 
-    def find(self, pieces: Pieces) -> list[tuple[int, Found]]:
+    def find(self, pieces: Pieces) -> Iterable[tuple[int, Found]]:
         """Return what stands in a text, piece by piece; within one in the order in which it was found."""
+        if len(pieces.said) == 1:
+            return self._look(pieces.text)
         cut, memory = pieces.cut, self._memories[pieces.cut]
         known = [None, *map(memory.get, pieces.marks)]
         telling = list(compress(count(), map(is_not, known, repeat(_NOTHING))))

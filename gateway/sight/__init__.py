@@ -60,6 +60,9 @@ _WORDS: Final = ((b"none", b"display"), (b"collapse", b"visibility"), (b"hidden"
 _COLOURED: Final = (b"background", b"bgcolor")
 _COMMENT: Final = b"<!--"
 _TELLING: Final = (*(word for word, _ in _WORDS), *_COLOURED, _COMMENT, b"<style", b"url(")
+_MOST_PLACES: Final = 100_000
+"""Places of each kind that are looked at; what a page hides in spite of more than that counts as seen."""
+
 _IMAGE: Final = b"<im"
 _OTHER: Final = b"other"
 
@@ -68,9 +71,11 @@ def _telling(text: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield where stands what a page is looked at for, and whatever of it may be something that nobody sees."""
     text = text.lower()
     for word in _TELLING:
-        yield from ((at, word) for at in _places(text, word))
-    yield from ((at, _IMAGE) for at in _places(text, _IMAGE) if not _is_plain_image(text, at))
-    yield from ((match.start(), _OTHER) for match in _OTHERS.finditer(text))
+        places = _places(text, word)
+        yield from ((at, word) for at in (places if word == _COMMENT else islice(places, _MOST_PLACES)))
+    images = (at for at in _places(text, _IMAGE) if not _is_plain_image(text, at))
+    yield from ((at, _IMAGE) for at in islice(images, _MOST_PLACES))
+    yield from ((match.start(), _OTHER) for match in islice(_OTHERS.finditer(text), _MOST_PLACES))
 
 
 def _places(text: bytes, word: bytes) -> Iterator[int]:
