@@ -349,13 +349,13 @@ def _spans_in_source(content: Content, places: Sequence[int]) -> dict[int, tuple
 
 
 def _span_in_source(source: bytes, begins: int, end: int, place: int) -> tuple[int, int]:
-    at = begins + place
-    for mark in _QP_ESCAPE.finditer(source, begins, end):
-        if mark.start() > at:
-            break
-        if mark[1] and mark.start() == at:
+    at, looked = begins + place, begins
+    while (sign := source.find(b"=", looked, min(at + 1, end))) >= 0:
+        mark = _QP_ESCAPE.match(source, sign, end)
+        if mark and mark[1] and sign == at:
             return mark.span()
-        at += len(mark[0]) - bool(mark[1])
+        at += len(mark[0]) - bool(mark[1]) if mark else 0
+        looked = mark.end() if mark else sign + 1
     return at, at + 1
 
 

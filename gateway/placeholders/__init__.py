@@ -135,13 +135,13 @@ def _may_have_any(content: bytes) -> bool:
 def _by_stem(
     content: bytes, stems: Iterable[int], patterns: Mapping[bytes, re.Pattern[bytes]]
 ) -> Iterator[re.Match[bytes]]:
-    end = 0
+    tried = 0
     for stem in stems:
-        for opening in _OPENING.finditer(content, max(end, stem - _LONGEST_OPENING), stem + 1):
+        for opening in _OPENING.finditer(content, max(tried, stem - _LONGEST_OPENING), stem + 1):
             match = patterns[opening[0]].match(content, opening.start())
+            tried = match.end() if match else opening.end()
             if match:
                 yield match
-                end = match.end()
                 break
 
 

@@ -56,6 +56,9 @@ BROKEN = {
     "quoted-printable that is none": text("utf-8", "quoted-printable", body=b"=ZZ=\xff=1\r\n"),
     "an encoding that nobody knows": text("utf-8", "x-own"),
     "two encodings in one": text("utf-8", "base64, quoted-printable"),
+    "quoted-printable full of placeholders": text(
+        "utf-8", "quoted-printable", body=b"Leave by [unsubscribe], dear friend\r\n"
+    ),
     "uuencode": text("utf-8", "x-uuencode", body=b"begin 644 a\r\n#86)C\r\n"),
 }
 PARTS = {
@@ -86,6 +89,9 @@ TAGS = {
         "attributes": b"<p a=b c='d' e\r\n",
         "closing brackets": b"</body></html>\r\n",
         "hidden text": b'<p style="display:none">a</p>\r\n',
+        "unfinished placeholders": b"{{unsubscribe\r\n",
+        "rules by what encloses what": b"<style>.a b .o, i > b {display:none}</style><b class=o>a\r\n",
+        "links in no colour": b'<p style="color:#fff"><a href="{{unsubscribe_url}}">a</a>\r\n',
         "declarations": b"<![CDATA[<!DOCTYPE<?xml\r\n",
     }.items()
 }
