@@ -6,7 +6,7 @@ or an operator's written reversal. Evidence types are never converted into one a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -265,16 +265,20 @@ class Standing:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads; what is empty is left out, since every decision reads it."""
+        imported = [
+            *([s.event, s.imported] for s in self.suppressions if s.imported),
+            *([p.event, p.imported] for p in self.permissions if p.imported),
+        ]
         further = {
             "linked": [one.event for one in self.suppressions if one.linked],
-            "imported": [[event, number] for event, number in self._imported() if number],
+            "imported": imported,
             "places": [[one.country, one.source] for one in self.places],
-            "products": list(self.products),
-            "reconsents": list(self.reconsents),
+            "products": self.products,
+            "reconsents": self.reconsents,
             "held": self.is_held,
-            "links": list(self.links),
+            "links": self.links,
             "moved_to": self.moved_to,
-            "notices": list(self.notices),
+            "notices": [list(one) for one in self.notices],
             "language": self.language,
             "explained": self.explained,
         }
@@ -288,13 +292,9 @@ class Standing:
             **{name: value for name, value in further.items() if value},
         }
 
-    def _imported(self) -> Iterator[tuple[int, int]]:
-        yield from ((one.event, one.imported) for one in self.suppressions)
-        yield from ((one.event, one.imported) for one in self.permissions)
-
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Standing:
-        linked = frozenset(raw.get("linked", ()))
+        linked = raw.get("linked", ())
         imported = dict(raw.get("imported", ()))
         return cls(
             permissions=tuple(
@@ -312,16 +312,22 @@ class Standing:
                 )
                 for seq, scope, topic, reason, at, *released in raw["suppressions"]
             ),
-            places=tuple(Place(country, Source(source)) for country, source in raw.get("places", ())),
-            products=tuple(raw.get("products", ())),
-            reconsents=tuple(raw.get("reconsents", ())),
-            is_held=raw.get("held", False),
-            links=tuple(raw.get("links", ())),
-            moved_to=raw.get("moved_to", ""),
-            notices=tuple(Notified(*one) for one in raw.get("notices", ())),
-            language=raw.get("language", ""),
-            explained=raw.get("explained", 0),
+            **{name: read(raw[key]) for key, (name, read) in _FURTHER.items() if key in raw},
         )
+
+
+_FURTHER: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "places": ("places", lambda told: tuple(Place(country, Source(source)) for country, source in told)),
+    "products": ("products", tuple),
+    "reconsents": ("reconsents", tuple),
+    "held": ("is_held", bool),
+    "links": ("links", tuple),
+    "moved_to": ("moved_to", str),
+    "notices": ("notices", lambda told: tuple(Notified(*one) for one in told)),
+    "language": ("language", str),
+    "explained": ("explained", int),
+}
+"""What most standings lack, by its name in JSON: the name here, and how it is read."""
 
 
 def _permissions_of(raw: Mapping[str, Any]) -> Sequence[Sequence[Any]]:

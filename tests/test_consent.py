@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.address import Address
 from gateway.config.regimes import OURS, regimes_in
-from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing, Suppression, fold
+from gateway.consent import (
+    NOTHING_KNOWN,
+    Basis,
+    Event,
+    EventType,
+    NewEvent,
+    Notified,
+    Permission,
+    Place,
+    Source,
+    Standing,
+    Suppression,
+    fold,
+)
 from gateway.law import Law
 from gateway.model import MessageClass, Purpose, Reason, Scope, Topic
 from gateway.policy import decide
@@ -250,6 +266,25 @@ def test_recording_each_no_once_amounts_to_no_more_mail(events: list[Event]) -> 
 def test_a_standing_survives_the_way_through_json(events: list[Event]) -> None:
     standing = fold(events)
     assert Standing.from_json(json.loads(json.dumps(standing.to_json()))) == standing
+
+
+@pytest.mark.parametrize("written", [json.dumps, orjson.dumps])
+def test_all_that_can_stand_survives_whoever_writes_it(written: Callable[[Any], str | bytes]) -> None:
+    standing = Standing(
+        permissions=(Permission(1, Basis.SALE, "news", START, "books", "partner", 3),),
+        suppressions=(Suppression(2, Scope.ALL_MARKETING, "", Reason.OBJECTED, START, ("news",), True, 4),),
+        places=(Place("DE", Source.DECLARED),),
+        products=("atlas",),
+        reconsents=("2",),
+        is_held=True,
+        links=("ab",),
+        moved_to="ab",
+        notices=(Notified("2", "01J", 5),),
+        language="de",
+        explained=6,
+    )
+    assert all(getattr(standing, one.name) != getattr(NOTHING_KNOWN, one.name) for one in fields(Standing))
+    assert Standing.from_json(json.loads(written(standing.to_json()))) == standing
 
 
 @given(
