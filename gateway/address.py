@@ -125,16 +125,19 @@ def _unicode_domain(domain: str) -> str:
         return domain
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def _parse(text: str) -> Address:
-    local, at, domain = text.rpartition("@")
-    if not at or not local or not domain:
+    local, _, domain = text.rpartition("@")
+    if not local or not domain:
         raise Malformed("an address needs a local-part, an @ and a domain")
+    return Address(text, local, domain, f"{_local_key(local)}@{_checked_domain(domain)}")
+
+
+def _local_key(local: str) -> str:
     plain = _unquoted(local)
     if len(local.encode("utf-8", "surrogatepass")) > LOCAL_PART_LIMIT:
         raise Malformed(f"the local-part is longer than {LOCAL_PART_LIMIT} octets")
-    key = f"{_ascii_lower(_composed(plain))}@{_checked_domain(domain)}"
-    return Address(text=text, local=local, domain=domain, key=key)
+    return plain.lower() if plain.isascii() else _composed(plain).translate(_LOWER)
 
 
 def _composed(local: str) -> str:
@@ -152,6 +155,7 @@ def _unquoted(local: str) -> str:
     return re.sub(r"\\(.)", r"\1", quoted.group(1))
 
 
+@lru_cache(maxsize=8192)
 def _checked_domain(domain: str) -> str:
     if _LITERAL.fullmatch(domain):
         return domain.lower()
@@ -159,10 +163,6 @@ def _checked_domain(domain: str) -> str:
     if len(domain.encode("utf-8", "surrogatepass")) > DOMAIN_LIMIT or not _LDH_DOMAIN.fullmatch(key):
         raise Malformed("the domain is not a valid host name with at least one dot")
     return key
-
-
-def _ascii_lower(text: str) -> str:
-    return text.translate(_LOWER)
 
 
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

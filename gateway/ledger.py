@@ -61,7 +61,7 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
 def _is_plain(value: Any) -> bool:
     """True for what orjson is certain to spell as the standard library does, sooner: all but fractions."""
     if isinstance(value, dict):
-        return all(type(one) in _FLAT or _is_plain(one) for one in value.values())
+        return all(map(_is_plain, [one for one in value.values() if type(one) not in _FLAT]))
     return isinstance(value, str | int | None) or (isinstance(value, list | tuple) and all(map(_is_plain, value)))
 
 

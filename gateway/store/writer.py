@@ -23,11 +23,17 @@ from urllib.parse import quote
 
 from pysqlite3 import dbapi2 as sqlite
 
+from gateway.consent import EventType
 from gateway.errors import ConfigError, StoreFull, StoreUnavailable
+from gateway.model import Scope
 from gateway.store.turn import Turn
 
 T = TypeVar("T")
 Connection = Any  # pysqlite3 brings no types
+
+for _kind, _plain in ((bytes, bytes), (type(None), lambda none: none), (EventType, str), (Scope, str)):
+    sqlite.register_adapter(_kind, _plain)
+"""Of a value of a kind that is not registered the driver first finds out, for a microsecond, that nobody adapts it."""
 
 OLDEST_SQLITE = (3, 51, 3)
 """Before this version two connections that write and checkpoint at one instant can lose commits (WAL-reset bug)."""
