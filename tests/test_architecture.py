@@ -175,7 +175,7 @@ MEMORY = {"io.BytesIO"}
 # one call to a webhook.
 BOUNDARIES = {
     *("gateway.listener", "gateway.delivery", "gateway.console", "gateway.supervisor", "gateway.webhooks.deliverer"),
-    "unsubscribe_site",
+    *("gateway.imports.ahead", "unsubscribe_site"),
 }
 
 

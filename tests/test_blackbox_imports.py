@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
+import signal
 import subprocess
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite
 
 from tests.gateway_under_test import TOPIC, Gateway, eventually, newsletter
 from tests.sink import Sink
@@ -73,6 +77,11 @@ def written(house: Gateway, name: str, text: str) -> str:
 
 def suppress(house: Gateway, text: str, *options: str, name: str = "list.txt") -> Any:
     return house.json("suppressions", "import", written(house, name, text), "--scope", "all-marketing", *options)
+
+
+def count_events(house: Gateway) -> int:
+    with closing(sqlite.connect(str(house.folder / "var" / "assent.db"))) as connection:
+        return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
 
 
 def refusal(house: Gateway, address: str, login: str = "news", sender: str = "letters@news.example.com") -> str:
@@ -287,6 +296,25 @@ def test_undoing_a_list_leaves_what_a_list_of_digests_says_too(house: Gateway) -
     assert refusal(house, person) == ""
 
 
+def test_an_interrupt_ends_all_that_an_import_has_begun(house: Gateway) -> None:
+    file = written(house, "interrupted.txt", "\n".join(f"interrupted{n}@example.org" for n in range(40_000)))
+    before = count_events(house)
+    command = house.command("suppressions", "import", file, "--scope", "all-marketing")
+    with subprocess.Popen(command, cwd=house.folder, stderr=subprocess.PIPE, start_new_session=True) as importing:
+        eventually(lambda: count_events(house) > before + 200)
+        os.killpg(importing.pid, signal.SIGINT)
+        assert importing.stderr
+        assert importing.stderr.read().strip() == b"Aborted!"
+    assert importing.returncode == 1
+    with pytest.raises(ProcessLookupError):
+        os.killpg(importing.pid, 0)
+    last = house.json("suppressions", "imports")[-1]
+    assert (last["file"], last["state"]) == (file, "applying")
+    undone = house.json("suppressions", "undo", str(last["import"]))
+    assert 200 < undone["people"] < 40_000
+    assert house.json("ledger", "verify")["problems"] == []
+
+
 def test_no_consent_of_an_import_counts_before_all_of_it_is_applied(house: Gateway) -> None:
     people = [f"many{n}@example.org" for n in range(40_000)]
     out, kept = "many-out@example.org", "many-kept@example.org"
@@ -295,9 +323,11 @@ def test_no_consent_of_an_import_counts_before_all_of_it_is_applied(house: Gatew
     rows.append(f"{out},Ann,{{}},blocklisted,2020-01-01T10:00:00Z")
     file = written(house, "many.csv", "\n".join(["email,name,attributes,status,created_at", *rows]))
     command = ("consent", "import", file, "--topic", TOPIC, "--notice", "join", "--attested-by", "Ann")
+    before = count_events(house)
     with subprocess.Popen(house.command("--json", *command), cwd=house.folder, stdout=subprocess.PIPE) as importing:
-        eventually(lambda: refusal(house, out) == "unsubscribed")
+        eventually(lambda: count_events(house) > before + 200)
         importing.kill()
+    assert refusal(house, out) == "unsubscribed"
     last = house.json("suppressions", "imports")[-1]
     assert last["state"] == "applying"
     sample = people[::2000]

@@ -12,11 +12,12 @@ import gc
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import click
 from rich.progress import Progress
@@ -25,25 +26,33 @@ from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import consent, known_topic, operator, registered_notice
 from gateway.cli.suppressions import SCOPE, covered, suppressions
-from gateway.consent import NewEvent
 from gateway.errors import Malformed
+from gateway.imports.ahead import ahead
 from gateway.imports.formats import CONFIRMED, NAMES, OPT_IN
-from gateway.imports.plan import PREVIEW, Effect, Run, Terms, effect, leans_on
+from gateway.imports.plan import PREVIEW, Effect, Judged, Run, Terms, judge
 from gateway.imports.readers import read
 from gateway.imports.rows import BadRow, Found, Row, WrongFile
 from gateway.imports.stage import Stage, stage
 from gateway.model import Scope
 from gateway.store import Store
+from gateway.store.drafts import Draft, Told
 from gateway.store.imports import APPLYING, UNDONE, Import, NotAtWork, SqliteImports
-from gateway.store.portion import Told
+from gateway.store.sqlite import DataFolder
 
 T = TypeVar("T")
 _Place = Callable[[str], bytes]
+_Advance = Callable[[int], None]
 
 _READ_AT_ONCE = 2000
-_APPLY_AT_ONCE = 512
-_DIGESTS_AT_ONCE = 500
+_PREVIEW_AT_ONCE = 512
+_DRAFT_AT_ONCE = 256
+_RECORD_AT_ONCE = 2048
+"""More than a transaction takes, so that none is short."""
+
 _TOO_MANY = 100_000
+_OTHERS = 2
+"""Processes that work out what will be written, which takes twice as long as writing it."""
+
 _NAMED = 20
 """How many people the preview names whose confirmed opt-in an older opt-out overrides."""
 
@@ -65,15 +74,25 @@ class Tally:
     domains: list[str] = field(default_factory=list)
     leans_on: set[int] = field(default_factory=set)
 
-    def add(self, before: Any, event: NewEvent) -> None:
-        found = effect(before, event)
-        self.counts[found] += 1
-        if found is Effect.OVERRIDES and len(self.overridden) < _NAMED:
-            self.overridden.append(str(event.person))
-        if found is Effect.ALREADY:
-            self.leans_on |= {leans_on(before, event)} - {0}
-        if isinstance(event.person, Address) and event.person.is_whole_domain:
-            self.domains.append(event.person.key)
+    def add(self, found: Judged, address: str) -> None:
+        self.counts[found.effect] += 1
+        if found.effect is Effect.OVERRIDES and len(self.overridden) < _NAMED:
+            self.overridden.append(address)
+        if found.leans_on:
+            self.leans_on.add(found.leans_on)
+        if "*" in address and (entry := Address.parse(address)).is_whole_domain:
+            self.domains.append(entry.key)
+
+
+class _Prepared(NamedTuple):
+    """Some rows, ready to be applied: digests to keep, drafts to record, and what each of these does if it holds.
+
+    Both are plain tuples, which go through a pipe sooner than what they are made of.
+    """
+
+    digests: list[bytes]
+    drafts: list[tuple[Any, ...]]
+    judged: list[tuple[Any, ...]]
 
 
 @suppressions.command("import")
@@ -170,24 +189,24 @@ def _import(desk: Desk, file: Path, form: str, terms: Terms, dry_run: bool) -> N
     """Read all of a file, then apply what stands in it, or only count that."""
     tally = Tally()
     folder = desk.folder()
+    number = 0
     _collect_seldom()
-    with stage(folder.root) as staged, Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
+    with stage(folder.root) as staged:
         try:
             errors = _read(file, form, terms, staged, tally, folder.order_of_people())
         except (WrongFile, OSError) as error:
             _refuse(desk, str(error))
-        step = bar.add_task("would apply" if dry_run else "applying", total=len(staged))
-        number = 0
         if dry_run:
-            _preview(desk, staged, terms, tally, partial(bar.advance, step))
+            _preview(desk, staged, terms, tally)
         else:
-            try:
-                number = _with_imports(
-                    desk, lambda imports: _apply(imports, file, staged, terms, tally, partial(bar.advance, step))
-                )
-            except NotAtWork as error:
-                desk.no(f"{error}: nothing of it is left", error=str(error))
+            number = _apply(desk, file, staged, terms, tally)
     _report(desk, number, tally, errors)
+
+
+@contextmanager
+def _progress(what: str, rows: int) -> Iterator[_Advance]:
+    with Progress(disable=not sys.stderr.isatty(), transient=True) as bar:
+        yield partial(bar.advance, bar.add_task(what, total=rows))
 
 
 def _collect_seldom() -> None:
@@ -256,38 +275,54 @@ def _placed(row: Row, terms: Terms, place: _Place) -> tuple[bytes, Row] | BadRow
     return place(address.key), row
 
 
-def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally, advance: Callable[[int], None]) -> None:
+def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally) -> None:
     async def look(store: Store) -> None:
         rows = staged.rows()
-        while portion := list(islice(rows, _APPLY_AT_ONCE)):
-            people = [(one, Address.parse(one.subject.strip())) for _, one in portion if not one.algorithm]
-            known = await store.people.facts([address for _, address in people])
-            for (row, address), facts in zip(people, known, strict=True):
-                tally.add(facts.standing, terms.event(row, address, PREVIEW))
-            tally.counts[Effect.DIGEST] += len(portion) - len(people)
-            advance(len(portion))
+        with _progress("would apply", len(staged)) as advance:
+            while portion := list(islice(rows, _PREVIEW_AT_ONCE)):
+                people = [(one, Address.parse(one.subject.strip())) for _, one in portion if not one.algorithm]
+                known = await store.people.facts([address for _, address in people])
+                for (row, address), facts in zip(people, known, strict=True):
+                    tally.add(judge(facts.standing, terms.event(row, address, PREVIEW)), address.text)
+                tally.counts[Effect.DIGEST] += len(portion) - len(people)
+                advance(len(portion))
 
     desk.with_store(look)
 
 
-async def _apply(
-    imports: SqliteImports, file: Path, staged: Stage, terms: Terms, tally: Tally, advance: Callable[[int], None]
-) -> int:
-    number, unfinished = await imports.begin(str(file), operator())
-    run = Run(number, unfinished)
-    rows = staged.rows()
-    while portion := list(islice(rows, _APPLY_AT_ONCE)):
-        digests = [place for place, one in portion if one.algorithm]
-        for first in range(0, len(digests), _DIGESTS_AT_ONCE):
-            await imports.add_digests(number, digests[first : first + _DIGESTS_AT_ONCE], terms.scope, terms.topic)
-        tally.counts[Effect.DIGEST] += len(digests)
-        told = [_told(place, row, terms, run) for place, row in portion if not row.algorithm]
-        await _record(imports, number, told, tally)
-        advance(len(portion))
-    if tally.counts[Effect.DIGEST]:
-        await _match(imports)
-    await imports.finish(number, tally.format, tally.counts, sorted(tally.leans_on))
+def _apply(desk: Desk, file: Path, staged: Stage, terms: Terms, tally: Tally) -> int:
+    """Apply what has been read, opt-outs first; return the number of the import.
+
+    What can be worked out before it is written is, by other processes, which are forked while no database is open.
+    """
+    number, unfinished = _with_imports(desk, lambda imports: imports.begin(str(file), operator()))
+    prepare = partial(_prepared, desk.folder(), terms, Run(number, unfinished))
+    try:
+        for what, pile in (("opt-outs", staged.opt_outs), ("consents", staged.consents)):
+            shares = [partial(prepare, partial(pile.rows, n, _OTHERS)) for n in range(_OTHERS)]
+            with ahead(*shares) as portions, _progress(f"applying {what}", len(pile)) as advance:
+                record = partial(_record_all, number=number, portions=portions, terms=terms, tally=tally)
+                _with_imports(desk, partial(record, advance=advance))
+        _with_imports(desk, partial(_finish, number=number, tally=tally))
+    except NotAtWork as error:
+        desk.no(f"{error}: nothing of it is left", error=str(error))
     return number
+
+
+def _prepared(
+    folder: DataFolder, terms: Terms, run: Run, read_rows: Callable[[], Iterator[tuple[bytes, Row]]]
+) -> Iterator[_Prepared]:
+    """Yield rows ready to be applied."""
+    rows = read_rows()
+    with folder.open_drafter() as drafter:
+        while portion := list(islice(rows, _DRAFT_AT_ONCE)):
+            told = [_told(place, row, terms, run) for place, row in portion if not row.algorithm]
+            drafts = drafter.draft(told)
+            yield _Prepared(
+                [place for place, row in portion if row.algorithm],
+                [tuple(draft) for draft, _ in drafts],
+                [tuple(judge(before, one.event)) for one, (_, before) in zip(told, drafts, strict=True)],
+            )
 
 
 def _told(place: bytes, row: Row, terms: Terms, run: Run) -> Told:
@@ -295,12 +330,36 @@ def _told(place: bytes, row: Row, terms: Terms, run: Run) -> Told:
     return Told(place, address, terms.event(row, address, run))
 
 
-async def _record(imports: SqliteImports, number: int, told: Sequence[Told], tally: Tally) -> None:
-    while told:
-        before = await imports.apply(number, told)
-        for standing, one in zip(before, told, strict=False):
-            tally.add(standing, one.event)
-        told = told[len(before) :]
+async def _record_all(
+    imports: SqliteImports, number: int, portions: Iterator[_Prepared], terms: Terms, tally: Tally, advance: _Advance
+) -> None:
+    waiting: list[tuple[Draft, Judged]] = []
+    for portion in portions:
+        await imports.add_digests(number, portion.digests, terms.scope, terms.topic)
+        tally.counts[Effect.DIGEST] += len(portion.digests)
+        advance(len(portion.digests))
+        waiting += zip(map(Draft._make, portion.drafts), map(Judged._make, portion.judged), strict=True)
+        while len(waiting) >= _RECORD_AT_ONCE:
+            waiting = await _record(imports, number, waiting, tally, advance)
+    while waiting:
+        waiting = await _record(imports, number, waiting, tally, advance)
+
+
+async def _record(
+    imports: SqliteImports, number: int, waiting: list[tuple[Draft, Judged]], tally: Tally, advance: _Advance
+) -> list[tuple[Draft, Judged]]:
+    """Record the first of these; return the others."""
+    before = await imports.apply(number, [draft for draft, _ in waiting])
+    for stood, (draft, judged) in zip(before, waiting, strict=False):
+        tally.add(judged if stood is None else judge(stood, draft.event), draft.address)
+    advance(len(before))
+    return waiting[len(before) :]
+
+
+async def _finish(imports: SqliteImports, number: int, tally: Tally) -> None:
+    if tally.counts[Effect.DIGEST]:
+        await _match(imports)
+    await imports.finish(number, tally.format, tally.counts, sorted(tally.leans_on))
 
 
 async def _match(imports: SqliteImports) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.address import Address
 from gateway.consent import UNFINISHED, EventType, NewEvent, Standing
@@ -84,11 +84,23 @@ class Terms:
         return self.valid_from <= at and (self.valid_until is None or at < self.valid_until)
 
 
-def effect(before: Standing, event: NewEvent) -> Effect:
+class Judged(NamedTuple):
+    """What an event does, and the import whose entry says that already; 0 for none."""
+
+    effect: Effect
+    leans_on: int
+
+
+def judge(before: Standing, event: NewEvent) -> Judged:
     """Return what an event does to somebody for whom this stood before."""
+    said = before.told_before(event)
+    if said:
+        return Judged(Effect.ALREADY, next((one.imported for one in before.suppressions if one.event == said), 0))
+    return Judged(_effect(before, event), 0)
+
+
+def _effect(before: Standing, event: NewEvent) -> Effect:
     if event.scope:
-        if before.told_before(event):
-            return Effect.ALREADY
         confirmed = [one for one in before.permissions if one.basis == "confirmed" and one.at > event.at]
         return Effect.OVERRIDES if confirmed else Effect.SUPPRESSED
     stands = before.suppression(event.topic, partner=False)
@@ -97,9 +109,3 @@ def effect(before: Standing, event: NewEvent) -> Effect:
     if event.facts["provenance"] == "unproven":
         return Effect.UNPROVEN
     return Effect.CONFIRMED if event.type is EventType.OPT_IN_CONFIRMED else Effect.EXPRESS
-
-
-def leans_on(before: Standing, event: NewEvent) -> int:
-    """Return the import whose entry says already what this one would; 0 for none."""
-    said = before.told_before(event)
-    return next((one.imported for one in before.suppressions if one.event == said), 0)

@@ -54,7 +54,7 @@ class WrongFile(Exception):
 def moment(text: str) -> datetime | None:
     """Read a time as the vendors write it: RFC 3339, RFC 2822 or Unix seconds; None for none; raises `Malformed`.
 
-    A time without a zone is UTC, as Mailchimp's are.
+    A time without a zone is UTC, as Mailchimp's are, and so is what is returned.
     """
     text = text.strip()
     if not text:
@@ -62,7 +62,7 @@ def moment(text: str) -> datetime | None:
     for read in _READERS[text[4:5] == "-"]:
         try:
             found = read(text)
-            return found if found.tzinfo else found.replace(tzinfo=UTC)
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
         except (ValueError, OverflowError, OSError):
             continue
     raise Malformed(f"not a time: {text[:40]}")

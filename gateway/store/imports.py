@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,11 +21,12 @@ from gateway.ledger import timestamp
 from gateway.model import KeyRing, Scope
 from gateway.store import Now
 from gateway.store.checkpoint import checkpoint
+from gateway.store.drafts import Draft
 from gateway.store.history import append_event, event_of, recall
-from gateway.store.portion import Portion, Told, last_event
+from gateway.store.portion import Portion, last_event
 from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_octets, reading
 
-TRANSACTION_SECONDS = 0.03
+TRANSACTION_SECONDS = 0.02
 """How long an import works inside one transaction: with its commit less than 50 ms, so that clicks never wait."""
 
 _AT_ONCE = 128
@@ -61,8 +60,6 @@ class SqliteImports:
         self._writer = Writer(path)
         self._ring = ring.newest_first()
         self._now = now
-        self._series = os.urandom(8)
-        self._counter = count()
 
     async def close(self) -> None:
         await self._writer.close()
@@ -78,20 +75,20 @@ class SqliteImports:
 
         return await self._writer.do(add)
 
-    async def apply(self, number: int, events: Sequence[Told]) -> list[Standing]:
+    async def apply(self, number: int, drafts: Sequence[Draft]) -> list[Standing | None]:
         """Record the first of these events, as many as one short transaction takes, each of a known import.
 
-        Return what stood for each of these people before; the caller brings the others again. Raises `NotAtWork`, as
-        `add_digests` and `finish` do.
+        Return for each None if it was as drafted, else what stood before it for its person; the caller brings the
+        others again. Raises `NotAtWork`, as `add_digests` and `finish` do.
         """
 
-        def record(connection: Connection) -> list[Standing]:
+        def record(connection: Connection) -> list[Standing | None]:
             _see_at_work(connection, number)
-            before, first = list[Standing](), last_event(connection) + 1
-            portion = Portion(connection, self._ring, self._new_id, self._now())
+            before, first = list[Standing | None](), last_event(connection) + 1
+            portion = Portion(connection, self._ring, self._now())
             until, latest, took = monotonic() + TRANSACTION_SECONDS, monotonic(), 0.0
-            while len(before) < len(events) and latest + took < until:
-                before += portion.add(events[len(before) : len(before) + _AT_ONCE])
+            while len(before) < len(drafts) and latest + took < until:
+                before += portion.add(drafts[len(before) : len(before) + _AT_ONCE])
                 latest, took = monotonic(), monotonic() - latest
             _add_chunk(connection, number, first)
             return before
@@ -102,12 +99,10 @@ class SqliteImports:
                 await asyncio.to_thread(checkpoint, self._path)
         return before
 
-    def _new_id(self) -> bytes:
-        """Return an id for a person: those of one import lie beside each other, so that few pages are written."""
-        return self._series + next(self._counter).to_bytes(4) + os.urandom(4)
-
     async def add_digests(self, number: int, digests: Sequence[bytes], scope: Scope, topic: str) -> None:
         """Keep digests that match whoever becomes known later; some hundreds at a time."""
+        if not digests:
+            return
         rows = [(one, scope, topic, number) for one in digests]
 
         def add(connection: Connection) -> None:

@@ -1,160 +1,117 @@
-"""Many events in one transaction: looked up, worked out and written together instead of one by one.
+"""Many events in one transaction, as they were drafted before it: compared, numbered and written together.
 
 The rule that must not be broken: what stands in the store afterwards is, row for row, what `history.append_event` makes
 of the same events. Whatever concerns more than its own person (linked addresses, a whole domain, somebody who was
-forgotten, a list of digests that names them) is handed to it. Transactions, and how much goes into one, are for
-whoever calls.
+forgotten, a list of digests that names them), or builds on what stands no more, is handed to it. Transactions, and
+how much goes into one, are for whoever calls.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
-
-import orjson
+from typing import Any
 
 from gateway.address import Address
-from gateway.consent import NOTHING_KNOWN, Event, NewEvent, Standing
-from gateway.ledger import canonical_json, commitment_to, timestamp
-from gateway.store.history import append_event, keyed_digest, person_of, row_of, standing_of
+from gateway.consent import Standing
+from gateway.ledger import leaf_of, timestamp
+from gateway.store.drafts import UNNUMBERED, Draft, places
+from gateway.store.history import append_event, keyed_digest, person_of
 from gateway.store.writer import Connection
-
-_FIND = (
-    "SELECT k.digest, p.address_id, p.standing, p.address FROM address_keys k JOIN people p USING (address_id)"
-    " WHERE k.kid = ? AND k.digest IN ({})"
-)
-
-
-class Told(NamedTuple):
-    """An event, the address that it is about, and the digest of that under the newest key."""
-
-    digest: bytes
-    address: Address
-    event: NewEvent
-
-
-@dataclass(slots=True)
-class _Person:
-    """Somebody whom only their own events concern, as they stand after those that were added.
-
-    `digest` is that of the address under the newest key, for somebody who was not known before, else empty.
-    """
-
-    id: bytes
-    standing: Standing
-    address: Address
-    digest: bytes = b""
-    has_changed: bool = False
 
 
 class Portion:
-    """The events of one transaction, added some hundreds at a time; `new_id` makes the id of a new person."""
+    """The events of one transaction, added some hundreds at a time."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        ring: Sequence[tuple[int, bytes]],
-        new_id: Callable[[], bytes],
-        now: datetime,
-    ) -> None:
+    def __init__(self, connection: Connection, ring: Sequence[tuple[int, bytes]], now: datetime) -> None:
         self._connection = connection
         self._ring = ring
-        self._new_id = new_id
         self._now = now
-        self._known_at = timestamp(now)
-        self._last = last_event(connection)
         self._has_lists = bool(connection.execute("SELECT EXISTS (SELECT 1 FROM digest_entries)").fetchone()[0])
-        self._events: list[tuple[Any, ...]] = []
-        self._personal: list[tuple[Any, ...]] = []
 
-    def add(self, told: Sequence[Told]) -> list[Standing]:
-        """Record these events; return what stood for each one's person before it."""
-        people = self._meet({one.digest: one.address for one in told})
-        handed = {n: self._hand_over(one.event) for n, one in enumerate(told) if one.digest not in people}
-        self._last = last_event(self._connection) if handed else self._last
-        before = [handed[n] if n in handed else self._tell(people[one.digest], one.event) for n, one in enumerate(told)]
-        self._write(people.values())
+    def add(self, drafts: Sequence[Draft]) -> list[Standing | None]:
+        """Record what was drafted.
+
+        Return for each one None if it was as it had been drafted, else what stood before it.
+        """
+        as_drafted = self._as_drafted(drafts)
+        self._write([one for one, is_so in zip(drafts, as_drafted, strict=True) if is_so and one.after])
+        return [None if is_so else self._hand_over(one) for one, is_so in zip(drafts, as_drafted, strict=True)]
+
+    def _hand_over(self, draft: Draft) -> Standing:
+        event = draft.event
+        _, before = person_of(self._connection, self._ring, event.person, self._now)
+        append_event(self._connection, self._ring, event, self._now)
         return before
 
-    def _hand_over(self, new: NewEvent) -> Standing:
-        _, before = person_of(self._connection, self._ring, new.person, self._now)
-        append_event(self._connection, self._ring, new, self._now)
-        return before
+    # what is still as it was drafted
 
-    def _tell(self, person: _Person, new: NewEvent) -> Standing:
-        before = person.standing
-        if before.told_before(new):
-            return before
-        self._last += 1
-        event = Event(
-            *(self._last, new.type, person.id, new.at, self._now, new.topic, new.scope, new.facts, new.personal)
-        )
-        salt = os.urandom(16)
-        personal = canonical_json(new.personal)
-        self._events.append(row_of(event, commitment_to(salt, personal)))
-        self._personal.append((event.seq, salt, personal.decode("utf-8")))
-        person.standing, person.has_changed = before.after(event), True
-        return before
-
-    # who they are
-
-    def _meet(self, addresses: Mapping[bytes, Address]) -> dict[bytes, _Person]:
-        """Return by newest digest those whom only their own events concern; who is not known yet is among them."""
-        found: dict[bytes, _Person] = {}
-        missing = dict(addresses)
-        for n, (kid, key) in enumerate(self._ring):
-            digests = {keyed_digest(key, one.key) if n else newest: newest for newest, one in missing.items()}
-            rows = self._connection.execute(_FIND.format(_places(digests)), (kid, *digests)).fetchall()
-            for digest, person, text, address in rows:
-                known = missing.pop(digests[digest])
-                standing = standing_of(text)
-                if address and not standing.links and not standing.must_be_forgotten:
-                    found[digests[digest]] = _Person(person, standing, known)
-        listed = self._listed(missing)
-        for digest, one in missing.items():
-            if digest not in listed and not one.is_whole_domain:
-                found[digest] = _Person(self._new_id(), NOTHING_KNOWN, one, digest)
+    def _as_drafted(self, drafts: Sequence[Draft]) -> list[bool]:
+        """Say which of these find what they build on; the second of two about one person does not."""
+        known = self._known([one.person for one in drafts if one.before])
+        met = self._met([one for one in drafts if not one.before])
+        found = list[bool]()
+        for one in drafts:
+            stands = bool(one.person) and known.get(one.person, "") == one.before
+            found.append(stands and one.digest not in met)
+            met.add(one.digest)
         return found
 
-    def _listed(self, addresses: Mapping[bytes, Address]) -> set[bytes]:
-        """Return which of these an imported list of digests names."""
-        if not self._has_lists:
+    def _known(self, people: Sequence[bytes]) -> dict[bytes, str]:
+        if not people:
+            return {}
+        rows = f"SELECT address_id, standing FROM people WHERE address_id IN ({places(people)})"
+        return dict(self._connection.execute(rows, people).fetchall())
+
+    def _met(self, strangers: Sequence[Draft]) -> set[bytes]:
+        """Return the digests of those who have become known, or whom an imported list of digests names."""
+        if not strangers:
             return set()
-        named = {digest: newest for newest, one in addresses.items() for digest in one.list_digests}
-        listed = f"SELECT digest FROM digest_entries WHERE digest IN ({_places(named)})"
+        digests = [one.digest for one in strangers]
+        keys = f"SELECT digest FROM address_keys WHERE kid = ? AND digest IN ({places(digests)})"
+        known = {digest for (digest,) in self._connection.execute(keys, (self._ring[0][0], *digests))}
+        return known | self._listed(strangers) if self._has_lists else known
+
+    def _listed(self, strangers: Sequence[Draft]) -> set[bytes]:
+        named = {digest: one.digest for one in strangers for digest in Address.parse(one.address).list_digests}
+        listed = f"SELECT digest FROM digest_entries WHERE digest IN ({places(named)})"
         return {named[digest] for (digest,) in self._connection.execute(listed, tuple(named))}
 
     # writing it down
 
-    def _write(self, people: Iterable[_Person]) -> None:
-        new = [one for one in people if one.digest]
-        told = [(_text_of(one.standing), one.id) for one in people if one.has_changed and not one.digest]
-        self._insert("people", [(one.id, one.address.text, _text_of(one.standing), self._known_at) for one in new])
-        self._connection.executemany("UPDATE people SET standing = ? WHERE address_id = ?", told)
-        kid, key = self._ring[0]
-        self._insert("address_keys", [(kid, one.digest, one.id) for one in new])
-        broad = [one for one in new if one.address.broad_key != one.address.key]
-        self._insert("broad_keys", [(kid, keyed_digest(key, one.address.broad_key), one.id) for one in broad])
-        self._insert("events", self._events)
-        self._insert("event_personal", self._personal)
-        self._events, self._personal = [], []
+    def _write(self, drafts: Sequence[Draft]) -> None:
+        known_at = timestamp(self._now)
+        strangers, known, events, personal = list[_Row](), list[_Row](), list[_Row](), list[_Row]()
+        for seq, one in enumerate(drafts, last_event(self._connection) + 1):
+            after = one.after.replace(_OPEN, str(seq))
+            known.append((after, one.person)) if one.before else strangers.append(
+                (one.person, one.address, after, known_at)
+            )
+            columns = (seq, one.type, one.person, one.at, known_at, one.topic, one.scope, one.facts)
+            events.append((*columns, one.committed, leaf_of(columns, one.committed)))
+            personal.append((seq, one.salt, one.fields))
+        self._insert("people", strangers)
+        self._add_keys([one for one in drafts if not one.before])
+        self._connection.executemany("UPDATE people SET standing = ? WHERE address_id = ?", known)
+        self._insert("events", events)
+        self._insert("event_personal", personal)
 
-    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _add_keys(self, strangers: Sequence[Draft]) -> None:
+        kid, key = self._ring[0]
+        self._insert("address_keys", [(kid, one.digest, one.person) for one in strangers])
+        named = [(one.person, Address.parse(one.address)) for one in strangers if not one.address.isascii()]
+        broad = [(person, one.broad_key) for person, one in named if one.broad_key != one.key]
+        self._insert("broad_keys", [(kid, keyed_digest(key, one), person) for person, one in broad])
+
+    def _insert(self, table: str, rows: Sequence[_Row]) -> None:
         if rows:
-            self._connection.executemany(f"INSERT INTO {table} VALUES ({_places(rows[0])})", rows)
+            self._connection.executemany(f"INSERT INTO {table} VALUES ({places(rows[0])})", rows)
+
+
+_OPEN = str(UNNUMBERED)
+_Row = tuple[Any, ...]
 
 
 def last_event(connection: Connection) -> int:
     """Return the number of the last line of the ledger, 0 for none."""
     return int(connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0])
-
-
-def _text_of(standing: Standing) -> str:
-    return orjson.dumps(standing.to_json()).decode("utf-8")
-
-
-def _places(values: Collection[Any]) -> str:
-    return ", ".join("?" * len(values))

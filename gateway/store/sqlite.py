@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from gateway.rights import Deadline, deadlines
 from gateway.store import Now, ReportMaker, Store, disk
 from gateway.store.backup import Manifest, Places, Progress, write_backup
 from gateway.store.condition import Condition
+from gateway.store.drafts import Drafter, drafter
 from gateway.store.duties import read_breaches, read_requests
 from gateway.store.history import keyed_digest
 from gateway.store.imports import SqliteImports
@@ -205,6 +206,10 @@ class DataFolder:
     def open_imports(self, now: Now) -> SqliteImports:
         """Open what brings in many events at once, and takes them back."""
         return SqliteImports(self.people, self.address_ring(), now)
+
+    def open_drafter(self) -> AbstractContextManager[Drafter]:
+        """Open what works out, before an import writes, what it will. Raises `StoreUnavailable`."""
+        return drafter(self.people, self.address_ring().newest_first())
 
     def standby(self, condition: Condition) -> Standby:
         return Standby(condition, Journal(self.journal, condition), Snapshot(self.snapshot))
