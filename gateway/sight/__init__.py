@@ -65,6 +65,9 @@ _MOST_PLACES: Final = 100_000
 
 _IMAGE: Final = b"<im"
 _OTHER: Final = b"other"
+_SIZE: Final = b"font-size"
+_SIZELESS: Final = b"sizeless"
+_OF_NOTHING = re.compile(rb"font-size\s*:\s*[0.]")
 
 
 def _telling(text: bytes) -> Iterator[tuple[int, bytes]]:
@@ -73,6 +76,8 @@ def _telling(text: bytes) -> Iterator[tuple[int, bytes]]:
     for word in _TELLING:
         places = _places(text, word)
         yield from ((at, word) for at in (places if word == _COMMENT else islice(places, _MOST_PLACES)))
+    sizeless = (at for at in _places(text, _SIZE) if _OF_NOTHING.match(text, at))
+    yield from ((at, _SIZELESS) for at in islice(sizeless, _MOST_PLACES))
     images = (at for at in _places(text, _IMAGE) if not _is_plain_image(text, at))
     yield from ((at, _IMAGE) for at in islice(images, _MOST_PLACES))
     yield from ((match.start(), _OTHER) for match in islice(_OTHERS.finditer(text), _MOST_PLACES))
@@ -319,7 +324,9 @@ class Page:
         return colour is None or contrast(colour, self._colour_behind(element)) >= _ILLEGIBLE
 
     def _has_no_size(self, at: int) -> bool:
-        size = self._nearest(lambda one: one.style.get("font-size"), at, b"font-size")
+        if not self._places[_SIZELESS]:
+            return False
+        size = self._nearest(lambda one: one.style.get("font-size"), at, _SIZE)
         return size is not None and is_nothing(size) and b"font" not in self._rules.speaking_of
 
     def _colour_behind(self, element: Element) -> tuple[int, int, int]:
