@@ -45,7 +45,7 @@ _Advance = Callable[[int], None]
 
 _READ_AT_ONCE = 2000
 _PREVIEW_AT_ONCE = 512
-_DRAFT_AT_ONCE = 256
+_DRAFT_AT_ONCE = 512
 _RECORD_AT_ONCE = 2048
 """More than a transaction takes, so that none is short."""
 
