@@ -341,14 +341,16 @@ def test_any_header_is_taken_or_refused_with_a_reason(
 
 # tokens
 
+NOBODYS = (404, 429)
+"""How a link is answered that is nobody's; the latter, over the same page, where a network has tried many (WEB-04)."""
+
 
 @fuzzed
 @given(st.text(max_size=60) | st.binary(max_size=45).map(lambda octets: base64.urlsafe_b64encode(octets).decode()))
 def test_any_token_is_nobodys(abused: Gateway, token: str) -> None:
     octets = "".join(f"%{octet:02X}" for octet in token.encode("utf-8", "surrogatepass"))
-    answer = abused.get(f"/u/{octets}")
-    assert answer.status == 404
-    assert abused.one_click(octets).status == 404
+    assert abused.get(f"/u/{octets}").status in NOBODYS
+    assert abused.one_click(octets).status in NOBODYS
 
 
 @fuzzed
