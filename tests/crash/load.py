@@ -233,10 +233,14 @@ class Load:
 
 
 class Clients:
-    """`SESSIONS` connections that submit until they are told to finish, and people who opt out one after the other."""
+    """`SESSIONS` connections that submit until they are told to finish, and people who opt out one after the other.
 
-    def __init__(self, load: Load, prefix: str, leaving: Mapping[str, str]) -> None:
+    Each pauses for so many seconds after a message.
+    """
+
+    def __init__(self, load: Load, prefix: str, leaving: Mapping[str, str], pause: float = 0) -> None:
         self._load = load
+        self._pause = pause
         self._tasks = [asyncio.create_task(self._submit(prefix, 1_000_000 * n)) for n in range(SESSIONS)]
         self._tasks.append(asyncio.create_task(self._leave(leaving)))
         self._is_over = False
@@ -277,6 +281,7 @@ class Clients:
         while not self._is_over:
             n = next(numbers)
             await self._load.submit(reader, writer, f"{prefix}-{n}", n)
+            await asyncio.sleep(self._pause)
 
     async def _leave(self, leaving: Mapping[str, str]) -> None:
         for address, path in leaving.items():
