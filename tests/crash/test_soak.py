@@ -17,7 +17,7 @@ from tests.gateway_under_test import Gateway
 from tests.sink import Sink
 from tests.torture import Finding, enter
 
-SECONDS = float(os.environ.get("ASSENT_SOAK_SECONDS", "24"))
+SECONDS = float(os.environ.get("ASSENT_SOAK_SECONDS", "12"))
 GROWTH = float(os.environ.get("ASSENT_SOAK_GROWTH", "1.25"))
 """The most that what is held may grow after the first half, of which the second quarter counts; torture asks 1.05."""
 
