@@ -67,6 +67,6 @@ def _part(rates: Mapping[str, float], options: Options) -> Part:
         tables=[Table(("", "messages relayed/s"), [(shown, round(rates[name])) for shown, name in rows])],
         bars=[
             Bar(what, 0.6, rates["page"] / plain, "× plain"),
-            Bar(f"{what}, named", 0.6, rates["named"] / plain, "× plain"),
+            Bar(f"{what}, named", 0.6, rates["named"] / plain, "× plain", is_goal=True),
         ],
     )
