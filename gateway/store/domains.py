@@ -24,7 +24,7 @@ class Domains:
 
     def refresh(self, connection: Connection) -> None:
         """Read the entries again if something has been recorded of one since."""
-        (last,) = connection.execute("SELECT max(seq) FROM events WHERE address_id < ?", (FIRST_PERSON,)).fetchone()
+        (last,) = connection.execute(_LAST, (FIRST_PERSON,)).fetchone()
         if self._read != (connection, last):
             rows = connection.execute("SELECT address, standing FROM people WHERE address_id < ?", (FIRST_PERSON,))
             found = [(Address.parse(text), standing_of(standing)) for text, standing in rows.fetchall()]
@@ -39,6 +39,10 @@ class Domains:
         if not self._by_domain or address.is_whole_domain:
             return ()
         return self._by_domain.get(_domain(address), ())
+
+
+# Without the sign SQLite would look for the highest number first, through all events of all people.
+_LAST = "SELECT max(+seq) FROM events WHERE address_id < ?"
 
 
 def _domain(address: Address) -> str:
