@@ -24,7 +24,7 @@ class Domains:
 
     def refresh(self, connection: Connection) -> None:
         """Read the entries again if something has been recorded of one since."""
-        (last,) = connection.execute(_LAST, (FIRST_PERSON,)).fetchone()
+        (last,) = connection.execute(LAST_SAID, (FIRST_PERSON,)).fetchone()
         if self._read != (connection, last):
             rows = connection.execute("SELECT address, standing FROM people WHERE address_id < ?", (FIRST_PERSON,))
             found = [(Address.parse(text), standing_of(standing)) for text, standing in rows.fetchall()]
@@ -42,7 +42,7 @@ class Domains:
 
 
 # Without the sign SQLite would look for the highest number first, through all events of all people.
-_LAST = "SELECT max(+seq) FROM events WHERE address_id < ?"
+LAST_SAID = "SELECT max(+seq) FROM events WHERE address_id < ?"
 
 
 def _domain(address: Address) -> str:
