@@ -374,7 +374,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         )
         ends = shadow_ends(config.streams)
         alarms = ShadowAlarms(ends, data_folder(config).shadowed, now)
-        housekeeper = Housekeeper(data_folder(config), config.retention, sealer.elected, now)
+        housekeeper = Housekeeper(data_folder(config), config.retention, sealer.elected, leave.is_set, now)
         signing = published_keys(config, is_signing=True)
         key_watch = KeyWatch(signing, resolver(config), store.condition, config.dns.check_keys)
         deadlines = DeadlineAlarms(data_folder(config), now)

@@ -23,7 +23,7 @@ from gateway.retention import Retention, ends_of_use, in_use
 from gateway.store import disk
 from gateway.store.backup import NotABackup, Places, Progress, read_manifest
 from gateway.store.history import OF_PERSON, event_of, standing_of
-from gateway.store.segments import DECISION_LOG, PURGES, append_to_anchor, close_segment, heads_until, last_head
+from gateway.store.segments import DECISION_LOG, LEDGER, PURGES, append_to_anchor, close_segment, heads_until, last_head
 from gateway.store.traces import empty_log
 from gateway.store.turn import Turn
 from gateway.store.writer import Connection, connect, reading
@@ -135,8 +135,7 @@ def _purge_proof(
 
 def _portions(connection: Connection, before: str) -> Iterator[tuple[list[tuple[int, bytes, bool, str]], float]]:
     """Yield events with proof that came in before, some at a time, and how far that is."""
-    (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM event_personal").fetchone()
-    after = 0
+    last, after = _last_before(connection, before), 0
     while after < last:
         rows = connection.execute(
             "SELECT e.seq, e.address_id, instr(q.fields, '\"ip\":') > 0, p.standing"
@@ -146,6 +145,21 @@ def _portions(connection: Connection, before: str) -> Iterator[tuple[list[tuple[
         ).fetchall()
         after += _PORTION
         yield rows, min(after / last, 1)
+
+
+def _last_before(connection: Connection, before: str) -> int:
+    """Return the last event that can have come in before a time: in the segment after the newest sealed before it.
+
+    The newest, so that a clock that was wrong for a while hides nothing for longer than that.
+    """
+    (number,) = connection.execute(
+        "SELECT coalesce(max(number), 0) FROM segments WHERE chain = ? AND sealed_at < ?", (LEDGER, before)
+    ).fetchone()
+    following = connection.execute(
+        "SELECT last FROM segments WHERE chain = ? AND number = ?", (LEDGER, number + 1)
+    ).fetchone()
+    (last,) = following or connection.execute("SELECT coalesce(max(seq), 0) FROM event_personal").fetchone()
+    return int(last)
 
 
 def _lapsed(
