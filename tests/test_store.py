@@ -26,6 +26,7 @@ from gateway.ids import spool_text
 from gateway.lanes import MEMORY_BUDGET as BUDGET
 from gateway.model import Login, MessageClass, Outcome, Priority
 from gateway.store import LoginRecord, Selection, Waiting, open_path
+from gateway.store import people as people_module
 from gateway.store import queue as queue_module
 from gateway.store import spool as spool_module
 from gateway.store import writer as writer_module
@@ -471,6 +472,21 @@ async def test_everyone_with_a_suppression_is_listed(rig: Rig) -> None:
         await people.record([opt_in(ALICE), opt_in(BOB), unsubscribe(BOB), unsubscribe(bytes(16))])
         listed = {address: standing.suppressions[0].topic for address, standing in await people.suppressed()}
     assert listed == {BOB: "news", None: "news"}
+
+
+async def test_events_of_some_types_are_found_without_reading_all_others_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people_module, "_LOOKED_THROUGH", 3)
+    wanted = [EventType.UNSUBSCRIBE]
+    async with rig.people() as store:
+        assert await store.events_of(wanted, 0, 1) == ([], 0)
+        opted_in = await store.record([opt_in(Address.parse(f"person{n}@example.org")) for n in range(5)])
+        (no,) = await store.record([unsubscribe(ALICE)])
+        assert await store.events_of(wanted, 0, 9) == ([], 3)
+        assert await store.events_of(wanted, 3, 9) == ([no], no.seq)
+        assert await store.events_of(wanted, no.seq, 9) == ([], no.seq)
+        assert await store.events_of([EventType.EXPRESS_OPT_IN], 0, 2) == (opted_in[:2], opted_in[1].seq)
 
 
 async def test_a_topics_number_is_never_another_topics(rig: Rig) -> None:

@@ -146,6 +146,11 @@ _OF_EVENT: Final = {
 }
 
 
+def events_behind(happenings: Collection[Happening]) -> frozenset[EventType]:
+    """Return the types of the ledger's events that can be such things to programs."""
+    return frozenset(kind for kind, what in _OF_EVENT.items() if what in happenings)
+
+
 def word_for(event: Event) -> Happening | None:
     """Return what an event of the ledger is to programs; None for what they need not hear.
 

@@ -6,14 +6,14 @@ it. A verb that cannot be carried out raises `StoreUnavailable` and has changed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gateway.address import Address
-from gateway.consent import Event, NewEvent, Standing
+from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.errors import ConfigError
 from gateway.evidence import Notice
 from gateway.law import PolicyVersion
@@ -314,6 +314,12 @@ class People(Protocol):
 
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         """Return the next events of the ledger, in the order in which they were recorded."""
+
+    async def events_of(self, types: Collection[EventType], seq: int, limit: int) -> tuple[list[Event], int]:
+        """Return the next events of these types after one, and up to which event has been looked.
+
+        Some thousands are looked through at a time, so that nobody waits: what is returned may be none.
+        """
 
     async def imports_completed(self) -> dict[int, datetime]:
         """Return when the consents of each import began to count; a time to come for one that is not complete."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.address import Address
-from gateway.consent import NOTHING_KNOWN, Event, NewEvent, Standing
+from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing
 from gateway.errors import StoreUnavailable
 from gateway.evidence import Notice
 from gateway.model import KeyRing
@@ -94,7 +94,11 @@ _NEXT_SUPPRESSED = (
 _SEARCH = f"SELECT address_id, address, standing FROM ({_NEXT_SUPPRESSED}) WHERE instr(lower(address), ?) > 0 LIMIT ?"
 _SEARCHED = f"SELECT count(*), max(address_id) FROM ({_NEXT_SUPPRESSED})"
 _LOOKED_THROUGH = 20_000
-"""Suppressed people of one search: some hundredths of a second."""
+"""Suppressed people of one search, or events among which a few are looked for: some hundredths of a second."""
+
+_OF_TYPES = (
+    f"{EVENTS} WHERE e.seq > ? AND e.seq <= ? AND e.type IN (SELECT value FROM json_each(?)) ORDER BY e.seq LIMIT ?"
+)
 
 _REMEMBERED = 8192
 
@@ -284,6 +288,14 @@ class SqlitePeople:
         with self._reading() as connection:
             rows = connection.execute(f"{EVENTS} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (seq, limit)).fetchall()
         return [event_of(row) for row in rows]
+
+    async def events_of(self, types: Collection[EventType], seq: int, limit: int) -> tuple[list[Event], int]:
+        with self._reading() as connection:
+            (last,) = connection.execute("SELECT max(seq) FROM events").fetchone()
+            until = min(last or 0, seq + _LOOKED_THROUGH)
+            rows = connection.execute(_OF_TYPES, (seq, until, json.dumps(sorted(types)), limit)).fetchall()
+        events = [event_of(row) for row in rows]
+        return events, events[-1].seq if len(events) == limit else max(seq, until)
 
     async def imports_completed(self) -> dict[int, datetime]:
         with self._reading() as connection:

@@ -16,6 +16,7 @@ from gateway.announcements import (
     Announcement,
     Happening,
     Webhook,
+    events_behind,
     is_subscribed,
     of_event,
     of_line,
@@ -58,6 +59,8 @@ class Announcer:
         self._streams = streams
         self._topics = topics
         self._store = store
+        heard = {what for what in Happening for one in webhooks.values() if one.hears_of(what)}
+        self._wanted = events_behind({*_NOES, *heard})
         self._read = 0
         self._written = 0
 
@@ -78,10 +81,9 @@ class Announcer:
     async def _of_ledger(self, logins: Mapping[str, Login]) -> bool:
         positions = self._store.calls.positions()
         self._read = max(self._read, positions.get("ledger", 0))
-        events = await self._store.people.events_after(self._read, PORTION)
-        if not events:
+        events, last = await self._store.people.events_of(self._wanted, self._read, PORTION)
+        if last == self._read:
             return False
-        last = events[-1].seq
         erased = await self._store.people.farewells(self._read, last)
         portion = _Portion()
         for event in events:
@@ -94,7 +96,7 @@ class Announcer:
         await self._keep(portion, last)
         if erased:
             await self._store.people.forget_farewells(last)
-        return len(events) == PORTION
+        return True
 
     def _tell_tools(self, event: Event, what: Happening, portion: _Portion) -> None:
         """Tell each tool once that has a link to this person's "no"; of an erased person no other link is kept."""
