@@ -1,14 +1,16 @@
 """The relay rate with very many people in the store, against few (SUP-15), and what one look-up costs.
 
-The one rule: both stores are real ones, whole and sealed, and get the same load in turn; in the larger one each
-pass goes to people whom no other pass has asked for.
+The one rule: both stores are real ones, whole and sealed, and get the same load in turn, from the system's memory as
+after some hours of mail; in the larger one each pass goes to people whom no other pass has asked for. What a look-up
+costs that has to go to the disk is measured apart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import sample
@@ -46,42 +48,52 @@ def measure(folder: Path, options: Options) -> Part:
     for size, gateway in zip(sizes, gateways, strict=True):
         (folder / str(size)).mkdir()
         gateway.prepare(folder / str(size))
+        _bring_to_memory(people_store(size))
     rates: list[list[float]] = [[], []]
     for number in range(1, options.rounds + 1):
         for size, gateway, found in zip(sizes, gateways, rates, strict=True):
             first, then = (_share_of_the_people(workload, size, 2 * number + turn) for turn in (0, 1))
             found.append(_rate(first, then, gateway, options))
             say(f"round {number} of {options.rounds}: {size:,} people: {found[-1]:,.0f}/s")
-    look_ups = _look_ups(workload, sizes, options.rounds)
-    return _part(sizes, rates, look_ups, options)
+    look_ups = [_look_ups(workload, size, options.rounds, _bring_to_memory) for size in sizes]
+    from_disk = [_look_ups(workload, size, options.rounds, _take_from_memory) for size in sizes]
+    say("a look-up: " + ", ".join(f"{one * 1e6:.1f} µs" for one in (*look_ups, *from_disk)))
+    return _part(sizes, rates, look_ups, from_disk, options)
 
 
-def _look_ups(workload: Workload, sizes: tuple[int, int], rounds: int) -> list[list[float]]:
-    """Return the median seconds of a look-up in each store, round by round, each of somebody not asked for before."""
-    people = [_opened(people_store(size)) for size in sizes]
-    found: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for size, store, seconds in zip(sizes, people, found, strict=True):
-            asked = [Address.parse(workload.reader(one)) for one in sample(range(1, size + 1), LOOK_UPS)]
-            seconds.append(asyncio.run(_median_look_up(store, asked)))
-    for store in people:
-        asyncio.run(store.close())
-    say("a look-up: " + ", ".join(f"{median(one) * 1e6:.1f} µs" for one in found))
-    return found
+def _bring_to_memory(data: Path) -> None:
+    with open(data / "assent.db", "rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
 
 
-def _opened(data: Path) -> SqlitePeople:
+def _take_from_memory(data: Path) -> None:
+    with open(data / "assent.db", "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _look_ups(workload: Workload, size: int, rounds: int, make_ready: Callable[[Path], None]) -> float:
+    """Return the seconds of a look-up, the median of all rounds, of people drawn by lot."""
+    return median(asyncio.run(_timed_look_ups(workload, size, make_ready)) for _ in range(rounds))
+
+
+async def _timed_look_ups(workload: Workload, size: int, make_ready: Callable[[Path], None]) -> float:
+    data = people_store(size)
     folder = DataFolder(data, data / "assent.db")
-    return folder.open_people(Condition(folder.condition), Clock().now)
+    people = folder.open_people(Condition(folder.condition), Clock().now)
+    asked = [Address.parse(workload.reader(one)) for one in sample(range(1, size + 1), LOOK_UPS)]
+    make_ready(data)
+    try:
+        return median([await _seconds(people, one) for one in asked])
+    finally:
+        await people.close()
 
 
-async def _median_look_up(people: SqlitePeople, asked: Sequence[Address]) -> float:
-    took = list[float]()
-    for one in asked:
-        began = time.perf_counter()
-        await people.facts([one])
-        took.append(time.perf_counter() - began)
-    return median(took)
+async def _seconds(people: SqlitePeople, asked: Address) -> float:
+    began = time.perf_counter()
+    await people.facts([asked])
+    return time.perf_counter() - began
 
 
 def _share_of_the_people(workload: Workload, size: int, number: int) -> Workload:
@@ -99,23 +111,26 @@ def _rate(first: Workload, then: Workload, gateway: Assent, options: Options) ->
         return measure_rate(then, gateway.port, sink, sessions=SESSIONS, messages=messages)
 
 
-def _part(sizes: tuple[int, int], rates: list[list[float]], look_ups: list[list[float]], options: Options) -> Part:
+def _part(
+    sizes: tuple[int, int], rates: list[list[float]], look_ups: list[float], from_disk: list[float], options: Options
+) -> Part:
     few, many = map(median, rates)
-    quick, slow = map(median, look_ups)
+    quick, slow = look_ups
     return Part(
         name="people",
         title="Many people in the store",
         about=(
             f"Single messages of 4 kB at {SESSIONS} sessions, each to another person. Medians of {options.rounds} "
             "rounds in turn; in the larger store each round asks for other people. A look-up is one of a person drawn "
-            f"by lot, in one process: the median of {LOOK_UPS:,} in each round."
+            f"by lot, in one process: the median of {LOOK_UPS:,} in each round, once with the store in the system's "
+            "memory, as it was for the messages, and once with the memory emptied of it before each round."
         ),
         tables=[
             Table(
-                ("people in the store", "messages/s", "lowest", "highest", "a look-up, µs"),
+                ("people in the store", "messages/s", "lowest", "highest", "a look-up, µs", "from the disk, µs"),
                 [
-                    (size, round(median(found)), round(min(found)), round(max(found)), median(seconds) * 1e6)
-                    for size, found, seconds in zip(sizes, rates, look_ups, strict=True)
+                    (size, round(median(found)), round(min(found)), round(max(found)), warm * 1e6, cold * 1e6)
+                    for size, found, warm, cold in zip(sizes, rates, look_ups, from_disk, strict=True)
                 ],
             )
         ],
