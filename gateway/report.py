@@ -13,9 +13,10 @@ from datetime import datetime
 from email.utils import format_datetime
 from typing import NamedTuple
 
+from gateway.downgrade import Inexpressible, written_in
 from gateway.headers import split
 from gateway.mend import has_long_line, quoted_printable
-from gateway.model import Fate, Outcome, Recipient, SpooledMessage
+from gateway.model import Alphabet, Fate, Outcome, Recipient, SpooledMessage
 
 RETURNED_OCTETS = 100 * 1024
 """A message beyond this size is not given back whole, even to those who ask for it (RET=FULL)."""
@@ -193,12 +194,23 @@ def _returned(about: SpooledMessage, fates: Sequence[Fate], takes_utf8: bool) ->
     header = about.message[: split(about.message).body]
     is_global = takes_utf8 and not header.isascii()
     wants_all = _parameter(about.options, "RET").upper() == "FULL" and _FAILED in _in_order(fates)
-    if not wants_all or len(about.message) > RETURNED_OCTETS or has_long_line(about.message):
+    if not wants_all or len(about.message) > RETURNED_OCTETS or not (is_global or _can_be_enclosed(about.message)):
         return _part("message/global-headers" if is_global else "text/rfc822-headers", header)
     if is_global:
         return _part("message/global", about.message)
     width = b"7bit" if about.message.isascii() else b"8bit"
     return b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: %b\r\n\r\n%b" % (width, about.message)
+
+
+def _can_be_enclosed(message: bytes) -> bool:
+    """True where any next hop can be sent it, if need be in 7 bits: a report that cannot leave tells nobody."""
+    if has_long_line(message):
+        return False
+    try:
+        written_in(Alphabet.ASCII, message, is_utf8=False)
+    except Inexpressible:
+        return False
+    return True
 
 
 def _lines(lines: Sequence[str]) -> bytes:

@@ -261,6 +261,22 @@ class Sink:
         return next((rule for rule in self._rules if rule.applies(verb, line)), None)
 
 
+class offering:
+    """For a while a sink offers other extensions, to connections that are made in that while only."""
+
+    def __init__(self, sink: Sink, extensions: tuple[str, ...]) -> None:
+        self._sink = sink
+        self._extensions = extensions
+
+    def __enter__(self) -> None:
+        self._usual, self._sink.offered = self._sink.offered, self._extensions
+        self._sink.drop_connections()
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.offered = self._usual
+        self._sink.drop_connections()
+
+
 class _Over(Exception):
     """This connection has come to its end."""
 

@@ -106,7 +106,7 @@ HOUSE: dict[str, set[str]] = {
     "sign": NOUNS | {"headers", "mime"},
     "published": {"findings", "sign"},
     "feedback": NOUNS | {"headers", "mime", "dialects", "tokens"},
-    "report": NOUNS | {"headers", "mime", "mend"},
+    "report": NOUNS | {"downgrade", "headers", "mime", "mend"},
     "policy": NOUNS | {"consent", "law", "classify"},
     "pretence": NOUNS | {"headers", "prose"},
     "manner": NOUNS | {"consent", "law"},

@@ -21,7 +21,7 @@ import pytest
 
 from tests.copies_under_test import dkimpy_accepts
 from tests.gateway_under_test import Gateway, eventually, fetch, field_of, link_of, newsletter
-from tests.sink import DROP, OFFERED, Certificate, Received, Sink, make_certificate
+from tests.sink import DROP, OFFERED, Certificate, Received, Sink, make_certificate, offering
 
 RATE_SECONDS = float(os.environ.get("ASSENT_RATE_SECONDS", "4"))
 """How long the rate of 14 a second is watched; `make torture` watches it for 30 seconds."""
@@ -272,22 +272,6 @@ def test_dsn_parameters_are_not_said_to_a_smarthost_that_does_not_offer_them(hub
     with offering(hub.sinks["default"], WITHOUT_DSN):
         received = hub.relayed("default", READER, options=DSN, recipient_options=RCPT_DSN)
     assert (received.options[1:], received.recipient_options) == ((), ((),))
-
-
-class offering:
-    """For a while a sink offers other extensions, to connections that are made in that while only."""
-
-    def __init__(self, sink: Sink, extensions: tuple[str, ...]) -> None:
-        self._sink = sink
-        self._extensions = extensions
-
-    def __enter__(self) -> None:
-        self._usual, self._sink.offered = self._sink.offered, self._extensions
-        self._sink.drop_connections()
-
-    def __exit__(self, *_: object) -> None:
-        self._sink.offered = self._usual
-        self._sink.drop_connections()
 
 
 @pytest.mark.req("I18N-01")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.delivery_under_test import LETTERS, impatient, readers, settled, tell, the_report
 from tests.gateway_under_test import Gateway, field_of, invoice, newsletter
-from tests.sink import OFFERED, Sink
+from tests.sink import OFFERED, Sink, offering
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,15 @@ WITHOUT_DSN = tuple(one for one in OFFERED if one != "DSN")
 @pytest.fixture
 def old_sink(house: Gateway, sink: Sink) -> Iterator[Sink]:
     """The smarthost without DSN: what it takes, it says no more about."""
-    sink.drop_connections()
-    sink.offered = WITHOUT_DSN
-    yield sink
-    sink.drop_connections()
-    sink.offered = OFFERED
+    with offering(sink, WITHOUT_DSN):
+        yield sink
+
+
+@pytest.fixture
+def ascii_sink(house: Gateway, sink: Sink) -> Iterator[Sink]:
+    """The smarthost without 8BITMIME."""
+    with offering(sink, tuple(one for one in OFFERED if one != "8BITMIME")):
+        yield sink
 
 
 @pytest.mark.req("OUT-10")
@@ -123,6 +127,15 @@ def test_whoever_asks_for_the_whole_message_gets_it_back(house: Gateway, sink: S
     tell(house, {"gone@example.org": ""}, message=message, options="RET=FULL BODY=8BITMIME")
     report = the_report(house, sink)
     assert (report.returned_kind, report.returned) == ("message/rfc822", message)
+
+
+@pytest.mark.req("OUT-11", "SMTP-23")
+def test_a_report_gives_no_more_back_than_can_reach_the_submitter(house: Gateway, ascii_sink: Sink) -> None:
+    message = b"Subject: R\xe9sum\xe9\r\n" + invoice("gone@example.org").replace(b"Subject:", b"X-Was:")
+    tell(house, {"gone@example.org": ""}, message=message, options="RET=FULL BODY=8BITMIME")
+    report = the_report(house, ascii_sink)
+    assert report.of("gone@example.org")["Status"] == "5.6.3"
+    assert report.returned_kind == "text/rfc822-headers"
 
 
 @pytest.mark.req("OUT-12")
