@@ -1,0 +1,95 @@
+"""The nouns that every room shares, and the four result words.
+
+Values only: frozen, without I/O. A result that contradicts itself cannot be built. The words are those of
+docs/glossary.md and mean here exactly what they mean there.
+
+`words` has the closed sets, `mail` a message on its way, `verdict` what is asked and answered about a recipient,
+`settings` what operators have set.
+"""
+
+from gateway.model.mail import (
+    PLAIN_MANNER,
+    CampaignName,
+    Copy,
+    Envelope,
+    Fate,
+    Manner,
+    Peer,
+    Recipient,
+    Reply,
+    ReportedRefusal,
+    Segment,
+    SpooledMessage,
+    SpooledRecipient,
+    Submission,
+)
+from gateway.model.settings import (
+    Brake,
+    Company,
+    FooterTemplate,
+    KeyRing,
+    Login,
+    Pace,
+    RetrySchedule,
+    Smarthost,
+    Stream,
+)
+from gateway.model.verdict import Finding, Period, PolicyNotice, Purpose, Topic, Verdict
+from gateway.model.words import (
+    Action,
+    Advertising,
+    Alphabet,
+    Leave,
+    MessageClass,
+    Outcome,
+    Priority,
+    Reason,
+    Scope,
+    Tracking,
+    Treatment,
+    priority_of,
+)
+
+__all__ = [
+    "PLAIN_MANNER",
+    "Action",
+    "Advertising",
+    "Alphabet",
+    "Brake",
+    "CampaignName",
+    "Company",
+    "Copy",
+    "Envelope",
+    "Fate",
+    "Finding",
+    "FooterTemplate",
+    "KeyRing",
+    "Leave",
+    "Login",
+    "Manner",
+    "MessageClass",
+    "Outcome",
+    "Pace",
+    "Peer",
+    "Period",
+    "PolicyNotice",
+    "Priority",
+    "Purpose",
+    "Reason",
+    "Recipient",
+    "Reply",
+    "ReportedRefusal",
+    "RetrySchedule",
+    "Scope",
+    "Segment",
+    "Smarthost",
+    "SpooledMessage",
+    "SpooledRecipient",
+    "Stream",
+    "Submission",
+    "Topic",
+    "Tracking",
+    "Treatment",
+    "Verdict",
+    "priority_of",
+]
