@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,23 @@ def test_a_no_that_is_told_late_leaves_what_was_known_and_flags_what_was_sent(
     assert before["action"] == "refuse", "nothing at all had been recorded two days ago"
     assert before["known_since"]["action"] == "send", "and yet the person had opted in by then"
     assert verdict(house, reader)["reason"] == "unsubscribed"
+
+
+@pytest.mark.req("CON-08", "OPS-02")
+def test_a_time_is_taken_with_its_zone(house: Gateway, someone: Someone) -> None:
+    address = someone()
+    noon_in_helsinki = "2026-11-22T12:00:00+02:00"
+    house.run("consent", "record", address, "--topic", TOPIC, "--basis", "express", "--at", noon_in_helsinki)
+    (told,) = house.json("consent", "show", address)
+    assert datetime.fromisoformat(told["at"]) == datetime(2026, 11, 22, 10, tzinfo=UTC)
+    explain = ("explain", address, "--topic", TOPIC, "--at")
+    recorded = datetime.fromisoformat(told["recorded_at"]).astimezone(timezone(timedelta(hours=14)))
+    assert house.json(*explain, (recorded + timedelta(seconds=1.5)).isoformat())["action"] == "send"
+    assert house.run(*explain, recorded.isoformat(), check=False).returncode == 1
+    since = house.json("status", "--since", "2026-11-22T12:00:00+02:00")["since"]
+    assert datetime.fromisoformat(since) == datetime(2026, 11, 22, 10, tzinfo=UTC)
+    wrong = house.run(*explain, "noon", check=False)
+    assert (wrong.returncode, "noon is no time" in wrong.stderr) == (2, True)
 
 
 @pytest.mark.req("CON-15")

@@ -15,7 +15,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, DATE, operator, utc
+from gateway.cli.people import ADDRESS, TIME, operator
 from gateway.cli.person import nameless
 from gateway.consent import EventType, NewEvent
 from gateway.decisions import export_line
@@ -37,11 +37,11 @@ def requests() -> None:
 @requests.command("add")
 @click.argument("address", type=ADDRESS)
 @click.option("--right", type=click.Choice([one.value for one in Right]), required=True)
-@click.option("--received", type=DATE, default=None, help="When it came in, UTC; now unless told.")
+@click.option("--received", type=TIME, default=None, help="When it came in, UTC; now unless told.")
 @pass_desk
 def requests_add(desk: Desk, address: Address, right: str, received: datetime | None) -> None:
     """Record a request; its month begins when it came in."""
-    at = utc(received) if received else desk.now()
+    at = received or desk.now()
     if at > desk.now():
         raise click.UsageError("--received lies in the future")
     number = secrets.token_hex(4)
@@ -137,13 +137,13 @@ def breach() -> None:
 
 @breach.command("open")
 @click.argument("name")
-@click.option("--known", type=DATE, default=None, help="When it became known, UTC; now unless told.")
+@click.option("--known", type=TIME, default=None, help="When it became known, UTC; now unless told.")
 @click.option("--what", required=True, help="What has happened, as far as it is known.")
 @pass_desk
 def breach_open(desk: Desk, name: str, known: datetime | None, what: str) -> None:
     """Record a breach; 72 hours after it became known the authority must have been told."""
     nameless(what)
-    at = utc(known) if known else desk.now()
+    at = known or desk.now()
     if at > desk.now():
         raise click.UsageError("--known lies in the future")
     if any(one.name == name for one in _breaches(desk)):
@@ -157,11 +157,11 @@ def breach_open(desk: Desk, name: str, known: datetime | None, what: str) -> Non
 
 @breach.command("reported")
 @click.argument("name")
-@click.option("--at", "told_at", type=DATE, default=None, help="When the authority was told, UTC; now unless told.")
+@click.option("--at", "told_at", type=TIME, default=None, help="When the authority was told, UTC; now unless told.")
 @pass_desk
 def breach_reported(desk: Desk, name: str, told_at: datetime | None) -> None:
     """Record that the authority has been told, which ends the alarm."""
-    at = utc(told_at) if told_at else desk.now()
+    at = told_at or desk.now()
     found = [one for one in _breaches(desk) if one.name == name]
     if not found:
         desk.no(f"there is no breach {name}", breach=name)
@@ -183,8 +183,8 @@ def breach_list(desk: Desk) -> None:
 @breach.command("affected")
 @click.argument("name")
 @click.option("--file", "leaked", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What got out.")
-@click.option("--from", "since", type=DATE, default=None, help="The span of time, UTC, whose records got out.")
-@click.option("--until", type=DATE, default=None, help="Its end.")
+@click.option("--from", "since", type=TIME, default=None, help="The span of time, UTC, whose records got out.")
+@click.option("--until", type=TIME, default=None, help="Its end.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A CSV file to be made.")
 @pass_desk
 def breach_affected(
@@ -206,7 +206,7 @@ def breach_affected(
             found, digests = [one async for one in _known_in(leaked, store)], 0
         else:
             assert since and until
-            found, digests = await _named(store, desk.folder().concerned(utc(since), utc(until)))
+            found, digests = await _named(store, desk.folder().concerned(since, until))
         store.spool.note([export_line(number, desk.now(), f"breach {name}", "csv", len(found), operator())])
         return found, digests
 

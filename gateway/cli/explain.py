@@ -17,7 +17,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import DATE, utc
+from gateway.cli.people import TIME
 from gateway.config import Config
 from gateway.consent import Event
 from gateway.decisions import message_id_digest
@@ -50,7 +50,7 @@ _COLUMNS = ["at", "kind", "who", "stream", "topic", "action", "reason", "outcome
 @click.argument("what")
 @click.argument("address", required=False)
 @click.option("--topic", default="", help="Explain what would happen to promotion on this topic.")
-@click.option("--at", type=DATE, default=None, help="… with what was known then, UTC.")
+@click.option("--at", type=TIME, default=None, help="… with what was known then, UTC.")
 @pass_desk
 def explain(desk: Desk, what: str, address: str | None, topic: str, at: datetime | None) -> None:
     """Say why a message was or was not sent, on which proof, and whether it would be decided so again.
@@ -58,7 +58,7 @@ def explain(desk: Desk, what: str, address: str | None, topic: str, at: datetime
     WHAT is a decision's id, or a Message-ID followed by the recipient's ADDRESS, or an address with --topic.
     """
     if topic:
-        _explain_address(desk, Address.parse(what), topic, utc(at) if at else desk.now())
+        _explain_address(desk, Address.parse(what), topic, at or desk.now())
     elif address:
         _explain_message(desk, what, Address.parse(address))
     else:

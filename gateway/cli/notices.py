@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import DATE, known_topic, utc, wording
+from gateway.cli.people import TIME, known_topic, wording
 from gateway.evidence import METHODS, STATEMENTS, Notice, about_controllers, statements_in
 from gateway.law import in_force
 from gateway.store import Store
@@ -43,8 +43,8 @@ def notices() -> None:
 @click.option(
     "--states", multiple=True, type=click.Choice(STATEMENTS), help="What it says besides what can be read from it."
 )
-@click.option("--from", "valid_from", type=DATE, required=True)
-@click.option("--until", "valid_until", type=DATE, default=None)
+@click.option("--from", "valid_from", type=TIME, required=True)
+@click.option("--until", "valid_until", type=TIME, default=None)
 @pass_desk
 def notices_add(
     desk: Desk,
@@ -70,10 +70,10 @@ def notices_add(
     notice = Notice(
         topic=topic,
         text=words,
-        valid_from=utc(valid_from),
-        valid_until=utc(valid_until) if valid_until else None,
+        valid_from=valid_from,
+        valid_until=valid_until,
         controllers=controllers or (company.name,),
-        policy_version=_pointed_at(desk, policy_version, utc(valid_from)),
+        policy_version=_pointed_at(desk, policy_version, valid_from),
         states=tuple(one for one in STATEMENTS if one in said),
         **told,
     )

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.activity import Activity, gather
 from gateway.cli import dossier
 from gateway.cli.output import Desk, pass_desk, progress_bar, sparkline
+from gateway.cli.people import instant
 from gateway.ledger import canonical_json
 from gateway.overview import overview
 from gateway.picture import of_timeline
@@ -56,7 +57,7 @@ def moment(text: str, now: datetime) -> datetime:
     span = re.fullmatch(r"(\d{1,4})([hdw])", word)
     if span:
         return now - int(span[1]) * _SPANS[span[2]]
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return instant(text)
 
 
 @click.command()

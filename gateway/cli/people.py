@@ -72,16 +72,35 @@ class LanguageType(click.ParamType[str]):
         return language
 
 
+class TimeType(click.ParamType[datetime]):
+    """A day or a time, as this program and others print them (ISO 8601)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return instant(value)
+        except ValueError:
+            self.fail(f"{value} is no time: write 2026-11-22, 2026-11-22T10:00:00 or 2026-11-22T10:00:00Z", param, ctx)
+
+
 ADDRESS = AddressType()
 LANGUAGE_TAG = LanguageType()
 ENTRY = AddressType(takes_domains=True)
 COUNTRY_CODE = CountryType()
-DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+TIME = TimeType()
 LONGEST_WORDING = 1024 * 1024
 
 
-def utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC)
+def instant(text: str) -> datetime:
+    """Return the time that stands in a text (ISO 8601), in UTC, which is meant where no zone is told; raises
+    `ValueError`.
+    """
+    found = datetime.fromisoformat(text)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(text) from error
 
 
 def wording(file: Path) -> str:
@@ -116,7 +135,7 @@ def consent() -> None:
 @click.option("--topic", required=True)
 @click.option("--basis", type=click.Choice(list(BASES)), required=True)
 @click.option("--notice", default="", help="The registered notice under which it was given.")
-@click.option("--at", type=DATE, default=None, help="When it was given, UTC; now unless told.")
+@click.option("--at", type=TIME, default=None, help="When it was given, UTC; now unless told.")
 @click.option("--method", type=click.Choice((*METHODS, PUBLISHED)), default=None, help="If not as the notice says.")
 @click.option("--family", default="", help="The product family of a sale; the topic's own unless told.")
 @click.option("--free", is_flag=True, help="The sale was an account that cost nothing.")
@@ -147,7 +166,7 @@ def consent_record(
     facts = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""}), **read}
     claims = [
         Claim(
-            *(address, utc(at) if at else desk.now(), (topic,), basis),
+            *(address, at or desk.now(), (topic,), basis),
             method=method or "",
             must_state=must_state,
             families=(family,) if family else (),

@@ -13,7 +13,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, DATE, operator, utc, wording
+from gateway.cli.people import ADDRESS, TIME, operator, wording
 from gateway.config.names import COUNTRIES
 from gateway.consent import EventType, NewEvent
 from gateway.law import PolicyVersion
@@ -31,7 +31,7 @@ def policy() -> None:
 @policy.command("publish")
 @click.argument("version")
 @click.option("--text", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
-@click.option("--effective", type=DATE, required=True, help="From when it is in force, UTC.")
+@click.option("--effective", type=TIME, required=True, help="From when it is in force, UTC.")
 @click.option("--reconsent", default="", help="Countries where consent from before it is over then, by commas.")
 @pass_desk
 def policy_publish(desk: Desk, version: str, text: Path, effective: datetime, reconsent: str) -> None:
@@ -42,7 +42,7 @@ def policy_publish(desk: Desk, version: str, text: Path, effective: datetime, re
         countries = COUNTRIES.read([one.strip() for one in reconsent.split(",") if one.strip()], Path())
     except ValueError as error:
         raise click.UsageError(f"--reconsent: {error}") from error
-    named = PolicyVersion(version, utc(effective), tuple(countries))
+    named = PolicyVersion(version, effective, tuple(countries))
     published = PublishedPolicy(named, wording(text), desk.now(), operator())
     if not desk.with_store(lambda store: store.people.publish_policy(published)):
         desk.no(f"version {version} has been published already, and never changes", version=version)

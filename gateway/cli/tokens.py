@@ -11,7 +11,7 @@ from datetime import datetime
 import click
 
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import DATE, utc
+from gateway.cli.people import TIME
 from gateway.console.access import SCOPES, digest_of, new_token
 from gateway.store import ApiToken, Store
 
@@ -24,7 +24,7 @@ def tokens() -> None:
 @tokens.command("add")
 @click.argument("name")
 @click.option("--scopes", required=True, help=f"Separated by commas: {', '.join(SCOPES)}.")
-@click.option("--expires", type=DATE, default=None, help="When it ends, UTC; never unless told.")
+@click.option("--expires", type=TIME, default=None, help="When it ends, UTC; never unless told.")
 @pass_desk
 def tokens_add(desk: Desk, name: str, scopes: str, expires: datetime | None) -> None:
     """Make a token and print it, once."""
@@ -33,7 +33,7 @@ def tokens_add(desk: Desk, name: str, scopes: str, expires: datetime | None) -> 
     if unknown:
         raise click.UsageError(f"no such scope: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
     token = new_token()
-    record = ApiToken(name, digest_of(token), wanted, desk.now(), utc(expires) if expires else None)
+    record = ApiToken(name, digest_of(token), wanted, desk.now(), expires)
 
     async def add(store: Store) -> bool:
         if any(one.name == name for one in await store.people.api_tokens()):
