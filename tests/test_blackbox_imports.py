@@ -102,6 +102,74 @@ def test_whoever_stands_in_a_vendors_file_gets_nothing_more(house: Gateway, vend
     assert refusal(house, people[2]) == ""
 
 
+SHAPES = {
+    "SES contacts": (
+        "emailAddress,unsubscribeAll,attributesData,topicPreferences.Sports,topicPreferences.Cycling\n"
+        'in@example.org,false,{"Name": "John","Location": "Seattle"},OPT_IN,OPT_IN\n'
+        "out@example.org,true,,OPT_OUT,OPT_OUT\nboth@example.org,false,,OPT_IN,OPT_OUT\n",
+        ("ses", 1, 1),
+    ),
+    "SES contacts, a document each over several lines": (
+        '{\n "emailAddress":"out@example.org",\n "unsubscribeAll":true,\n "topicPreferences":[]\n}\n'
+        '{\n "emailAddress":"in@example.org",\n "unsubscribeAll":false,\n'
+        ' "topicPreferences":[{"topicName":"Sports","subscriptionStatus":"OPT_IN"}]\n}\n',
+        ("ses", 1, 0),
+    ),
+    "one line of JSON": ('{"emailAddress":"out@example.org","reason":"BOUNCE"}', ("ses", 1, 0)),
+    "a line that is no JSON": (
+        '{"emailAddress":"a@example.org","reason":"BOUNCE"}\n{"emailAddress":"b@exam\n'
+        '{"emailAddress":"c@example.org","reason":"COMPLAINT"}\n',
+        ("ses", 2, 1),
+    ),
+    "SendGrid blocks": (
+        "status,reason,email,created\n5.7.1,spam,blocked@example.org,1443651125\n5.1.1,gone,out@example.org,1443651125\n",
+        ("sendgrid", 1, 1),
+    ),
+    "SparkPost of old": (
+        "recipient,description,transactional,non_transactional\nout@example.org,x,false,true\nno@example.org,x,false,false\n",
+        ("sparkpost", 1, 1),
+    ),
+    "SparkPost addresses": ("recipient\nout@example.org\n", ("plain", 1, 0)),
+    "Cloudflare": (
+        "out@example.org,2999-01-01T00:00:00Z\nstays@example.org\nscoped@example.org,,zone\n"
+        "lapsed@example.org,2020-01-01T00:00:00Z,account\n",
+        ("cloudflare", 3, 1),
+    ),
+    "listmonk subscribers who are disabled": (
+        "email,name,attributes,status\nout@example.org,A,{},disabled\nin@example.org,B,{},enabled\n",
+        ("listmonk", 1, 0),
+    ),
+}
+
+
+@pytest.mark.req("SUP-07")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_vendors_file_says_what_it_says_there(house: Gateway, shape: str) -> None:
+    text, (vendor, suppressed, unusable) = SHAPES[shape]
+    told = suppress(house, text, "--dry-run", name="shape.txt")
+    counts = told["counts"]
+    assert (told["format"], counts["suppressed"]) == (vendor, suppressed)
+    assert counts.get("rows that cannot be used", 0) == unusable
+
+
+@pytest.mark.parametrize("empty", ['{"Suppressions":[]}', '{"contacts":[],"count":0}', "[]"])
+def test_an_export_of_nobody_is_no_wrong_file(house: Gateway, empty: str) -> None:
+    assert suppress(house, empty, "--dry-run", name="nobody.json")["counts"] == {}
+
+
+@pytest.mark.req("CON-13")
+@pytest.mark.parametrize("head", ["", "email,name,attributes\n"])
+def test_whoever_is_merely_there_is_taken_for_what_the_file_is_taken_in_for(house: Gateway, head: str) -> None:
+    person = f"there{len(head)}@example.org"
+    file = written(house, "there.csv", f"{head}{person}{',A,{}' if head else ''}\n")
+    proof = ("--notice", "join", "--attested-by", "Ann Example")
+    assert house.json("consent", "import", file, "--topic", TOPIC, *proof)["counts"] == {"rows": 1, "unproven": 1}
+    assert refusal(house, person) == "unproven"
+    told = house.json("suppressions", "import", file, "--scope", "all-marketing")
+    assert told["counts"] == {"rows": 1, "suppressed": 1}
+    assert refusal(house, person) == "unsubscribed"
+
+
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
 def test_a_list_of_digests_names_those_who_are_known_and_those_who_come_later(house: Gateway, algorithm: str) -> None:
     known, later, other = (f"{algorithm}-{one}@example.org" for one in ("known", "later", "other"))

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -256,7 +256,7 @@ def _usable(
         elif not terms.takes_consents and row.type in _OPT_INS:
             tally.counts[_PASSED_OVER] += 1
         else:
-            yield _placed(row, terms, place)
+            yield _placed(row if row.type else replace(row, type=terms.said(row)), terms, place)
 
 
 def _placed(row: Row, terms: Terms, place: _Place) -> tuple[bytes, Row] | BadRow:
@@ -264,6 +264,8 @@ def _placed(row: Row, terms: Terms, place: _Place) -> tuple[bytes, Row] | BadRow
         return BadRow(row.line, row.subject, "a digest is no proof of an opt-in")
     if row.algorithm:
         return bytes.fromhex(row.subject), row
+    if row.until and row.until <= terms.now:
+        return BadRow(row.line, row.subject[:200], "the entry has lapsed")
     if row.at and row.at > terms.now and row.type in _OPT_INS:
         return BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
     try:

@@ -6,7 +6,7 @@ suppression, and a confirmation without an opt-in before it is none (CON-13).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,15 @@ OPT_IN, CONFIRMED = EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV file with a header: the columns that tell it, and what a row says."""
+    """A CSV file with a header: the columns that tell it, and what a row says.
+
+    `loose` is a column whose values may have commas without quotes around them.
+    """
 
     name: str
     columns: frozenset[str]
     read: Callable[[int, Fields], Row]
+    loose: str = ""
 
     def fits(self, header: frozenset[str]) -> bool:
         return self.columns <= header
@@ -72,6 +76,8 @@ def _sendgrid(line: int, row: Mapping[str, Any]) -> Row:
     status = str(row.get("status") or "")
     if status.startswith("4"):
         raise Malformed("a soft bounce is no suppression")
+    if status.startswith("5.7"):
+        raise Malformed("a message that was refused for what it was does not make an address a dead one")
     text = str(row.get("reason") or "").lower()
     kind = BOUNCE if status else COMPLAINT if "spam" in text else OPT_OUT
     return Row(line, row["email"], kind, moment(str(row.get("created") or "")))
@@ -92,6 +98,12 @@ def _sparkpost(line: int, row: Mapping[str, Any]) -> Row:
     return Row(line, row["recipient"], kind, moment(str(row.get("created") or "")))
 
 
+def _old_sparkpost(line: int, row: Fields) -> Row:
+    if "true" not in (row["transactional"].lower(), row["non_transactional"].lower()):
+        raise Malformed("nothing is suppressed")
+    return _sparkpost(line, row)
+
+
 def _mailchimp(line: int, row: Fields) -> Row:
     address = row["email address"]
     for column, kind in (("unsub_time", OPT_OUT), ("clean_time", BOUNCE)):
@@ -104,14 +116,30 @@ def _mailchimp(line: int, row: Fields) -> Row:
 
 
 def _ses_contact(line: int, row: Fields) -> Row:
-    topics = [value for column, value in row.items() if column.startswith("topicpreferences.")]
-    is_out = row["unsubscribeall"].lower() == "true" or (bool(topics) and "OPT_IN" not in topics)
-    return Row(line, row["emailaddress"], OPT_OUT if is_out else OPT_IN)
+    topics = [value for column, value in row.items() if column.startswith("topicpreferences.") and value]
+    return Row(line, row["emailaddress"], _preferred(row["unsubscribeall"].lower() == "true", topics))
+
+
+def _ses_contact_item(line: int, row: Mapping[str, Any]) -> Row:
+    topics = [str(one["subscriptionStatus"]) for one in row.get("topicPreferences") or ()]
+    return Row(line, row["emailAddress"], _preferred(row["unsubscribeAll"] is True, topics))
+
+
+def _preferred(is_out_of_all: bool, topics: Sequence[str]) -> EventType:
+    """Return what somebody wants who has a status in each of another system's topics, which are not ours."""
+    wanted = {one.upper() for one in topics}
+    if is_out_of_all or wanted == {"OPT_OUT"}:
+        return OPT_OUT
+    if "OPT_OUT" in wanted:
+        raise Malformed("is in for one topic and out of another; leave the column of one topic in the file")
+    return OPT_IN
 
 
 def _listmonk(line: int, row: Fields) -> Row:
-    is_out = row.get("status", "").lower() in ("blocklisted", "blocklist", "unsubscribed")
-    return Row(line, row["email"], OPT_OUT if is_out else OPT_IN, moment(row.get("created_at", "")))
+    """Without a status, listmonk's own import is told whether its file is of subscribers or a blocklist."""
+    status = row.get("status", "").lower()
+    is_out = status in ("blocklisted", "blocklist", "unsubscribed", "disabled")
+    return Row(line, row["email"], OPT_OUT if is_out else OPT_IN if status else None, moment(row.get("created_at", "")))
 
 
 def _brevo(line: int, row: Mapping[str, Any]) -> Row:
@@ -129,7 +157,7 @@ def _set(*names: str) -> frozenset[str]:
 
 TABLES = (
     Table("mailchimp", _set("email address", "optin_time", "confirm_time"), _mailchimp),
-    Table("ses", _set("emailaddress", "unsubscribeall"), _ses_contact),
+    Table("ses", _set("emailaddress", "unsubscribeall"), _ses_contact, loose="attributesdata"),
     Table(
         "postmark", _set("emailaddress", "suppressionreason"), _named("emailaddress", "suppressionreason", "createdat")
     ),
@@ -148,6 +176,7 @@ TABLES = (
         "mailgun", _set("address", "created_at"), lambda n, r: Row(n, r["address"], COMPLAINT, moment(r["created_at"]))
     ),
     Table("sparkpost", _set("recipient", "type"), _sparkpost),
+    Table("sparkpost", _set("recipient", "transactional", "non_transactional"), _old_sparkpost),
     Table("listmonk", _set("email", "name", "attributes"), _listmonk),
     Table("sendgrid", _set("email", "created"), _sendgrid),
 )
@@ -172,7 +201,11 @@ LISTINGS = (
     Listing("sparkpost", "", _set("recipient", "type"), _sparkpost),
     Listing("sendgrid", "", _set("created", "email"), _sendgrid),
     Listing("ses", "", _set("emailAddress", "reason"), _named("emailAddress", "reason", "")),
+    Listing("ses", "", _set("emailAddress", "unsubscribeAll"), _ses_contact_item),
 )
 
-NAMES = ("plain", "md5", "sha256", *dict.fromkeys(one.name for one in (*TABLES, *LISTINGS)))
+CLOUDFLARE = "cloudflare"
+"""A list without a header: an address a line, perhaps with the time until which it stands, and a scope."""
+
+NAMES = ("plain", "md5", "sha256", CLOUDFLARE, *dict.fromkeys(one.name for one in (*TABLES, *LISTINGS)))
 """What `--format` takes."""

@@ -60,11 +60,15 @@ class Terms:
     valid_from: datetime | None = None
     valid_until: datetime | None = None
 
+    def said(self, row: Row) -> EventType:
+        """Return what a row says: of somebody who is merely there, what the file is taken in for."""
+        return row.type or (EventType.EXPRESS_OPT_IN if self.takes_consents else EventType.UNSUBSCRIBE)
+
     def event(self, row: Row, person: Address, run: Run) -> NewEvent:
         """Return what a row becomes."""
         facts: dict[str, Any] = {"channel": "import", "import": run.number, "line": row.line}
         personal = {"address": person.text}
-        kind = row.type or EventType.UNSUBSCRIBE
+        kind = self.said(row)
         if kind not in (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED):
             at = min(row.at or self.now, self.now)
             scope = Scope.ADDRESS if kind is EventType.HARD_BOUNCE else self.scope

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,12 +19,17 @@ from typing import Any, BinaryIO, TextIO
 
 import orjson
 
-from gateway.imports.formats import LISTINGS, OPT_OUT, TABLES, Listing, Table, reason
-from gateway.imports.rows import BadRow, Fields, Found, Row, WrongFile, algorithm_of, guarded, told
+from gateway.errors import Malformed
+from gateway.imports.formats import CLOUDFLARE, LISTINGS, OPT_OUT, TABLES, Listing, Table, reason
+from gateway.imports.rows import BadRow, Fields, Found, Row, WrongFile, algorithm_of, guarded, moment, told
 
 _HEADER_OCTETS = 65536
 _Records = Iterator[tuple[int, list[str] | BadRow]]
-_ADDRESS_COLUMNS = ("email", "e-mail", "email address", "address", "emailaddress")
+_ADDRESS_COLUMNS = ("email", "e-mail", "email address", "address", "emailaddress", "recipient")
+_MEMBERS = frozenset(one.member for one in LISTINGS)
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"\s*")
+_TO_THE_END = re.compile(r".*")
 
 
 def read(path: Path, wanted: str = "") -> Iterator[tuple[str, Found]]:
@@ -111,6 +118,10 @@ def _of_table(table: Table, header: Sequence[str], rows: _Records) -> Iterator[F
 
 
 def _of_fields(table: Table, line: int, row: list[str], header: Sequence[str]) -> Found:
+    surplus = len(row) - len(header)
+    if surplus > 0 and table.loose in header:
+        at = header.index(table.loose)
+        row = [*row[:at], ",".join(row[at : at + surplus + 1]), *row[at + surplus + 1 :]]
     if len(row) != len(header):
         return BadRow(line, told(row), f"has {len(row)} fields, and the header {len(header)}")
     fields: Fields = dict(zip(header, row, strict=True))
@@ -120,7 +131,10 @@ def _of_fields(table: Table, line: int, row: list[str], header: Sequence[str]) -
 def _of_list(
     name: str, first: list[tuple[int, list[str] | BadRow]], rows: _Records, wanted: str
 ) -> Iterator[tuple[str, Found]]:
-    """Read one address or digest a line, or Amazon's `address,REASON`; a file keeps to what it began with."""
+    """Read one address or digest a line, Amazon's `address,REASON` or Cloudflare's `address,UNTIL,SCOPE`.
+
+    A file keeps to what it began with.
+    """
     begun = ""
     for before, row in chain(first, rows):
         line = before + 1
@@ -130,12 +144,34 @@ def _of_list(
         words = [one.strip() for one in row]
         if not any(words):
             continue
-        kind = "ses" if len(words) == 2 and "@" in words[0] else algorithm_of(words[0]) or "plain"
+        kind = _kind(words, begun or wanted)
         begun = begun or _begun(name, kind, wanted)
-        if kind != begun or len(words) > (2 if kind == "ses" else 1):
+        if kind != begun or len(words) > _WIDTHS.get(kind, 1):
             yield begun, BadRow(line, told(words), f"not a line of a list of the format {begun}")
         else:
             yield kind, guarded(line, words[0], partial(_listed, line, words, begun))
+
+
+_WIDTHS = {"ses": 2, CLOUDFLARE: 3}
+
+
+def _kind(words: Sequence[str], expected: str) -> str:
+    if "@" not in words[0]:
+        return algorithm_of(words[0]) or "plain"
+    if len(words) == 1:
+        return CLOUDFLARE if expected == CLOUDFLARE else "plain"
+    if expected in _WIDTHS:
+        return expected
+    if _is_time(words[1]) or (len(words) == 3 and not words[1]):
+        return CLOUDFLARE
+    return "ses" if len(words) == 2 else "plain"
+
+
+def _is_time(word: str) -> bool:
+    try:
+        return moment(word) is not None
+    except Malformed:
+        return False
 
 
 def _begun(name: str, kind: str, wanted: str) -> str:
@@ -147,16 +183,22 @@ def _begun(name: str, kind: str, wanted: str) -> str:
 def _listed(line: int, words: Sequence[str], kind: str) -> Row:
     if kind == "ses":
         return Row(line, words[0], reason(words[1]))
-    return Row(line, words[0], OPT_OUT, algorithm="" if kind == "plain" else kind)
+    if kind == CLOUDFLARE:
+        return Row(line, words[0], OPT_OUT, until=moment("".join(words[1:2])))
+    if kind == "plain":
+        return Row(line, words[0], None)
+    return Row(line, words[0], OPT_OUT, algorithm=kind)
 
 
 def _documents(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, Found]]:
-    """Read one JSON document, or one a line."""
+    """Read one JSON document that has a list in it, or one of each row after the other."""
     whole = text.read()
     try:
         document = orjson.loads(whole)
     except orjson.JSONDecodeError:
-        yield from _lines(name, whole, wanted)
+        document = {}
+    if isinstance(document, dict) and not document.keys() & _MEMBERS:
+        yield from _one_by_one(name, whole, wanted)
         return
     listing, items = _listing(name, document, wanted)
     for number, item in enumerate(items, 1):
@@ -168,23 +210,33 @@ def _listing(name: str, document: Any, wanted: str) -> tuple[Listing, list[Any]]
         items = document.get(one.member) if isinstance(document, dict) and one.member else None
         items = document if isinstance(document, list) and not one.member else items
         if isinstance(items, list) and one.name == (wanted or one.name):
-            first = items[0] if items else {}
+            first = items[0] if items else dict.fromkeys(one.keys)
             if isinstance(first, dict) and one.keys <= first.keys():
                 return one, items
     raise WrongFile(f"{name} is JSON, but not of {wanted or 'a vendor that we know'}")
 
 
-def _lines(name: str, whole: str, wanted: str) -> Iterator[tuple[str, Found]]:
+def _one_by_one(name: str, whole: str, wanted: str) -> Iterator[tuple[str, Found]]:
+    """Read what is a document of its own each, on a line or on several; after what is none, from the next line on."""
     listing: Listing | None = None
-    for number, line in enumerate(whole.splitlines(), 1):
-        if not line.strip():
-            continue
+    at = _end_of(_SPACE, whole, 0)
+    line = 1 + whole.count("\n", 0, at)
+    while at < len(whole):
         try:
-            item = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+            item, end = _DECODER.raw_decode(whole, at)
+        except (ValueError, RecursionError) as error:
             if listing is None:
                 raise WrongFile(f"{name} begins like JSON and is not: {error}") from error
-            yield listing.name, BadRow(number, line[:200], "not JSON")
-            continue
-        listing = listing or _listing(name, [item], wanted)[0]
-        yield listing.name, guarded(number, item, partial(listing.read, number, item))
+            end = _end_of(_TO_THE_END, whole, at)
+            yield listing.name, BadRow(line, whole[at:end][:200], "not JSON")
+        else:
+            listing = listing or _listing(name, [item], wanted)[0]
+            yield listing.name, guarded(line, item, partial(listing.read, line, item))
+        end = _end_of(_SPACE, whole, end)
+        line += whole.count("\n", at, end)
+        at = end
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return found.end() if found else at

@@ -24,7 +24,8 @@ _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 class Row:
     """One statement of a file. `subject` is an address, or a digest in hexadecimal where `algorithm` names one.
 
-    `type` is what happened, None for somebody who is merely there and says nothing; `at` is None where no time stood.
+    `type` is what happened, None for somebody who is merely there: what that means, whoever imports the file says.
+    `at` is None where no time stood, `until` where the file does not say that it ends.
     """
 
     line: int
@@ -32,6 +33,7 @@ class Row:
     type: EventType | None
     at: datetime | None = None
     algorithm: str = ""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
