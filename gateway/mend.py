@@ -1,7 +1,8 @@
-"""Lines that are too long for SMTP, and how a message that has some is mended (SMTP-08, RFC 5321 §4.5.3.1.6).
+"""Lines that are too long for SMTP, and headers that are none, and how a message that has some is mended (SMTP-08).
 
 The rule: a reader sees what the author wrote. A part's long lines are hidden in its transfer encoding, a header's are
-folded where it has white space; no text is wrapped. What is sealed is not touched, and what cannot be mended is
+folded where it has white space; no text is wrapped. A header is made to end where every mail server would end it, so
+that all read the message that was judged and signed. What is sealed is not touched, and what cannot be mended is
 refused by `stamp`, which asks here. Of a large message there is never more in memory than as it was, as it becomes, and
 one step of the way.
 """
@@ -33,6 +34,10 @@ _LARGE: Final = 1024 * 1024
 """Octets of a part from which room is worth more than that people can read its source."""
 
 _UNENCODABLE = ("multipart/", "message/")
+_VALUE = rb":[^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+"
+_REGULAR_HEADER = re.compile(rb"(?:[!-9;-~]++%b)*+(?:\r\n|\Z)" % _VALUE)
+_FIELD = re.compile(rb"[!-9;-~]++(?P<gap>[ \t]*+)%b" % _VALUE)
+_MAILBOX_LINE = re.compile(rb">?From \S++ ++[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-3][0-9] [0-9:]{5,8} [^\n]*+\n")
 _LAST_GAP = re.compile(rb"(?:[ \t]+|[!-9;-~]+[ \t]*:[ \t]*)?+[^ \t].*(?=[ \t])", re.DOTALL)
 
 
@@ -54,6 +59,27 @@ def has_long_line(message: bytes, start: int = 0, end: int | None = None) -> boo
             return True
         position = newline + 1
     return False
+
+
+def with_regular_header(message: bytes) -> bytes:
+    """Return a message whose header is fields and nothing else (RFC 5322 §2.2); one that is so is returned as it is.
+
+    A line that is no field begins the body: the blank line that is missing before it is supplied. White space between a
+    field's name and its colon goes (§4.5), and so does the line that divides the messages of a mailbox file (RFC 4155).
+    """
+    return message if _REGULAR_HEADER.match(message) else applied(message, list(_regularised(message)))
+
+
+def _regularised(message: bytes) -> Iterator[Edit]:
+    position = 0
+    while found := _FIELD.match(message, position) or _MAILBOX_LINE.match(message, position):
+        if found.re is _MAILBOX_LINE:
+            yield Edit(*found.span(), ())
+        elif found["gap"]:
+            yield Edit(*found.span("gap"), ())
+        position = found.end()
+    if position < len(message) and not message.startswith(b"\r\n", position):
+        yield Edit(position, position, (b"\r\n",))
 
 
 def mend(message: bytes) -> bytes:

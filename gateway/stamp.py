@@ -23,7 +23,7 @@ from gateway.errors import Malformed
 from gateway.footer import Imprint, one_line
 from gateway.headers import Field, HeaderBlock, entries, make, split
 from gateway.leaks import exposed
-from gateway.mend import LINE_LIMIT, has_long_line, mend
+from gateway.mend import LINE_LIMIT, has_long_line, mend, with_regular_header
 from gateway.mime import Content, parse, shown, texts
 from gateway.model import PLAIN_MANNER, Alphabet, Company, FooterTemplate, Manner, Peer, Reply, Segment, Tracking
 from gateway.prose import decoded
@@ -235,11 +235,12 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
 
 
 def fitted(message: bytes, alphabet: Alphabet = Alphabet.UTF8, *, is_utf8: bool = False) -> bytes | Unstampable:
-    """Return a message as SMTP and the next hop take it: without long lines, in the letters of this alphabet.
+    """Return a message as SMTP and the next hop take it: a header of fields, no long lines, letters of this alphabet.
 
     `is_utf8` is True where the submitter declared SMTPUTF8. What fits already is returned as it is; `Unstampable` says
     why something cannot be made to (5.6.0, 5.6.3, 5.6.7).
     """
+    message = with_regular_header(message)
     try:
         return written_in(alphabet, mend(message) if has_long_line(message) else message, is_utf8=is_utf8)
     except Inexpressible as problem:
@@ -327,15 +328,22 @@ def _is_removed(field: Field, treatment: Treatment) -> bool:
     if name == "message-id":
         return treatment.splits or not field.value
     if name == "dkim-signature":
-        return treatment.promotion is not None or _signing_domain(field) in treatment.own_domains
+        domain = _signing_domain(field)
+        return treatment.promotion is not None or not domain or domain in treatment.own_domains
     return name == "date" and not field.value
 
 
 def _signing_domain(field: Field) -> str:
-    match = _SIGNING_DOMAIN.search(field.value)
+    """Return who signed; "" where no verifier may accept the signature, by its form alone (RFC 6376 §3.2, §6.1.1)."""
+    found = _TAG.findall(field.value) if _TAG_LIST.fullmatch(field.value) else []
+    tags = {name: value.strip(b" \t") for name, value in found}
+    times = [tags[name] for name in (b"t", b"x") if name in tags]
+    if len(tags) < len(found) or not tags.keys() >= _NEEDED_TAGS or not all(time.isdigit() for time in times):
+        return ""
     try:
-        return domain_key(match[1].decode("utf-8", "replace")) if match else ""
-    except Malformed:
+        domain = tags[b"d"].decode("utf-8")
+        return domain_key(domain) if _DOMAIN.fullmatch(domain) else ""
+    except (Malformed, UnicodeDecodeError):
         return ""
 
 
@@ -480,4 +488,7 @@ _TOOL_URL = re.compile(
 )
 _MAIL_ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
-_SIGNING_DOMAIN = re.compile(rb"(?:^|;)[ \t]*d[ \t]*=[ \t]*([^;\s]+)")
+_TAG = re.compile(rb"[ \t]*+([A-Za-z][A-Za-z0-9_]*+)[ \t]*+=([ \t!-:<-~\x80-\xff]*+)")
+_TAG_LIST = re.compile(rb"%b(?:;%b)*+(?:;[ \t]*+)?" % (_TAG.pattern, _TAG.pattern))
+_NEEDED_TAGS: Final = frozenset({b"v", b"a", b"b", b"bh", b"d", b"h", b"s"})
+_DOMAIN = re.compile(r"[\w-]+(?:\.[\w-]+)+")

@@ -48,11 +48,14 @@ CANNOT_CARRY = re.compile(
 )
 """Why some of it cannot be promotion: sealed, or no text at all; a reply that is none."""
 
-UNREADABLE_BY_OPENDKIM = {
-    "032 of libpython3.11-testsuite",  # a line of its header is no field, at which OpenDKIM stops
-    "odd-headers",  # a space stands before a colon, which OpenDKIM takes into the name
-    "429 of dkimpy",  # a foreign signature by d=legitimate.com(.attacker.com, at which it looks at no other
+MENDED = {
+    "032 of libpython3.11-testsuite": (b"\r\ncounter to RFC 2822", b"\r\n\r\ncounter to RFC 2822"),
+    "087 of golang-github-jhillyerd-enmime-dev": (b"\r\nThis is a multi", b"\r\n\r\nThis is a multi"),
+    "140 of golang-github-gatherstars-com-jwz-dev": (b"From fork-admin@xent.com  Fri Sep  6 11:42:31 2002\r\n", b""),
+    "156 of golang-github-gatherstars-com-jwz-dev": (b"From fork-admin@xent.com  Tue Sep 17 17:22:15 2002\r\n", b""),
+    "odd-headers": (b"\r\nFROM : ", b"\r\nFROM: "),
 }
+"""What is no header field, and how it leaves (docs/decisions/0023-where-a-header-ends.md)."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def test_only_what_no_server_may_take_is_refused_as_account_mail(played: Played)
 def test_account_mail_leaves_octet_for_octet(played: Played) -> None:
     changed = []
     for fate in legal(played.account):
-        ours = fate.specimen.content
+        ours = fate.specimen.content.replace(*MENDED.get(fate.specimen.name, (b"", b"")))
         ending = b"" if ours.endswith(b"\r\n") else b"\r\n"
         if not is_overlong(ours) and body_of(fate.copy) != body_of(ours) + ending:
             changed.append(fate.specimen.name)
@@ -227,12 +230,7 @@ def test_three_judges_accept_every_signature(played: Played, tmp_path_factory: p
     copies = [fate.copy for fate in fates.values()]
     judged = three_judges(copies, played.records, tmp_path_factory.mktemp("judged"))
     assert len(copies) > 2 * 400
-    unread = {
-        f"{kind}: {name}": {"opendkim": "not verified"}
-        for kind in ("account", "promotion")
-        for name in UNREADABLE_BY_OPENDKIM
-    }
-    assert dissenters(fates, judged).items() <= unread.items()
+    assert dissenters(fates, judged) == {}
 
 
 def test_nothing_has_crashed(played: Played) -> None:

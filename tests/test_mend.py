@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway import stamp
 from gateway.errors import Malformed
 from gateway.headers import split
-from gateway.mend import LINE_LIMIT, base64_lines, has_long_line, mend, quoted_printable
+from gateway.mend import LINE_LIMIT, base64_lines, has_long_line, mend, quoted_printable, with_regular_header
 from tests.copies_under_test import COMPANY, draft, essential, essential_copy, message, promotional_copy, read, wire
 
 HEAD = b"From: a@example.com\r\nMIME-Version: 1.0\r\n"
@@ -195,3 +195,32 @@ def test_quoted_printable_has_crlf_only_and_loses_nothing(lines: list[str]) -> N
     assert longest_line(encoded) <= 76
     assert encoded.count(b"\r") == encoded.count(b"\n") == encoded.count(b"\r\n")
     assert read(header + encoded).get_payload(decode=True) == data
+
+
+@pytest.mark.parametrize(
+    ("irregular", "regular"),
+    [
+        (b"A: 1\r\nno field\r\nB: 2\r\n\r\nbody\r\n", b"A: 1\r\n\r\nno field\r\nB: 2\r\n\r\nbody\r\n"),
+        (b"A: 1\r\n: 2\r\n\r\n", b"A: 1\r\n\r\n: 2\r\n\r\n"),
+        (b" A: 1\r\n\r\nbody\r\n", b"\r\n A: 1\r\n\r\nbody\r\n"),
+        (b"A: 1\r\nno field", b"A: 1\r\n\r\nno field"),
+        (b"A \t: 1\r\n b :c\r\nB : 2", b"A: 1\r\n b :c\r\nB: 2"),
+        (b"From : a@example.com\r\n\r\n", b"From: a@example.com\r\n\r\n"),
+        (b"From a@example.com  Fri Sep  6 11:42:31 2002\r\nA : 1\r\n\r\n", b"A: 1\r\n\r\n"),
+        (b"A: 1\r\n>From - Fri Sep 16 11:42:31 2002\r\nB: 2\r\n\r\n", b"A: 1\r\nB: 2\r\n\r\n"),
+        (b"A: 1\r\nFrom all of us:\r\n\r\nbody\r\n", b"A: 1\r\n\r\nFrom all of us:\r\n\r\nbody\r\n"),
+    ],
+)
+def test_a_header_becomes_fields_and_nothing_else(irregular: bytes, regular: bytes) -> None:
+    assert with_regular_header(irregular) == regular
+    assert with_regular_header(regular) is regular
+
+
+@given(
+    st.text("Fromx:> \t\u2028é", max_size=30).map(str.encode),
+    st.lists(st.sampled_from([b"\r\n", b"A: 1\r\n", b" b\r\n"])),
+)
+def test_no_header_has_a_line_that_is_no_field(line: bytes, lines: list[bytes]) -> None:
+    content = with_regular_header(b"".join([*lines, line, b"\r\n", *lines]))
+    assert all(re.match(rb"[!-9;-~]+:", field.raw) for field in split(content).fields)
+    assert with_regular_header(content) is content

@@ -61,6 +61,11 @@ def kept_header(content: bytes) -> bytes:
     return OURS.sub(b"", content.partition(b"\r\n\r\n")[0] + b"\r\n")
 
 
+def regular(header: bytes) -> bytes:
+    """Return a header without the white space that stands before a colon in one message."""
+    return header.replace(b"FROM : ", b"FROM: ")
+
+
 @pytest.mark.req("SMTP-07", "DKIM-10", "HDR-01")
 @pytest.mark.parametrize("name", REAL)
 def test_real_account_mail_leaves_as_it_came_and_signed(
@@ -73,8 +78,8 @@ def test_real_account_mail_leaves_as_it_came_and_signed(
     if needs_no_mending(content):
         ending = b"" if content.endswith(b"\r\n") else b"\r\n"
         assert body_of(message.content) == body_of(content) + ending
-        assert kept_header(message.content) == kept_header(content)
-    assert name == "odd-headers" or dkimpy_accepts(message.content, records), "dkimpy raises on odd headers alone"
+        assert kept_header(message.content) == regular(kept_header(content))
+    assert dkimpy_accepts(message.content, records)
 
 
 @pytest.mark.req("SMTP-07", "DKIM-10")
@@ -84,9 +89,9 @@ def test_real_promotion_leaves_once_and_signed(abused: Gateway, sink: Sink, reco
     said, messages = submit(abused, sink, content, "news")
     assert said.code == 250, said
     (message,) = messages
-    assert name == "odd-headers" or dkimpy_accepts(message.content, records)
+    assert dkimpy_accepts(message.content, records)
     if needs_no_mending(content):
-        assert kept_header(message.content) == kept_header(content)
+        assert kept_header(message.content) == regular(kept_header(content))
     assert len(re.findall(rb"(?mi)^list-unsubscribe:", message.content)) == 1
 
 

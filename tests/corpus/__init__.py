@@ -25,6 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SENDER = b"letters@news.example.com"
 _FROM = re.compile(rb"(?mi)\Afrom[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*|(?<=\n)from[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*")
+_HEADER = re.compile(rb"(?:(?:[!-9;-~]+[ \t]*:|From )[^\n]*\n(?:[ \t][^\n]*\n)*)*")
 _CONTROLS = re.compile(rb"(?mi)^assent-[^\n]*\n(?:[ \t][^\n]*\n)*")
 _SINGLETONS = (
     *("from", "to", "cc", "subject", "date", "message-id", "reply-to", "sender", "in-reply-to", "references"),
@@ -41,7 +42,9 @@ class Specimen:
 
     @property
     def header(self) -> bytes:
-        return self.content.partition(b"\r\n\r\n")[0] + b"\r\n"
+        """What every server takes for the header: fields, and the line that divides the messages of a mailbox file."""
+        found = _HEADER.match(self.content)
+        return found[0] if found else b""
 
     @property
     def body(self) -> bytes:

@@ -127,7 +127,7 @@ TOOLS = pytest.mark.parametrize("tool", [swaks, nodemailer])
 
 WAYS_OUT = ["chromium", "one-click", "mailto", "subject"]
 OPTED_IN = ["swaks-in", "nodemailer-in", "swaks-out", "nodemailer-out", *[f"by-{way}" for way in WAYS_OUT]]
-NEVER_ASKED = ["swaks-never", "nodemailer-never", "explained"]
+NEVER_ASKED = ["swaks-never", "nodemailer-never", "explained", "irregular"]
 
 
 SITE = """
@@ -308,3 +308,20 @@ def test_the_decision_in_a_refusal_is_explained_now_and_a_day_later(street: Stre
         assert told["sentence"] in gateway.run("explain", match[1]).stdout
     finally:
         gateway.environment = {}
+
+
+@pytest.mark.req("HDR-07", "DKIM-10")
+def test_a_signature_outlives_a_server_that_ends_the_header_at_what_is_no_field(street: Street, tmp_path: Path) -> None:
+    reader, whole = address("irregular"), invoice(address("irregular"))
+    irregular = {
+        "no blank line": whole.replace(b"\r\n\r\nThank", b"\r\nThank"),
+        "a mailbox file's line": b"From billing@example.com  Sun Nov 22 10:00:00 2026\r\n" + whole,
+        "a space before a colon": whole.replace(b"Subject:", b"Subject :"),
+    }
+    for content in irregular.values():
+        said = street.gateway.submit(content, [reader], login="shop", sender="billing@example.com")
+        assert said[""][0] == 250, said
+    copies = street.postfix.wait_for(reader, len(irregular))
+    records = {one["name"]: one["record"] for one in street.gateway.json("dkim", "dns")}
+    assert dissenters(irregular, three_judges(copies, records, tmp_path)) == {}
+    assert all(copy.endswith(whole) for copy in copies)
