@@ -160,8 +160,8 @@ def _reloaded(path: Path, plant: Plant) -> Crew | None:
     try:
         config = load(path)
         asyncio.run(prepare(config))
-    except (ConfigError, StoreUnavailable) as error:
-        log.error("the configuration in force stays, because the new one is wrong:\n%s", error)
+    except (ConfigError, StoreUnavailable, OSError) as error:
+        log.error("the configuration in force stays, because the new one cannot be taken:\n%s", error)
         return None
     _warn(config)
     log.info("the configuration has been reloaded")

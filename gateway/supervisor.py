@@ -48,7 +48,8 @@ def _bind(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise OSError(error.errno, f"{host}:{port} cannot be listened on: {os.strerror(error.errno or 0)}") from error
+        why = f"{os.strerror(error.errno or 0)}; free it, or choose another address in the configuration"
+        raise OSError(error.errno, f"{host}:{port} cannot be listened on: {why}") from error
     listening.listen(BACKLOG)
     listening.setblocking(False)
     return listening

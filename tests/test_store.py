@@ -352,7 +352,7 @@ def test_a_ledger_key_that_is_loose_missing_or_another_kind_is_refused(rig: Rig)
     with pytest.raises(ConfigError, match="PEM"):
         read_ledger_key(path)
     path.unlink()
-    with pytest.raises(ConfigError, match="restore it from a backup"):
+    with pytest.raises(ConfigError, match="put back your copy"):
         read_ledger_key(path)
 
 

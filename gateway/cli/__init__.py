@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -59,6 +60,14 @@ class _Program(click.Group):
             return None
         commands: tuple[click.Command, ...] = import_module(f"{__package__}.{_ROOM_OF[cmd_name]}").COMMANDS
         return next(one for one in commands if one.name == cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = get_close_matches(args[0], _ROOM_OF, 1)
+        if near and args[0] != near[0] and not ctx.resilient_parsing:
+            raise click.UsageError(f"no such command: {args[0]}; did you mean {near[0]}?", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

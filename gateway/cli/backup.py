@@ -25,6 +25,8 @@ def backup(desk: Desk, file: Path) -> None:
     """
     if file.exists():
         desk.no(f"{file} exists; a backup is never overwritten", file=str(file))
+    if not file.absolute().parent.is_dir():
+        desk.no(f"{file.absolute().parent} is no folder; make it, or name another file", file=str(file))
     with progress_bar("backing up") as progress:
         manifest = desk.folder().back_up(file.absolute(), desk.now(), progress)
     desk.say(

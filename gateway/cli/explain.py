@@ -69,6 +69,10 @@ def _explain_decision(desk: Desk, decision: str) -> None:
     try:
         made = datetime.fromtimestamp(ulid_milliseconds(decision) / 1000, UTC)
     except ValueError as error:
+        if "@" in decision:
+            raise click.UsageError(
+                f"{decision}: an address is explained with --topic, a Message-ID with the recipient's address behind it"
+            ) from error
         raise click.UsageError(f"{decision} is not a decision's id: {error}") from error
     folder = desk.folder()
     while not (lines := [json.loads(line) for line in folder.decision_lines("id", decision)]):

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gateway.config import Config, load
+from gateway.errors import ConfigError
 from gateway.ids import Ids
 from gateway.installation import OPERATOR_SLOT, Clock, data_folder, open_store
 from gateway.store import Store
@@ -41,10 +42,10 @@ class Desk:
         return load(self.path)
 
     def folder(self) -> DataFolder:
-        """Return the data folder, which `migrate` or `serve` has made."""
+        """Return the data folder, which `migrate` or `serve` has made; raises `ConfigError` where there is none."""
         folder = data_folder(self.config())
         if not folder.spool.exists():
-            raise click.UsageError(f"there is no store in {folder.root} yet; run assent migrate")
+            raise ConfigError([f"there is no store in {folder.root} yet; run assent migrate, or name another data_dir"])
         return folder
 
     def with_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -99,7 +100,16 @@ class Desk:
         sys.exit(1)
 
 
-pass_desk = click.make_pass_decorator(Desk)
+def pass_desk(command: Callable[..., None]) -> Callable[..., None]:
+    """Hand a command the desk as its first argument, and let it take `--json` after its own name, too."""
+    option = click.option("--json", is_flag=True, expose_value=False, callback=_wants_json, help="Print facts as JSON.")
+    return option(click.make_pass_decorator(Desk)(command))
+
+
+def _wants_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    desk = context.find_object(Desk)
+    if desk is not None and value:
+        desk.as_json = True
 
 
 @contextmanager

@@ -12,6 +12,12 @@ from gateway.config import Config
 from gateway.installation import prepare
 
 
+class _CannotStart(click.ClickException):
+    """Something of the machine is not to be had, an address for one; perhaps only for now."""
+
+    exit_code = 75
+
+
 @click.command()
 @pass_desk
 def serve(desk: Desk) -> None:
@@ -60,7 +66,7 @@ def _run(desk: Desk, parts: tuple[str, ...]) -> None:
     try:
         status = service.serve(desk.path, parts)
     except OSError as error:
-        raise click.ClickException(error.strerror or str(error)) from error
+        raise _CannotStart(error.strerror or str(error)) from error
     raise SystemExit(status)
 
 

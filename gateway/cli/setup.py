@@ -28,7 +28,8 @@ from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config, TlsFiles, load
 from gateway.config.names import HOST_NAME
 from gateway.console.pages import PREFIX
-from gateway.findings import State
+from gateway.errors import ConfigError
+from gateway.findings import Finding, State
 from gateway.installation import data_folder, prepare
 from gateway.model import Login, Stream
 from gateway.passwords import hash_password, new_password
@@ -60,14 +61,23 @@ def init(desk: Desk) -> None:
 @pass_desk
 def check(desk: Desk, online: bool) -> None:
     """Look at everything that must be right before mail is taken; exit 1 where something is not."""
-    config = desk.config()
+    try:
+        config = desk.config()
+    except ConfigError as error:
+        if desk.as_json:
+            _tell_findings(desk, [Finding("configuration", State.PROBLEM, problem) for problem in error.problems])
+        raise
     findings = examine(config, desk.now())
     if online:
         findings += examine_online(config)
-    rows = [{"state": one.state.value, "what": one.what, "told": one.told} for one in findings]
-    desk.list(rows, ["state", "what", "told"], "")
+    _tell_findings(desk, findings)
     if any(one.state is State.PROBLEM for one in findings):
         raise SystemExit(1)
+
+
+def _tell_findings(desk: Desk, findings: Sequence[Finding]) -> None:
+    rows = [{"state": one.state.value, "what": one.what, "told": one.told} for one in findings]
+    desk.list(rows, ["state", "what", "told"], "")
 
 
 def write_first_config(path: Path, wanted: Mapping[str, int]) -> dict[str, int]:

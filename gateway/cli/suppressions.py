@@ -10,7 +10,7 @@ import hashlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +18,8 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ENTRY, TIME, known_topic, operator
+from gateway.cli.people import ENTRY, known_topic, operator
+from gateway.cli.since import SinceType, moment
 from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.decisions import export_line
 from gateway.ids import Ids
@@ -58,12 +59,12 @@ def suppressions() -> None:
 @suppressions.command("list")
 @click.option("--scope", type=SCOPE, default=None)
 @click.option("--reason", type=REASON, default=None)
-@click.option("--since", type=TIME, default=None, help="Only those said at or after this time, UTC.")
+@click.option("--since", type=SinceType(), default=None, help="Only those said since: fri, 36h, 7d, 2026-11-20 …")
 @click.option("--search", default="", help="A part of the address.")
 @pass_desk
-def suppressions_list(desk: Desk, scope: str | None, reason: str | None, since: datetime | None, search: str) -> None:
+def suppressions_list(desk: Desk, scope: str | None, reason: str | None, since: str | None, search: str) -> None:
     """List the suppressions; an erased address is shown as such."""
-    oldest = since.isoformat(timespec="seconds") if since else ""
+    oldest = moment(since, desk.now()).isoformat(timespec="seconds") if since else ""
     rows = [
         row
         for address, standing in desk.with_store(lambda store: store.people.suppressed())

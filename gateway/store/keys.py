@@ -19,6 +19,7 @@ from gateway.store import disk
 ADDRESS_RING = "addresses.keys"
 TOKEN_RING = "tokens.keys"
 LEDGER_KEY = "ledger.pem"
+_REMEDY = "put back your copy of it, which is in no backup; `assent init` makes the keys of a new store only"
 
 
 def make_keys(folder: Path) -> list[Path]:
@@ -42,9 +43,7 @@ def read_ring(path: Path) -> KeyRing:
         lines = [line.split() for line in _read_secret(path).decode("ascii").splitlines() if line.strip()]
         return KeyRing({int(kid): bytes.fromhex(key) for kid, key in lines})
     except ValueError as error:
-        raise ConfigError(
-            [f"{path}: not a key ring, one `ID HEX` a line ({error}); restore it from a backup"]
-        ) from error
+        raise ConfigError([f"{path}: not a key ring, one `ID HEX` a line ({error}); {_REMEDY}"]) from error
 
 
 def read_ledger_key(path: Path) -> Ed25519PrivateKey:
@@ -52,9 +51,9 @@ def read_ledger_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(_read_secret(path), password=None)
     except ValueError as error:
-        raise ConfigError([f"{path}: not a PEM private key ({error}); restore it from a backup"]) from error
+        raise ConfigError([f"{path}: not a PEM private key ({error}); {_REMEDY}"]) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError([f"{path}: the ledger is signed with Ed25519; restore the key from a backup"])
+        raise ConfigError([f"{path}: the ledger is signed with Ed25519; {_REMEDY}"])
     return key
 
 
@@ -64,7 +63,7 @@ def _read_secret(path: Path) -> bytes:
             raise ConfigError([f"{path}: others can read this secret; run chmod 600 {path}"])
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}; restore it from a backup"]) from error
+        raise ConfigError([f"{path}: {error.strerror}; {_REMEDY}"]) from error
 
 
 def _new_ledger_key() -> bytes:

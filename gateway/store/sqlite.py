@@ -5,6 +5,7 @@ Opening does not create: `prepare` does, once, in one process, before the worker
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing
@@ -15,7 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.consent import Event
-from gateway.errors import StoreUnavailable
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.model import KeyRing, Outcome
 from gateway.retention import Retention
 from gateway.rights import Deadline, deadlines
@@ -38,7 +39,7 @@ from gateway.store.spans import Line, events_between, lines_between
 from gateway.store.spool import SqliteSpool, remove_orphans
 from gateway.store.standby import Snapshot, Standby
 from gateway.store.traces import empty_log, find_traces
-from gateway.store.writer import connect, reading
+from gateway.store.writer import connect, reading, unavailable
 
 
 class DataFolder:
@@ -65,11 +66,10 @@ class DataFolder:
 
         One process, before all others. Raises `StoreUnavailable` where the people store was and is not, since a new one
         would know no "no", or where files would have to be migrated under the hands of a version that is at work.
-        Raises `ConfigError` for a key that is loose, broken or lost: an old store is never given a new one, under
-        which no link of it would be known any more.
+        Raises `ConfigError` for a folder that cannot be made, and for a key that is loose, broken or lost: an old store
+        is never given a new one, under which no link of it would be known any more.
         """
-        for folder in (self.root, self.bodies):
-            disk.make_folder(folder)
+        self._make_folders()
         if not self.people.exists():
             self._begin_anew()
         for read in (self.address_ring, self.token_ring, self.ledger_key):
@@ -79,6 +79,16 @@ class DataFolder:
         if not anyone_lives(self.leases):
             remove_orphans(self.spool, self.bodies)
         return copies
+
+    def _make_folders(self) -> None:
+        try:
+            for folder in (self.root, self.bodies):
+                disk.make_folder(folder)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise unavailable(str(self.root), error) from error
+            remedy = "let data_dir name a folder that this user can make and write"
+            raise ConfigError([f"{self.root} cannot be the data folder: {error.strerror}; {remedy}"]) from error
 
     def _migrate(self) -> list[Path]:
         months = [(path, DECISIONS) for path in sorted(self.decisions.glob("*.db"))]

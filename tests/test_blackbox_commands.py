@@ -1,0 +1,166 @@
+"""The command line's face: `--json` wherever it stands; for each mistake a sentence, a remedy and its status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice
+from tests.sink import Sink
+
+PERSON = "ann@example.org"
+UNIT = Path(__file__).parent.parent / "deploy" / "assent.service"
+FACTS = (
+    "check",
+    "status",
+    "logins list",
+    "streams list",
+    "notices list",
+    "tokens list",
+    "webhooks list",
+    "queue list",
+    "policy list",
+    "requests list",
+    "breach list",
+    "dkim dns",
+    f"consent show {PERSON}",
+    f"suppressions check {PERSON}",
+    "suppressions list --since today",
+    "suppressions imports",
+    f"explain {PERSON} --topic {TOPIC}",
+    "simulate --stream newsletter people.txt",
+    "ledger verify",
+    f"person export {PERSON}",
+    "processing",
+    "report",
+    "purge --dry-run",
+    "migrate",
+)
+"""Commands that print facts, as they are typed."""
+
+
+@pytest.fixture(scope="module")
+def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    running = Gateway(tmp_path_factory.mktemp("commands") / "house", shared_sink.url).prepare()
+    running.opt_in(PERSON)
+    (running.folder / "people.txt").write_text(f"{PERSON}\n")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def rewritten(house: Gateway) -> Iterator[None]:
+    """Put the configuration back as it was."""
+    was = house.config.read_text()
+    yield
+    house.config.write_text(was)
+
+
+def replace(house: Gateway, old: str, new: str) -> None:
+    text = house.config.read_text()
+    assert old in text
+    house.config.write_text(text.replace(old, new))
+
+
+@pytest.mark.req("OPS-02")
+@pytest.mark.parametrize("command", FACTS)
+def test_facts_are_json_also_where_a_command_is_told_so_last(house: Gateway, command: str) -> None:
+    done = house.run(*command.split(), "--json", check=False)
+    assert done.returncode <= 1, done.stderr
+    assert isinstance(json.loads(done.stdout), dict | list)
+
+
+@pytest.mark.req("OPS-02")
+def test_check_tells_programs_too_what_is_wrong_with_a_configuration(house: Gateway, rewritten: None) -> None:
+    replace(house, "hostname", "hostnam")
+    replace(house, 'class = "account"', 'class = "acount"')
+    done = house.run("check", "--json", check=False)
+    assert done.returncode == 78
+    problems = json.loads(done.stdout)
+    assert {one["state"] for one in problems} == {"problem"}
+    assert any('did you mean "hostname"' in one["told"] for one in problems)
+    assert any("streams.billing.class" in one["told"] for one in problems)
+
+
+@pytest.mark.req("OPS-02")
+@pytest.mark.parametrize(
+    ("command", "status", "sentence"),
+    [
+        ("statu", 2, "did you mean status?"),
+        ("logins ad", 2, "Did you mean 'add'?"),
+        (f"explain {PERSON}", 2, "an address is explained with --topic"),
+        (f"consent show nobody-{PERSON}", 1, "nothing is known of"),
+        ("explain 01M8KJBGJ6HS9SD98PXY407HFY", 1, "is on record"),
+        ("backup nowhere/backup.tar.gz", 1, "nowhere is no folder"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_a_status(house: Gateway, command: str, status: int, sentence: str) -> None:
+    done = house.run(*command.split(), check=False)
+    assert done.returncode == status
+    assert sentence in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.req("OPS-05")
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_data_folder_that_cannot_be_is_a_mistake_of_the_configuration(
+    house: Gateway, rewritten: None, command: str
+) -> None:
+    replace(house, 'data_dir = "var"', 'data_dir = "people.txt"')
+    done = house.run(command, check=False)
+    assert done.returncode == 78
+    assert "people.txt cannot be the data folder" in done.stderr and "data_dir" in done.stderr
+
+
+def test_a_folder_without_a_store_is_named_with_what_makes_one(house: Gateway, rewritten: None) -> None:
+    replace(house, 'data_dir = "var"', 'data_dir = "empty"')
+    done = house.run("status", check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "run assent migrate" in done.stderr and "Usage" not in done.stderr
+
+
+def test_an_address_that_another_program_has_is_named_and_may_be_free_later(house: Gateway) -> None:
+    with closing(socket.create_server(("127.0.0.1", house.feedback))):
+        done = house.run("serve", check=False)
+    assert done.returncode == 75
+    assert f"127.0.0.1:{house.feedback} cannot be listened on: Address already in use; free it" in done.stderr
+
+
+@pytest.mark.req("OPS-05")
+@pytest.mark.parametrize("folder", ["people.txt", "/proc/nowhere"])
+def test_a_reload_that_cannot_have_its_data_folder_changes_nothing(
+    house: Gateway, shared_sink: Sink, rewritten: None, folder: str
+) -> None:
+    house.start()
+    try:
+        assert house.process is not None
+        crew = house.children()
+        replace(house, 'data_dir = "var"', f'data_dir = "{folder}"')
+        os.kill(house.process.pid, signal.SIGHUP)
+        eventually(lambda: f"{folder} cannot be the data folder" in house.log.read_text())
+        assert house.is_ready() and house.children() == crew
+        shared_sink.clear()
+        assert house.submit(invoice(PERSON), [PERSON], login="shop", sender="billing@example.com")[""][0] == 250
+        shared_sink.wait_for(1)
+    finally:
+        house.stop()
+
+
+def test_the_unit_starts_the_program_although_a_person_is_overdue_an_answer(house: Gateway) -> None:
+    house.run("requests", "add", PERSON, "--right", "access", "--received", "2026-01-01")
+    unit = [line.partition("=") for line in UNIT.read_text().splitlines() if line.startswith("Exec")]
+    before, serve = ([what for name, _, what in unit if name == wanted] for wanted in ("ExecStartPre", "ExecStart"))
+    assert len(serve) == 1 and before, "what is run first, and what is run"
+    for line in before:
+        words = shlex.split(line.removeprefix("-"))
+        done = house.run(*words[3:], check=False)
+        assert words[3:] == ["check"] and done.returncode == 1 and "deadline" in done.stdout
+        assert line.startswith("-"), "systemd starts nothing after a failure"
