@@ -42,6 +42,11 @@ class Pieces:
         self.said = text.split(self.cut) if len(text) <= _LARGE else [text]
 
     @cached_property
+    def lowered(self) -> bytes:
+        """The text in lower case, place for place: whoever looks for words of HTML looks here."""
+        return self.text.lower()
+
+    @cached_property
     def marks(self) -> list[int]:
         """What tells each piece from others, the first left out: nothing but the beginning of the text precedes it."""
         return list(map(hash, self.said[1:]))
@@ -53,19 +58,20 @@ class Pieces:
 
 
 class Finder(Generic[Found]):
-    """Finds whatever `look` finds in a text, each with its place.
+    """Finds whatever `look` finds in a text, or with `lowered` in what that is in lower case, each with its place.
 
     What `look` says of a place may depend on nothing before the last `</`, and nothing behind the next.
     """
 
-    def __init__(self, look: Callable[[bytes], Iterable[tuple[int, Found]]]) -> None:
+    def __init__(self, look: Callable[[bytes], Iterable[tuple[int, Found]]], *, lowered: bool = False) -> None:
         self._look = look
+        self._lowered = lowered
         self._memories = {cut: dict[int, Sequence[tuple[int, Found]]]() for cut in _CUTS}
 
     def find(self, pieces: Pieces) -> Iterable[tuple[int, Found]]:
         """Return what stands in a text, piece by piece; within one in the order in which it was found."""
         if len(pieces.said) == 1:
-            return self._look(pieces.text)
+            return self._look(pieces.lowered if self._lowered else pieces.text)
         cut, memory = pieces.cut, self._memories[pieces.cut]
         known = [None, *map(memory.get, pieces.marks)]
         telling = list(compress(count(), map(is_not, known, repeat(_NOTHING))))
@@ -82,7 +88,8 @@ class Finder(Generic[Found]):
         """Look at several pieces at once, the first of which begins the text; places count from behind the mark."""
         ends = list(accumulate([len(one) + len(cut) for one in said]))
         found = defaultdict[int, list[tuple[int, Found]]](list)
-        for at, one in self._look(cut.join(said)):
+        text = cut.join(said)
+        for at, one in self._look(text.lower() if self._lowered else text):
             n = bisect_right(ends, at + len(cut))
             found[n].append((at - (ends[n - 1] if n else 0), one))
         return [found.get(n, _NOTHING) for n in range(len(said))]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.pieces import Finder, Pieces
 
-FRAGMENTS = ["</td", "</p", "</", "<", "/", "//", ">", "<td>", "<p>", "Ann", "Bob", " ", "none", '"', "x" * 600]
+FRAGMENTS = ["</td", "</p", "</", "<", "/", "//", ">", "<td>", "<p>", "Ann", "Bob", " ", "none", "NONE", '"', "x" * 600]
 texts = st.lists(st.sampled_from(FRAGMENTS), max_size=60).map(lambda fragments: "".join(fragments).encode())
 
 
@@ -20,13 +20,14 @@ def look(text: bytes) -> Iterator[tuple[int, bytes]]:
     yield from ((match.start(), match[0]) for match in re.finditer(rb"//[^<\s\"]*|none|Ann[^<>]*>", text))
 
 
-FINDER = Finder(look)
+FINDER, LOWERED = Finder(look), Finder(look, lowered=True)
 
 
 @given(texts)
 def test_what_was_read_before_makes_no_difference(text: bytes) -> None:
-    """The finder is the same for all examples, so that most of each one's pieces are known to it."""
+    """The finders are the same for all examples, so that most of each one's pieces are known to them."""
     assert list(FINDER.find(Pieces(text))) == list(look(text))
+    assert list(LOWERED.find(Pieces(text))) == list(look(text.lower()))
 
 
 @pytest.mark.parametrize("tag", ["td", "p", "b"])

@@ -146,15 +146,14 @@ def _by_stem(
 
 
 def _stems(text: bytes) -> Iterator[tuple[int, bytes]]:
-    lowered = text.lower()
     for stem in _STEMS:
-        at = lowered.find(stem)
+        at = text.find(stem)
         while at >= 0:
             yield at, stem
-            at = lowered.find(stem, at + 1)
+            at = text.find(stem, at + 1)
 
 
-_FINDER: Final = Finder(_stems)
+_FINDER: Final = Finder(_stems, lowered=True)
 
 
 def _apart(found: list[Found]) -> list[Found]:

@@ -72,7 +72,6 @@ _OF_NOTHING = re.compile(rb"font-size\s*:\s*[0.]")
 
 def _telling(text: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield where stands what a page is looked at for, and whatever of it may be something that nobody sees."""
-    text = text.lower()
     for word in _TELLING:
         places = _places(text, word)
         yield from ((at, word) for at in (places if word == _COMMENT else islice(places, _MOST_PLACES)))
@@ -95,7 +94,7 @@ def _is_plain_image(text: bytes, at: int) -> bool:
     return image is not None and not may_hide(image[0])
 
 
-_FINDER: Final = Finder(_telling)
+_FINDER: Final = Finder(_telling, lowered=True)
 
 Told = TypeVar("Told")
 
@@ -104,7 +103,7 @@ class Page:
     """One HTML text, decoded from its transfer encoding; what is found out about it is found out once."""
 
     def __init__(self, pieces: Pieces) -> None:
-        self._text = pieces.text.lower()
+        self._text = pieces.lowered
         self._places = defaultdict[bytes, list[int]](list)
         for at, word in _FINDER.find(pieces):
             self._places[word].append(at)

@@ -36,6 +36,10 @@ def honest_mail_still_flows(abused: Gateway, sink: Sink) -> Iterator[None]:
     sink.wait_for(1)
 
 
+_IN_UTF8 = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
+_IN_HTML = _IN_UTF8.replace("plain", "html")
+
+
 def pour(client: RawSmtp, pattern: bytes, octets: int) -> None:
     """Send a pattern again and again, about so many octets of it."""
     piece = pattern * max(1, PIECE // len(pattern))
@@ -148,6 +152,16 @@ def test_a_message_that_is_encoded_anew_for_a_smarthost_is_in_memory_twice(
     assert is_cheap(spent, MAX_SIZE)
 
 
+def test_the_largest_page_is_in_memory_a_third_time_in_lower_case(
+    abused: Gateway, spent: Footprint, sink: Sink
+) -> None:
+    with connect(abused, "news") as client, spent:
+        assert largest(client, b"<p>Dear reader, here is <b>news</b></p>\r\n", "news", _IN_HTML).code == 250
+        sink.wait_for(1, timeout=60)
+    assert spent.grown <= 3 * MAX_SIZE + NOISE
+    assert is_cheap(spent, MAX_SIZE)
+
+
 def test_large_messages_are_forgotten_once_they_are_relayed(abused: Gateway, spent: Footprint, sink: Sink) -> None:
     count = size(3, 30)
     with connect(abused, "shop") as client:
@@ -159,17 +173,15 @@ def test_large_messages_are_forgotten_once_they_are_relayed(abused: Gateway, spe
     assert spent.grown <= 2 * MAX_SIZE + NOISE
 
 
-def largest(client: RawSmtp, line: bytes, login: str) -> Said:
+def largest(client: RawSmtp, line: bytes, login: str, content: str = _IN_UTF8) -> Said:
     """Submit a message of nearly the largest size, made of one pattern; return the last reply."""
     sender, to = ("billing@example.com", "a@example.org") if login == "shop" else (SENDER, READERS[0])
     assert client.say(f"MAIL FROM:<{sender}>", f"RCPT TO:<{to}>", "DATA").code == 354
-    client.send(f"From: {sender}\r\nSubject: Large\r\n{_IN_UTF8}\r\n".encode())
+    client.send(f"From: {sender}\r\nSubject: Large\r\n{content}\r\n".encode())
     pour(client, line, MAX_SIZE - PIECE)
     client.send(b"\r\n.\r\n")
     return client.reply()
 
-
-_IN_UTF8 = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
 
 IN_FLIGHT = 256 * MIB
 SLACK = IN_FLIGHT // 8
