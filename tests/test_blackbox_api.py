@@ -291,11 +291,15 @@ def test_every_failure_is_a_problem_document(
     assert problem["status"] == status and problem["title"]
 
 
-def test_no_address_stands_in_the_log(house: Gateway, program: Program, someone: Someone) -> None:
+def test_the_log_names_the_route_and_no_address(house: Gateway, program: Program, someone: Someone) -> None:
     reader = someone()
     program.post("/consents", consent(reader))
     program.post("/people/lookup", {"address": reader})
-    assert reader not in house.log.read_text()
+    program.call("GET", "/decisions/01J00000000000000000000000")
+    log = house.log.read_text()
+    assert reader not in log
+    for told in ("POST /api/v1/consents 201 ", "POST /api/v1/people/lookup 200 ", "GET /api/v1/decisions/{id} 404 "):
+        assert told in log
 
 
 def test_the_program_answers_as_its_own_description_says(house: Gateway, program: Program) -> None:

@@ -52,8 +52,10 @@ def answered(house: Gateway, *arguments: str) -> int:
 @pytest.mark.req("DSR-03", "POL-24")
 def test_a_request_is_answered_within_its_month_or_an_alarm_says_so(house: Gateway, someone: Someone) -> None:
     reader = someone()
-    number = house.json("requests", "add", reader, "--right", "erasure")["request"]
+    added = house.json("requests", "add", reader, "--right", "erasure")
+    number = added["request"]
     (open_one,) = house.json("requests", "list")
+    assert added["due"] == open_one["due"]
     assert (open_one["address"], open_one["right"], open_one["answer"]) == (reader, "erasure", None)
     assert deadlines(house, 20) == [], "nobody is warned too early"
     ((state, told),) = deadlines(house, 25)

@@ -118,7 +118,6 @@ class _Site:
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give every failure its page; the boundary where surprises end."""
-        request[ROUTE] = request.match_info.route.name or "unmatched"
         if request.method != "POST" and request[ROUTE] != "healthz" and self._is_read_along(request):
             return web.Response(status=403, text="This site is served over TLS only.\n")
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from socket import socket
 from ssl import SSLContext
@@ -47,10 +47,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"
 async def start(
     app: web.Application, sockets: Sequence[socket], *, tls: SSLContext | None = None, idle: timedelta = IDLE
 ) -> web.AppRunner:
-    """Serve the site on bound sockets and return the runner, whose `cleanup()` lets open requests finish.
+    """Serve an app on bound sockets and return the runner, whose `cleanup()` lets open requests finish.
 
     A connection on which no whole request arrives within `idle` is closed; bodies have their own limit.
     """
+    app.middlewares.insert(0, _keep_route)
     runner = web.AppRunner(app, access_log_class=AccessLog)
     await runner.setup()
     for bound in sockets:
@@ -70,6 +71,16 @@ class AccessLog(AbstractAccessLogger):
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         method = request.method if request.method in _METHODS else "other"
         self.logger.info("%s %s %d %.1f ms", method, request.get(ROUTE, "unmatched"), response.status, time * 1000)
+
+
+@web.middleware
+async def _keep_route(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Keep the route's name; of one without a name its path, in which a parameter stands as `{id}` (WEB-06)."""
+    route = request.match_info.route
+    request[ROUTE] = route.name or (route.resource.canonical if route.resource else "unmatched")
+    return await handler(request)
 
 
 class _Connection(web.RequestHandler):

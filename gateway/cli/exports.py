@@ -170,19 +170,22 @@ def consent_export(desk: Desk, form: str, topic: str, output: Path | None) -> No
         known_topic(desk, topic)
 
     async def rows(scribe: Scribe) -> AsyncIterator[bytes]:
-        if form == "csv":
-            yield _row(_COLUMNS)
         async for one, event in scribe.opt_ins(topic):
             proof = proof_of(event, scribe.archive, one.who)
             yield _line(proof) if form == "jsonl" else _row(_told(proof, event))
 
-    _write(desk, f"consent {form}", None, output, rows)
+    _write(desk, f"consent {form}", None, output, rows, head=_row(_COLUMNS) if form == "csv" else b"")
 
 
 def _write(
-    desk: Desk, what: str, person: Address | None, output: Path | None, lines: Callable[[Scribe], AsyncIterator[bytes]]
+    desk: Desk,
+    what: str,
+    person: Address | None,
+    output: Path | None,
+    lines: Callable[[Scribe], AsyncIterator[bytes]],
+    head: bytes = b"",
 ) -> None:
-    """Write lines to a file or to the terminal, and record that somebody took them."""
+    """Write lines below a head to a file or to the terminal, and record how many somebody took."""
     if output is not None and output.exists():
         desk.no(f"{output} exists; an export is never overwritten", output=str(output))
     config, number = desk.config(), Ids(OPERATOR_SLOT, desk.now).decision()
@@ -196,6 +199,7 @@ def _write(
         unfinished = frozenset(one for one, at in completed.items() if at > desk.now())
         with progress_bar("exporting") as progress, _target(output) as file:
             count = 0
+            file.write(head)
             async for line in lines(Scribe(store, archive, handling(config), key, unfinished, one, progress)):
                 file.write(line)
                 count += 1

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -64,7 +65,7 @@ class Desk:
     def tell(self, facts: Mapping[str, Any]) -> None:
         """Print one set of facts."""
         if self.as_json:
-            click.echo(json.dumps(facts, indent=2, default=str, ensure_ascii=False))
+            click.echo(_as_json(facts, indent=2))
             return
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in facts.items():
@@ -74,7 +75,7 @@ class Desk:
     def list(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
         """Print a list of facts, or the sentence `empty`."""
         if self.as_json:
-            click.echo(json.dumps(list(rows), indent=2, default=str, ensure_ascii=False))
+            click.echo(_as_json(list(rows), indent=2))
             return
         if not rows:
             click.echo(empty)
@@ -92,11 +93,11 @@ class Desk:
 
     def say(self, sentence: str, **facts: Any) -> None:
         """Print what has been done: the sentence for people, the facts for programs."""
-        click.echo(json.dumps(facts, default=str, ensure_ascii=False) if self.as_json else sentence)
+        click.echo(_as_json(facts) if self.as_json else sentence)
 
     def no(self, sentence: str, **facts: Any) -> NoReturn:
         """Print why the answer is no, and exit 1."""
-        click.echo(json.dumps(facts, default=str, ensure_ascii=False) if self.as_json else sentence)
+        click.echo(_as_json(facts) if self.as_json else sentence)
         sys.exit(1)
 
 
@@ -124,6 +125,15 @@ def sparkline(counts: Sequence[int]) -> str:
     """Draw counts one after the other as a line of small bars; a gap where there was nothing."""
     most = max(counts, default=0)
     return "".join(_LEVELS[-(-count * len(_LEVELS) // most) - 1] if count else " " for count in counts)
+
+
+def _as_json(facts: object, indent: int | None = None) -> str:
+    """Return facts as JSON, times in it as everywhere (RFC 3339)."""
+    return json.dumps(facts, indent=indent, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
 
 
 def _console() -> Console:
