@@ -668,6 +668,23 @@ def test_past_the_limit_of_recipients_each_is_refused_and_those_before_stand(gua
     assert sorted(message.recipients) == sorted(recipients[:100])
 
 
+@pytest.mark.req("SMTP-09")
+@pytest.mark.parametrize("login", ["news", "shop"])
+def test_whoever_is_named_twice_gets_one_copy(gateway: Gateway, sink: Sink, login: str, someone: Someone) -> None:
+    reader, other, told = someone(), someone(), ("NOTIFY=FAILURE", "ORCPT=rfc822;first@example.net")
+    gateway.opt_in(reader, other)
+    sender, message = ("letters@news.example.com", newsletter) if login == "news" else ("billing@example.com", invoice)
+    with gateway.smtp(login) as client:
+        client.mail(sender)
+        again = reader.replace("@example.org", "@EXAMPLE.org")
+        named = [(reader, told), (other, ()), (again, ()), (reader, ())]
+        assert [client.rcpt(one, list(options))[0] for one, options in named] == [250] * 4
+        assert client.data(message(reader))[0] == 250
+    eventually(lambda: not gateway.json("queue", "list"))
+    reached = [pair for one in sink.messages for pair in zip(one.recipients, one.recipient_options, strict=True)]
+    assert sorted(reached) == sorted([(reader, told), (other, ())])
+
+
 # what is written into the message, and who may say they wrote it
 
 

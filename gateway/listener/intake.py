@@ -238,13 +238,21 @@ class Intake:
             options=tuple(envelope.mail_options),
             peer=_peer(session),
             received_at=self._now(),
-            recipients=tuple(envelope.rcpt_tos),
+            recipients=_each_once(envelope.rcpt_tos),
             message=envelope.content,
             campaign=campaign,
             product=choice.purposes[0].product if choice.purposes else "",
             notice=choice.purposes[0].notice if choice.purposes else None,
             ends=ends,
         )
+
+
+def _each_once(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
+    """Return recipients without those who were named before: nobody gets a message twice for being listed twice."""
+    first: dict[tuple[str, str], Recipient] = {}
+    for one in recipients:
+        first.setdefault((one.address.local, one.address.key.rpartition("@")[2]), one)
+    return tuple(first.values())
 
 
 def _tool_url(login: Login, block: headers.HeaderBlock, recipients: Sequence[Recipient]) -> str:
