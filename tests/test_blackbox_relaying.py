@@ -512,6 +512,20 @@ def test_the_next_address_takes_over_and_gives_back(hub: Hub) -> None:
     eventually(lambda: hub.submit("first", READER) and len(first.messages) > 1, 30)
 
 
+@pytest.mark.req("OUT-19")
+@pytest.mark.parametrize("refusal", ["421 4.3.2 going down", "421 going down"])
+def test_a_copy_that_the_first_address_turns_away_goes_to_the_next_at_once(hub: Hub, refusal: str) -> None:
+    first = hub.sinks["first"]
+    hub.relayed("first", READER)
+    first.drop_connections()
+    first.on("MAIL", refusal)
+    message_id = hub.submit("first", READER)
+    assert hub.arrived("second", message_id)
+    assert [one["outcome"] for one in hub.attempts(message_id, READER)] == ["relayed"]
+    first.normal()
+    eventually(lambda: hub.submit("first", READER) and len(first.messages) > 1, 30)
+
+
 @pytest.mark.req("OUT-20")
 def test_a_connection_that_went_stale_between_two_messages_costs_no_attempt(hub: Hub) -> None:
     sink = hub.sinks["default"]

@@ -39,6 +39,7 @@ from gateway.smarthost.conversation import (
     Security,
     Stale,
     StartTls,
+    TurnedAway,
     alphabet_of,
     opening,
     transaction,
@@ -223,7 +224,14 @@ def test_only_a_connection_that_was_kept_open_can_be_stale(script: list[str | Lo
         relay(copy_to(), *script, kept_open=True)
 
 
-def test_a_421_to_the_first_mail_of_a_connection_is_an_answer() -> None:
+@pytest.mark.req("OUT-19")
+@pytest.mark.parametrize("answer", ["421 4.3.2 going down", "421 going down"])
+def test_a_421_to_the_first_mail_of_a_connection_says_that_the_server_is_down(answer: str) -> None:
+    with pytest.raises(TurnedAway, match=f"MAIL was answered {answer}"):
+        relay(copy_to(), answer, Lost("gone"))
+
+
+def test_a_421_about_what_we_send_is_an_answer() -> None:
     assert relay(copy_to(), "421 4.7.28 slow down", Lost("gone")).result == (Reply(421, "4.7.28", "slow down"),)
 
 

@@ -106,6 +106,10 @@ class Stale(RelayUnavailable):
     """A connection that was kept open ended without a word about this copy: it may go out on another at once."""
 
 
+class TurnedAway(RelayUnavailable):
+    """The server left with a 421 about itself, before it had heard about a copy: another address may take that now."""
+
+
 class BrokenOff(RelayUnavailable):
     """The server had begun to answer about a copy, and went away before the final dot: maybe because of that copy."""
 
@@ -186,7 +190,8 @@ def transaction(
 ) -> Conversation[tuple[Reply, ...]]:
     """Relay one copy; return a reply for each recipient, in order (RFC 5321 §3.3; RFC 2033 §4.2 with `lmtp`).
 
-    A refused MAIL is every recipient's reply; a 421 later is the reply of those alone whom it answers (OUT-16).
+    A refused MAIL is every recipient's reply, unless the server says that it is down (`TurnedAway`); a 421 later is the
+    reply of those alone whom it answers (OUT-16).
     `AMBIGUOUS` stands where the connection was lost between the final dot and its answer. Lost before, it raises `Lost`
     (`Stale` where the connection was `kept_open`) if nothing was answered, and `BrokenOff` if something was. Raises
     `ValueError`, before the final dot, where the copy itself would break the protocol.
@@ -304,8 +309,10 @@ def _envelope(
         if kept_open:
             raise Stale(str(lost)) from lost
         raise
-    if kept_open and mail.closes:
+    if mail.closes and kept_open:
         raise Stale(str(_reply(mail)))
+    if mail.closes and _is_about_the_server(_reply(mail)):
+        raise TurnedAway(f"MAIL was answered {_spoken(mail)}")
     return (recipients if mail.accepts else [mail] * len(recipients)), data
 
 
@@ -422,6 +429,11 @@ def _reply(answer: Answer) -> Reply:
     enhanced = status[1] if status and status[1][0] == str(answer.code)[0] else ""
     text = " ".join(line.removeprefix(enhanced).strip() for line in lines)
     return Reply(answer.code, enhanced, text[:_TEXT_LIMIT].strip())
+
+
+def _is_about_the_server(closing: Reply) -> bool:
+    """True where a 421 means what it says, "service not available"; 4.7.x and others are about us or our mail."""
+    return not closing.enhanced or closing.enhanced.startswith("4.3.")
 
 
 def _refusal(data: Answer) -> Reply:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from gateway.errors import RelayUnavailable
 from gateway.model import Alphabet, Copy, Reply, Smarthost
-from gateway.smarthost.conversation import Stale, Timeouts
+from gateway.smarthost.conversation import Stale, Timeouts, TurnedAway
 from gateway.smarthost.route import Carrier, Endpoint, Route, Terms
 from gateway.smarthost.turnstile import Turnstile
 
@@ -56,17 +56,22 @@ class Connection:
         """Relay one copy; return a reply for each recipient, in order.
 
         `AMBIGUOUS` marks a recipient who may have got it, so that the caller can count and retry (OUT-04). A
-        connection that grew old is replaced, which is no attempt (OUT-20). Raises `PrepareAgain` before anything was
-        sent; `RelayUnavailable` where the connection was lost before the final dot, which concerns this copy alone;
+        connection that grew old is replaced, which is no attempt (OUT-20), and so is one to a server that has turned
+        away while another address may take the copy. Raises `PrepareAgain` before anything was sent;
+        `RelayUnavailable` where the connection was lost before the final dot, which concerns this copy alone;
         `ValueError` where the copy itself would break the protocol.
         """
-        try:
-            if self.is_open:
+        if not self.is_open:
+            await self._renew()
+        while True:
+            try:
                 return await self._route.relay(self._carrier, copy)
-        except Stale:
-            pass
-        await self._renew()
-        return await self._route.relay(self._carrier, copy)
+            except Stale:
+                pass
+            except TurnedAway:
+                if self._pool.rest_left:
+                    raise
+            await self._renew()
 
     async def _renew(self) -> None:
         clock, extensions = asyncio.get_running_loop().time, self.extensions
