@@ -65,6 +65,8 @@ SHARED_FROM = 50
 _STORE_PAUSE = 1.0
 _UNDECIDED_PAUSE = 5.0
 """Seconds after which copies are looked at again that could not be decided on."""
+_TOO_MANY_RECIPIENTS = frozenset({(452, ""), (452, "4.5.3"), (552, "5.5.3")})
+"""What a smarthost answers to the recipients beyond its limit; 552 is RFC 821's, which RFC 5321 wants read as 452."""
 _INTERNAL = Reply(451, "4.3.0", "internal error")
 _SLOWED_DOWN = Reply(451, "4.7.1", "the recipient's domain has asked us to slow down")
 
@@ -302,10 +304,17 @@ class Delivery:
             self._explanations.relayed(
                 [one.facts for one, reply in zip(going, replies, strict=True) if reply.is_positive]
             )
-        knows_dsn = "DSN" in connection.extensions
-        return ended + [
-            self._ended(parcel, ruling, reply, lane, knows_dsn) for ruling, reply in zip(going, replies, strict=True)
-        ]
+        knows_dsn, answered = "DSN" in connection.extensions, list(zip(going, replies, strict=True))
+        if crowded := _crowded_out(answered):
+            self._send_in_turns(parcel, lane, crowded, len(answered) - len(crowded))
+            answered = [one for one in answered if one[0] not in crowded]
+        return ended + [self._ended(parcel, ruling, reply, lane, knows_dsn) for ruling, reply in answered]
+
+    def _send_in_turns(self, parcel: Parcel, lane: Lane, crowded: Sequence[Ruling], together: int) -> None:
+        """Let those whom one transaction was too small for go next, so many together; it was no attempt for them."""
+        addressees = [ruling.addressee for ruling in crowded]
+        for start in range(0, len(addressees), together):
+            lane.put(Parcel(parcel.shared, tuple(addressees[start : start + together])))
 
     async def _rule(self, parcel: Parcel) -> list[Ruling]:
         purposes = self._purposes(parcel.message)
@@ -501,6 +510,13 @@ async def _insist(write: Callable[[], Awaitable[object]]) -> None:
         except StoreUnavailable as error:
             log.warning("an outcome waits to be written down: %s", error)
             await asyncio.sleep(_STORE_PAUSE)
+
+
+def _crowded_out(answered: Sequence[tuple[Ruling, Reply]]) -> list[Ruling]:
+    """Return who was one too many in a transaction that others got through (RFC 5321 §4.5.3.1.10)."""
+    if not any(reply.is_positive for _, reply in answered):
+        return []
+    return [ruling for ruling, reply in answered if (reply.code, reply.enhanced) in _TOO_MANY_RECIPIENTS]
 
 
 def _learn(lane: Lane, going: Sequence[Ruling], replies: Sequence[Reply]) -> None:

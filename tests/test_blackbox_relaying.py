@@ -568,6 +568,28 @@ def test_one_refused_recipient_does_not_stop_the_rest(hub: Hub, offered: tuple[s
     assert hub.report(message_id).recipients == ("default@example.com",)
 
 
+@pytest.mark.req("OUT-03")
+@pytest.mark.parametrize("refusal", ["452 4.5.3 too many recipients", "452 enough", "552 5.5.3 too many recipients"])
+def test_recipients_beyond_the_smarthosts_limit_go_in_the_next_transactions(hub: Hub, refusal: str) -> None:
+    sink, people = hub.sinks["default"], [f"reader{n}@example.org" for n in range(7)]
+    sink.on("RCPT", refusal, skip=3, times=4)
+    message_id = hub.submit("default", *people)
+    copies = eventually(lambda: len(copies_in(sink)) == 3 and copies_in(sink))
+    assert sorted(len(one.recipients) for one in copies) == [1, 3, 3]
+    assert sorted(to for one in copies for to in one.recipients) == people
+    for recipient in people:
+        assert [one["outcome"] for one in hub.attempts(message_id, recipient)] == ["relayed"]
+
+
+@pytest.mark.req("OUT-03")
+def test_a_full_mailbox_beside_others_is_an_attempt(hub: Hub) -> None:
+    sink = hub.sinks["default"]
+    sink.on("RCPT", "452 4.2.2 over quota", containing="full@", times=1)
+    message_id = hub.submit("default", "full@example.org", "open@example.org")
+    eventually(lambda: hub.settled(message_id, "full@example.org"))
+    assert [one["outcome"] for one in hub.attempts(message_id, "full@example.org")] == ["deferred", "relayed"]
+
+
 # next hops that are not SMTP
 
 
