@@ -290,6 +290,12 @@ def stand_in(message: bytes, part: Part, placeholder: bytes) -> list[Placement]:
     )
 
 
+def refuse_links(text: str) -> None:
+    """Raise `Unfillable` where the text of a header, in which no link can stand, has a placeholder for one."""
+    for one in find(Pieces(text.encode("utf-8", "replace")), is_html=False):
+        raise Unfillable(text.encode("utf-8", "replace")[one.start : one.end].decode("ascii", "replace"))
+
+
 def _refuse_unfillable(text: bytes, found: Sequence[Found]) -> None:
     for one in found:
         if one.hole is None:

@@ -28,7 +28,7 @@ from gateway.mime import Content, parse, shown, texts
 from gateway.model import PLAIN_MANNER, Alphabet, Company, FooterTemplate, Manner, Peer, Reply, Segment, Tracking
 from gateway.prose import decoded
 from gateway.reconsent import link_placements
-from gateway.slots import Ground, Placement, Slot, Terms, Tracked, Unfillable, survey
+from gateway.slots import Ground, Placement, Slot, Terms, Tracked, Unfillable, refuse_links, survey
 
 CONTROL_PREFIX: Final = "assent-"
 LIST_ID_LIMIT: Final = 255
@@ -255,7 +255,9 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     contents = texts(message, root) if promotion or treatment.commercial else {}
     kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
     tool_url = submitted_url(block) if promotion else ""
+    subject = block.first("subject") if promotion else None
     try:
+        refuse_links(decoded(subject) if subject else "")
         grounds = _grounds([contents[id(part)] for part in shown(root)], treatment, tool_url) if contents else []
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")

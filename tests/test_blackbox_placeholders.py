@@ -116,7 +116,7 @@ def body(placeholder: str) -> tuple[str, str]:
 
 
 def _escaped(placeholder: str) -> str:
-    return placeholder if "&#" in placeholder else html.escape(placeholder)
+    return placeholder if "&" in placeholder else html.escape(placeholder)
 
 
 @pytest.mark.req("BODY-02")
@@ -154,7 +154,11 @@ def test_every_placeholder_is_filled_in_text_and_page_and_no_footer_is_added(
         pytest.param(lambda one: f"http://{one}", id="editor's http://"),
         pytest.param(lambda one: quote(one, safe=""), id="URL-encoded"),
         pytest.param(lambda one: "http://" + quote(one, safe=""), id="both"),
+        pytest.param(lambda one: quote(quote(one, safe=""), safe=""), id="URL-encoded twice"),
         pytest.param(lambda one: one.replace("{", "&#123;").replace("}", "&#125;"), id="entities"),
+        pytest.param(lambda one: re.sub(r"\W", lambda sign: f"&#x{ord(sign[0]):X};", one), id="hexadecimal entities"),
+        pytest.param(lambda one: one.replace("{", "&lcub;").replace("%", "&percnt;"), id="named entities"),
+        pytest.param(lambda one: one.replace("{{", "{{\xa0").replace("<%", "<%\u200b"), id="an editor's spaces"),
     ],
 )
 @pytest.mark.parametrize("placeholder", ["{{unsubscribe_url}}", "<%asm_group_unsubscribe_raw_url%>", "*|UNSUB|*"])
@@ -166,6 +170,60 @@ def test_a_placeholder_is_found_however_it_is_spelled_and_encoded(
     assert plain.replace("\r\n", "\n") == text.replace(spelled(placeholder), link)
     assert f'<a href="{link}">leave</a>' in filled
     assert filled.count(link) == 1 and "Unsubscribe" not in filled, "the author's own link is the only one"
+
+
+LONG_STYLE = "color:#0b57d0;text-decoration:underline;" * 40
+
+
+@pytest.mark.req("BODY-02", "POL-07")
+@pytest.mark.parametrize(
+    "tag",
+    [
+        f'<a style="{LONG_STYLE}" href="{{}}">',
+        '<a title="1 > 0, it\'s so" href="{}">',
+        "<a title='Say \"no\" >' href='{}'>",
+        "<A\n  HREF = '{}'\n>",
+        "<a rel=x href={}>",
+        "<!--[if mso]><v:rect href='x'><![endif]--><a href=\"{}\">",
+    ],
+    ids=["a long style", "a sign in a title", "single quotes", "capitals and lines", "no quotes", "Outlook"],
+)
+@pytest.mark.parametrize("placeholder", ["{{{ pm:unsubscribe }}}", "[unsubscribe]", "{unsubscribe_text}"])
+def test_a_placeholder_for_a_link_is_a_target_within_any_tag(
+    house: Gateway, sink: Sink, tag: str, placeholder: str
+) -> None:
+    if tag.endswith("{}>"):
+        placeholder = placeholder.replace(" ", "")
+    page = f"<body><p>1 < 2, {placeholder}.</p>{tag.replace('{}', placeholder)}leave</a><p>{COMPLETE}</p></body>"
+    link, _, filled = arrived(house, sink, written(f"{{{{unsubscribe_url}}}}\n{COMPLETE}\n", page))
+    assert f'<p>1 < 2, <a href="{link}">Unsubscribe</a>.</p>' in filled.replace("\r\n", "\n")
+    assert f"{tag.replace('{}', link)}leave</a>" in filled.replace("\r\n", "\n")
+    assert filled.count(link) == 2
+
+
+@pytest.mark.req("BODY-02")
+@pytest.mark.parametrize(
+    ("written_so", "becomes"),
+    [
+        ('<script type="application/ld+json">{"url": "[unsubscribe]"}</script>', '{"url": "LINK"}</script>'),
+        ("<unsubscribe><b>no</b> more</unsubscribe>", '<a href="LINK"><b>no</b> more</a>'),
+        ("<Unsubscribe style='color:#333333'>no more</Unsubscribe>", '<a href="LINK">no more</a>'),
+        ("<a href=http://x.example/ data-msys-unsubscribe=1>no more</a>", "<a href=LINK data-msys-unsubscribe=1>"),
+    ],
+)
+def test_a_link_stands_where_it_can_and_else_its_address(
+    house: Gateway, sink: Sink, written_so: str, becomes: str
+) -> None:
+    page = f'<body>{written_so}<a href="{{{{unsubscribe_url}}}}">leave</a><p>{COMPLETE}</p></body>'
+    link, _, filled = arrived(house, sink, written(f"{{{{unsubscribe_url}}}}\n{COMPLETE}\n", page))
+    assert becomes.replace("LINK", link) in filled
+
+
+@pytest.mark.parametrize("subject", ["Leave: {{unsubscribe_url}}", "=?utf-8?b?e3t1bnN1YnNjcmliZV91cmx9fQ==?="])
+def test_a_placeholder_in_the_subject_is_refused_and_named(house: Gateway, subject: str) -> None:
+    message = written(*body("{{unsubscribe_url}}")).replace(b"Subject: News", b"Subject: " + subject.encode())
+    code, reply = house.submit(message, ["reader@example.org"])[""]
+    assert code == 554 and reply.startswith("5.6.0 content: ") and "{{unsubscribe_url}}" in reply
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: str(row["text"]))

@@ -16,6 +16,7 @@ from gateway import stamp
 from gateway.footer import one_line
 from gateway.footer.words import languages, words_in
 from gateway.headers import split
+from gateway.mend import with_regular_header
 from gateway.mime import leaves, parse, shown
 from gateway.model import Company, FooterTemplate, Manner
 from tests.copies_under_test import (
@@ -49,7 +50,7 @@ def one_part(header: bytes, body: bytes) -> bytes:
 @pytest.mark.req("BODY-03")
 @pytest.mark.parametrize("name", STAMPABLE)
 def test_every_shown_text_keeps_its_words_and_gains_one_link(name: str) -> None:
-    before, after = shown_texts(message(name)), shown_texts(stamped(message(name)))
+    before, after = shown_texts(with_regular_header(message(name))), shown_texts(stamped(message(name)))
     assert len(before) == len(after) > 0
     for was, now in zip(before, after, strict=True):
         assert now.count(LINK.url) == 1

@@ -8,6 +8,7 @@ What they are is data (`placeholders.toml`); how the text is encoded is `footer`
 from __future__ import annotations
 
 import html
+import html.entities
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,13 +26,19 @@ _STEMS: Final = (
 )
 """One of these stands in every placeholder; looking for them first costs next to nothing."""
 
-_OPENINGS: Final = (b"{", b"<", b"%", b"[", b"*", b"#", b"&")
-_OPENING: Final = re.compile(rb"[{<%\[*#&]")
+_OPENINGS: Final = (b"<", b"{", b"%", b"[", b"*", b"#", b"&")
+_OPENING: Final = re.compile(rb"[{<\[*#]|%(?=[\w%])|&(?=[\w#])")
 _LONGEST_OPENING: Final = 64
 """Octets from where a placeholder begins to where its stem does, at most."""
 
 _LOOK_BACK: Final = 512
-"""Octets before a placeholder that are looked at to see where it stands."""
+"""Octets before a placeholder in which the URL begins of whose query it is a value."""
+
+_LONGEST_TAG: Final = 2048
+"""Octets before a placeholder in which the tag begins that it stands in: some have long styles."""
+
+_MOST_SIGNS: Final = 16
+"""Signs of less-than before a placeholder that begin no tag, and are passed over."""
 
 
 class Hole(NamedTuple):
@@ -127,9 +134,7 @@ _BEFORE_STEM: Final = len(b"data-msys-")
 
 def _may_have_any(content: bytes) -> bool:
     """Most plain text has none of these, and is not looked at twice; looking for a single octet costs nothing."""
-    return (
-        b"<" in content or b"{" in content or b"%" in content or b"[" in content or b"|" in content or b"#" in content
-    )
+    return any(opening in content for opening in _OPENINGS)
 
 
 def _by_stem(
@@ -195,8 +200,23 @@ def _prefix_before(content: bytes, at: int) -> bytes:
 
 
 def _is_within_tag(content: bytes, at: int) -> bool:
-    before = content[max(0, at - _LOOK_BACK) : at]
-    return before.rfind(b"<") > before.rfind(b">")
+    """True where no link can stand in HTML: in a tag, whatever its quotes hold, a comment, a script or a title."""
+    start = at
+    for _ in range(_MOST_SIGNS):
+        start = content.rfind(b"<", max(0, at - _LONGEST_TAG), start)
+        if start < 0 or _BEGINS_TAG.match(content, start):
+            break
+    if start < 0 or _HOLDS_TEXT.match(content, start):
+        return start >= 0
+    if _COMMENT.match(content, start):
+        return content.find(b"-->", start, at) < 0
+    return _OPEN_TAG.fullmatch(content, start, at) is not None
+
+
+_BEGINS_TAG = re.compile(rb"<[a-zA-Z/!?]")
+_HOLDS_TEXT = re.compile(rb"<(?:script|style|textarea|title)\b", re.IGNORECASE)
+_COMMENT = re.compile(rb"<!--(?!\[)")
+_OPEN_TAG = re.compile(rb"<(?:[^>\"']++|\"[^\"]*+(?:\"|\Z)|'[^']*+(?:'|\Z))*+")
 
 
 def _is_parameter(content: bytes, at: int) -> bool:
@@ -261,7 +281,9 @@ _EDITORS_PREFIX: Final = re.compile(rb"https?(?:://|%3A%2F%2F)\Z", re.IGNORECASE
 _NOT_MARKDOWN: Final = r"(?!\()"
 """`[unsubscribe](https://…)` is how some programs write a link as text."""
 
-_GAP: Final = r"(?:\s|&nbsp;|&#160;|%20|\+)*"
+_GAP: Final = r"(?:[\s+\xA0]|\xC2\xA0|\xE2\x80\x8B|&(?:nbsp|ZeroWidthSpace|#(?:160|8203|xA0|x200B));|%(?:20|C2%A0))*"
+"""White space, and what editors write in its place: the space that does not break, and the one that has no width."""
+
 _FILLED_IN: Final = {"<words>": r"(?P<words>[^<>{}\"'%|]{0,200})", "<url>": r"[^\s\"'<>|]{0,2000}"}
 
 
@@ -279,6 +301,6 @@ def _piece(piece: str) -> str:
 def _character(one: str) -> str:
     if one.isalnum() or one in "_-":
         return one
-    entities = {"<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#(?:39|x27);"}
-    spellings = [re.escape(one), f"%{ord(one):02X}", f"&#{ord(one)};", *([entities[one]] if one in entities else [])]
-    return f"(?:{'|'.join(spellings)})"
+    names = [name for name, text in html.entities.html5.items() if text == one and name.endswith(";")]
+    entity = "|".join([f"#0*{ord(one)};", f"#x0*{ord(one):X};", *names])
+    return f"(?:{re.escape(one)}|%(?:25){{0,3}}{ord(one):02X}|&(?:{entity}))"
