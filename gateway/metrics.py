@@ -15,7 +15,7 @@ from gateway.model import Action, MessageClass, Outcome, Reason, Verdict
 _PLAIN = {
     "assent_messages_accepted_total": "Messages that were acknowledged with 250.",
     "assent_logins_refused_total": "Failed attempts to log in.",
-    "assent_unsubscribes_total": "Opt-outs that were recorded, by whatever way they came.",
+    "assent_unsubscribes_total": "Opt-outs that came by the site, by mail or by the API.",
     "assent_streams_paused_total": "Times a stream was paused by its brake, until an operator releases it.",
     "assent_smarthost_unavailable_total": "Times a copy had to wait because no smarthost could be reached.",
     "assent_answers_lost_total": "Recipients who may have got a copy whose answer was lost; they are tried again.",

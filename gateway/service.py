@@ -131,8 +131,8 @@ def serve(path: Path, parts: Sequence[str]) -> int:
     config = load(path)
     _warn(config)
     _prepare(config)
-    slots = 2 * MOST_WORKERS
-    plant = Plant(parts, _bound(config, parts), Board(slots), CampaignBoard(slots), cycle((0, MOST_WORKERS)))
+    board, campaigns = Board(KEEPER_SLOT + 1), CampaignBoard(2 * MOST_WORKERS)
+    plant = Plant(parts, _bound(config, parts), board, campaigns, cycle((0, MOST_WORKERS)))
     return Supervisor(_crew(config, plant), lambda: _reloaded(path, plant)).run()
 
 
@@ -335,7 +335,7 @@ class Worker:
         assert site is not None
         topics = {store.people.topic_number(slug): topic for slug, topic in self._config.topics.items()}
         settings = SiteSettings(self._config.company, site.public_url, topics, site.trusted_proxies)
-        app = create_app(store=store.people, tokens=tokens, settings=settings, now=self._now)
+        app = create_app(store=store.people, tokens=tokens, settings=settings, metrics=self._metrics, now=self._now)
         tls = server_tls(site.tls.certificate, site.tls.key) if site.tls else None
         runner = await start_site(app, self._sockets.site, tls=tls)
         return runner.cleanup
@@ -384,7 +384,9 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
             app = console.create_app(
                 lambda: _metrics(plant, store) + gauge_text(ends, now().date()) + webhooks.metrics(),
                 lambda: _is_ready(store),
-                console.Api(config, store, partial(data_folder(config).decision_lines, "id"), now),
+                console.Api(
+                    config, store, partial(data_folder(config).decision_lines, "id"), plant.board.row(KEEPER_SLOT), now
+                ),
                 _pages(config, store, now),
             )
             runner = await start_site(app, plant.sockets.console)

@@ -19,6 +19,7 @@ from aiohttp import web
 from gateway.address import Address
 from gateway.consent import NOTHING_KNOWN, Event, NewEvent, Standing
 from gateway.errors import StoreUnavailable
+from gateway.metrics import Board
 from gateway.model import Company, KeyRing, Topic
 from gateway.store import PublishedPolicy
 from gateway.tokens import ALL_MARKETING, PARTNER, Reconsent, Unsubscribe, UnsubscribeTokens
@@ -134,7 +135,7 @@ async def running_site(
     settings = SiteSettings(
         **{"company": COMPANY, "public_url": "https://mail.example.com", "topics": TOPICS, **changes}
     )
-    app = create_app(store=store, tokens=TOKENS, settings=settings, now=lambda: NOW)
+    app = create_app(store=store, tokens=TOKENS, settings=settings, metrics=Board(1).row(0), now=lambda: NOW)
     bound = socket.create_server(("127.0.0.1", 0))
     runner: web.AppRunner = await start(app, [bound], tls=tls, idle=idle)
     try:

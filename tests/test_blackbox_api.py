@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import smtplib
 import subprocess
 import sys
 import urllib.parse
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Answer, Gateway, fetch, newsletter, transact
+from tests.gateway_under_test import TOPIC, Answer, Gateway, fetch, field_of, newsletter, token_of, transact
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -185,6 +187,38 @@ def test_the_public_site_knows_no_api_and_readiness_shows_no_counts(house: Gatew
         assert house.get(path, Authorization=f"Bearer {program.token}").status == 404
     ready = fetch(f"http://127.0.0.1:{house.console}/readyz")
     assert (ready.status, ready.text) == (200, "ready\n")
+
+
+def metrics(house: Gateway) -> str:
+    return fetch(f"http://127.0.0.1:{house.console}/metrics").text
+
+
+def opt_outs_counted(house: Gateway) -> int:
+    return int(re.findall(r"(?m)^assent_unsubscribes_total (\d+)$", metrics(house))[0])
+
+
+@pytest.mark.req("OPS-09")
+def test_each_no_is_counted_however_it_comes_and_a_scrape_names_nobody(
+    house: Gateway, shared_sink: Sink, program: Program, someone: Someone
+) -> None:
+    reader, before = someone(), opt_outs_counted(house)
+    house.opt_in(reader)
+    shared_sink.clear()
+    assert outcome(house, reader) == "sent"
+    copy = shared_sink.wait_for(1)[0].content
+    (mailbox,) = re.findall(rb"<mailto:([^?>]+)", b"".join(field_of(copy, "List-Unsubscribe")))
+    with smtplib.SMTP("127.0.0.1", house.feedback, timeout=20) as client:
+        client.sendmail(reader, mailbox.decode(), f"From: {reader}\r\nSubject: unsubscribe\r\n\r\n")
+    assert opt_outs_counted(house) == before + 1, "by mail"
+    assert house.one_click(token_of(copy)).status == 200
+    assert opt_outs_counted(house) == before + 2, "by one click"
+    assert program.post("/withdrawals", {"address": reader}).status == 201
+    assert opt_outs_counted(house) == before + 3, "by the API"
+    assert outcome(house, reader) == "unsubscribed"
+    scraped = metrics(house)
+    for secret in (reader, reader.partition("@")[0], token_of(copy), mailbox.decode().partition("@")[0], program.token):
+        assert secret not in scraped
+    assert "@" not in scraped
 
 
 def test_verdicts_are_those_of_the_door(house: Gateway, program: Program, someone: Someone) -> None:

@@ -21,6 +21,7 @@ from aiohttp import web
 from gateway.address import Address
 from gateway.consent import Event, EventType, NewEvent
 from gateway.errors import InvalidToken, StoreUnavailable
+from gateway.metrics import Metrics
 from gateway.model import Company, Scope, Topic
 from gateway.store import PublishedPolicy
 from gateway.tokens import Unsubscribe, UnsubscribeTokens
@@ -73,10 +74,11 @@ def create_app(
     store: PeopleStore,
     tokens: UnsubscribeTokens,
     settings: SiteSettings,
+    metrics: Metrics,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> web.Application:
     """Build the public site; `now` must return an aware time. `start` in `server` puts it on sockets."""
-    site = _Site(store, tokens, settings, now)
+    site = _Site(store, tokens, settings, metrics, now)
     app = web.Application(middlewares=[site.guard], client_max_size=BODY_LIMIT)
     app.on_response_prepare.append(_add_headers)
     link = app.router.add_resource(r"/u/{token}{slash:/?}", name="unsubscribe")
@@ -105,11 +107,17 @@ class _Link:
 
 class _Site:
     def __init__(
-        self, store: PeopleStore, tokens: UnsubscribeTokens, settings: SiteSettings, now: Callable[[], datetime]
+        self,
+        store: PeopleStore,
+        tokens: UnsubscribeTokens,
+        settings: SiteSettings,
+        metrics: Metrics,
+        now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._tokens = tokens
         self._settings = settings
+        self._metrics = metrics
         self._now = now
         self._public_url = settings.public_url.rstrip("/")
         self._pages = Pages(settings.company, urlsplit(self._public_url).path)
@@ -145,6 +153,7 @@ class _Site:
             await self._store.opt_out([self._event(request, link, wish)])
         except StoreUnavailable:
             return _html(self._pages.retry(wish.scope), 503, _retry_after())
+        self._metrics.unsubscribed()
         if wish.body is Body.ONE_CLICK:
             return web.Response(text="Unsubscribed.\n")
         return _html(self._pages.done(await self._subject(link, wish.scope)))

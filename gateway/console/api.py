@@ -48,6 +48,7 @@ from gateway.console.problems import Refused
 from gateway.errors import KeyReused, StoreUnavailable
 from gateway.evidence import CLOCKS_DIFFER, Claim, events_of, not_to_be_asked, problems_of
 from gateway.ids import ulid_milliseconds
+from gateway.metrics import Metrics
 from gateway.model import MessageClass, Purpose, Scope
 from gateway.policy import refused_by_all, strictest
 from gateway.store import ApiToken, Facts, Now, Once, Store
@@ -106,11 +107,17 @@ class Api:
     """The operations, over one store."""
 
     def __init__(
-        self, config: Config, store: Store, decision_lines: Callable[[str], Sequence[bytes]], now: Now
+        self,
+        config: Config,
+        store: Store,
+        decision_lines: Callable[[str], Sequence[bytes]],
+        metrics: Metrics,
+        now: Now,
     ) -> None:
         self._config = config
         self._store = store
         self._decision_lines = decision_lines
+        self._metrics = metrics
         self._now = now
 
     def routes(self) -> tuple[Route, ...]:
@@ -198,10 +205,12 @@ class Api:
         kind, person = _SUPPRESSING[said.reason], Address.parse(said.address)
         event = NewEvent(kind, person, at, said.topic or "", scope, facts, personal)
         try:
-            return await self._record(call, [event])
+            recorded = await self._record(call, [event])
         except StoreUnavailable:
             await self._store.people.opt_out([event])
-            return Recorded(events=[])
+            recorded = Recorded(events=[])
+        self._metrics.unsubscribed()
+        return recorded
 
     async def suppress(self, call: Call) -> Recorded:
         """Add a suppression: the same as a withdrawal, and taken for a whole domain too."""
