@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import shlex
 import signal
 import socket
+import subprocess
+import termios
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +74,22 @@ def replace(house: Gateway, old: str, new: str) -> None:
     house.config.write_text(text.replace(old, new))
 
 
+def on_a_terminal(house: Gateway, columns: int, *arguments: str) -> str:
+    """Return what a command shows on a terminal of so many columns, without its colours."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, columns))
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(house.command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO, once the last program has let go of the other end
+            while portion := os.read(ours, 65536):
+                shown += portion
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+
+
 @pytest.mark.req("OPS-02")
 @pytest.mark.parametrize("command", FACTS)
 def test_facts_are_json_also_where_a_command_is_told_so_last(house: Gateway, command: str) -> None:
@@ -107,6 +127,21 @@ def test_a_mistake_is_a_sentence_and_a_status(house: Gateway, command: str, stat
     assert done.returncode == status
     assert sentence in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_narrow_terminal_cuts_nothing_off(house: Gateway, columns: int) -> None:
+    person = "somebody.with.a.long.name@mail.department.example.org"
+    house.run("suppressions", "add", person, "--scope", "all-marketing", "--reason", "objected")
+    shown = on_a_terminal(house, columns, "suppressions", "list")
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= columns
+    assert person in "".join(shown.split())
+
+
+def test_a_program_reads_each_row_on_one_line(house: Gateway) -> None:
+    (row,) = [one for one in house.run("consent", "show", PERSON).stdout.splitlines() if "EXPRESS_OPT_IN" in one]
+    assert "basis: express" in row and "operator: " in row
 
 
 @pytest.mark.req("OPS-05")

@@ -27,6 +27,9 @@ from gateway.store.sqlite import DataFolder
 T = TypeVar("T")
 
 _BAR_WIDTH: Final = 40
+_UNBOUNDED: Final = 10_000
+"""Columns of what is no terminal: a program that reads a table finds each row on one line."""
+
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -67,13 +70,10 @@ class Desk:
         if self.as_json:
             click.echo(_as_json(facts, indent=2))
             return
-        table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in facts.items():
-            table.add_row(name.replace("_", " "), _shown(value))
-        _console().print(table)
+        _console().print(_told(facts))
 
     def list(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
-        """Print a list of facts, or the sentence `empty`."""
+        """Print a list of facts, or the sentence `empty`; one below the other where the terminal would cut words."""
         if self.as_json:
             click.echo(_as_json(list(rows), indent=2))
             return
@@ -83,7 +83,12 @@ class Desk:
         table = Table(*(name.replace("_", " ") for name in columns))
         for row in rows:
             table.add_row(*(_shown(row[name]) for name in columns))
-        _console().print(table)
+        console = _console()
+        if console.measure(table, options=console.options.update(width=_UNBOUNDED)).minimum <= console.width:
+            console.print(table)
+            return
+        for row in rows:
+            console.print(_told({name: row[name] for name in columns}), "")
 
     def bars(self, counts: Mapping[str, int], whole: int) -> None:
         """Print counts with a bar each, of which the longest possible stands for the whole."""
@@ -136,8 +141,18 @@ def _plain(value: object) -> str:
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
 
 
+def _told(facts: Mapping[str, Any]) -> Table:
+    """Return one set of facts, a line each; what is longer than the terminal goes on below, whole."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _shown(value))
+    return table
+
+
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200)
+    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
 def _shown(value: Any) -> str:
