@@ -123,6 +123,17 @@ def test_each_missing_field_is_named(program: Program, someone: Someone) -> None
     assert fields_of(program.post("/consents", {**consent(someone()), "at": "2026-11-22T10:00:00"})) == {"at"}
 
 
+@pytest.mark.req("DSR-04", "POL-04")
+def test_a_channel_names_nobody_and_a_product_something(program: Program, someone: Someone) -> None:
+    reader = someone()
+    for path, field, document in (
+        ("/withdrawals", "channel", {"channel": f"a letter of {reader}"}),
+        ("/customers", "products.1", {"products": ["editor", " "]}),
+    ):
+        answer = program.post(path, {"address": reader, **document})
+        assert (answer.status, [one["field"] for one in json.loads(answer.text)["errors"]]) == (422, [field])
+
+
 @pytest.mark.req("CON-03", "CON-04", "CON-05", "CON-09", "LAW-CA-05")
 def test_what_is_no_consent_is_not_recorded_as_one(house: Gateway, program: Program, someone: Someone) -> None:
     reader = someone()

@@ -288,6 +288,15 @@ def test_every_controller_that_a_notice_named_stands_in_the_proof(house: Gateway
     assert done.returncode == 2 and "category" in done.stderr
 
 
+@pytest.mark.req("CON-13")
+def test_a_notice_under_which_nobody_could_have_opted_in_is_none(house: Gateway) -> None:
+    (house.folder / "words.txt").write_text("Yes, send me news.")
+    command = ("notices", "add", "never", "--topic", TOPIC, "--text", "words.txt", "--url", "https://example.com/")
+    period = ("--control", "unticked", "--from", "2026-01-02", "--until", "2026-01-01")
+    assert house.run(*command, *period, check=False).returncode == 2
+    assert "never" not in {one["name"] for one in house.json("notices", "list")}
+
+
 @pytest.mark.req("CON-12")
 def test_who_refused_when_asked_is_not_asked_again_for_a_year(house: Gateway, someone: Someone) -> None:
     reader = someone()

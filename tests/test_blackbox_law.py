@@ -313,7 +313,7 @@ def test_a_file_of_owners_is_recorded_whole_or_not_at_all(promise: Gateway, some
     refused = promise.run("customers", "import", str(file), check=False)
     assert refused.returncode == 2 and "owners.csv:3:" in refused.stderr
     assert outcome(promise, "editor", one) == "not-customer"
-    file.write_text(f"address,product\n{one},Editor\n{other},editor\n")
+    file.write_text(f"Product,Address\nEditor,{one}\neditor,{other}\n")
     assert promise.json("customers", "import", str(file))["owners"] == 2
     assert outcome(promise, "editor", one) == outcome(promise, "editor", other) == "sent"
 

@@ -120,6 +120,24 @@ def test_an_erasure_leaves_no_trace_but_the_keyed_no(house: Gateway, sink: Sink,
     ]
 
 
+@pytest.mark.req("DSR-04", "POL-22")
+def test_nothing_that_stays_on_record_for_ever_takes_an_address(house: Gateway, someone: Someone) -> None:
+    reader = f"quoted-{someone()}"
+    covering = ("--scope", "all-marketing")
+    for command in (
+        ("suppressions", "add", reader, *covering, "--reason", "objected", "--why"),
+        ("suppressions", "remove", reader, *covering, "--why"),
+        ("suppressions", "export", "--purpose"),
+        ("person", "hold", reader, "--why"),
+        ("person", "erase", reader, "--why"),
+        ("breach", "open", "leak", "--what"),
+    ):
+        done = house.run(*command, f"a letter of {reader}", check=False)
+        assert (done.returncode, "must not hold an address" in done.stderr) == (2, True), command
+    assert house.run("person", "hold", reader, "--why", " ", check=False).returncode == 2
+    assert files_naming(house, reader) == []
+
+
 @pytest.mark.req("DSR-04", "SUP-09")
 def test_an_erasure_takes_the_digest_of_an_imported_list_with_it(house: Gateway, someone: Someone) -> None:
     reader = f"digested-{someone()}"

@@ -83,7 +83,8 @@ def _rows(file: Path) -> Iterator[tuple[Address, str]]:
     """Yield the owners that a file names; a line that cannot be read is told by its number."""
     with file.open(encoding="utf-8-sig", newline="") as lines, _refused_whole(file):
         reader = csv.DictReader(lines)
-        if not {"address", "product"} <= {*(reader.fieldnames or ())}:
+        reader.fieldnames = [one.strip().lower() for one in reader.fieldnames or ()]
+        if not {"address", "product"} <= {*reader.fieldnames}:
             raise click.UsageError(f"{file}: the first line must be address,product")
         for row in reader:
             try:

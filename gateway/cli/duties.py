@@ -15,8 +15,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, TIME, operator
-from gateway.cli.person import nameless
+from gateway.cli.people import ADDRESS, TIME, WHY, operator
 from gateway.consent import EventType, NewEvent
 from gateway.decisions import export_line
 from gateway.errors import Malformed
@@ -70,11 +69,10 @@ def requests_list(desk: Desk, every: bool) -> None:
 
 @requests.command("extend")
 @click.argument("number")
-@click.option("--why", required=True, help="As the person was told within the first month.")
+@click.option("--why", type=WHY, required=True, help="As the person was told within the first month.")
 @pass_desk
 def requests_extend(desk: Desk, number: str, why: str) -> None:
     """Take two more months, for what is complex or many (GDPR 12(3)); the person must have been told why."""
-    nameless(why)
     found = _open(desk, number)
     if found.is_extended or desk.now() > found.due:
         desk.no(f"request {number} cannot be extended any more; it is due by {found.due:%Y-%m-%d}", request=number)
@@ -86,12 +84,11 @@ def requests_extend(desk: Desk, number: str, why: str) -> None:
 @requests.command("answer")
 @click.argument("number")
 @click.argument("answer", type=click.Choice([one.value for one in Answer]))
-@click.option("--reason", default="", help="Why not, or not all of it; needed unless it is accepted.")
+@click.option("--reason", type=WHY, default="", help="Why not, or not all of it; needed unless it is accepted.")
 @click.option("--article", default="", help='What that rests on, "GDPR 17(3)(e)"; needed unless it is accepted.')
 @pass_desk
 def requests_answer(desk: Desk, number: str, answer: str, reason: str, article: str) -> None:
     """Record how a request was answered, case by case; what was asked for is done by its own command."""
-    nameless(reason)
     if answer != Answer.ACCEPTED and not (reason.strip() and article.strip()):
         raise click.UsageError("a request is refused, even in part, with --reason and --article (GDPR 12(4))")
     found = _open(desk, number)
@@ -138,11 +135,10 @@ def breach() -> None:
 @breach.command("open")
 @click.argument("name")
 @click.option("--known", type=TIME, default=None, help="When it became known, UTC; now unless told.")
-@click.option("--what", required=True, help="What has happened, as far as it is known.")
+@click.option("--what", type=WHY, required=True, help="What has happened, as far as it is known.")
 @pass_desk
 def breach_open(desk: Desk, name: str, known: datetime | None, what: str) -> None:
     """Record a breach; 72 hours after it became known the authority must have been told."""
-    nameless(what)
     at = known or desk.now()
     if at > desk.now():
         raise click.UsageError("--known lies in the future")

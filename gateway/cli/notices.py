@@ -63,6 +63,8 @@ def notices_add(
     Canada wants a request for consent to say for what it is, who asks, where they are reached and that it can be
     withdrawn; where it does not, consent of people there is refused.
     """
+    if valid_until and valid_until <= valid_from:
+        raise click.UsageError("--until lies before --from: nobody could have opted in under this notice")
     wanted, company, words = known_topic(desk, topic), desk.config().company, wording(text)
     for problem in about_controllers(controllers):
         raise click.UsageError(problem)

@@ -84,10 +84,24 @@ class TimeType(click.ParamType[datetime]):
             self.fail(f"{value} is no time: write 2026-11-22, 2026-11-22T10:00:00 or 2026-11-22T10:00:00Z", param, ctx)
 
 
+class WhyType(click.ParamType[str]):
+    """A reason, which is part of the record for ever: it must not name who may ask to be forgotten."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if "@" in value:
+            self.fail("this stays on record for ever; it must not hold an address", param, ctx)
+        if param and param.required and not value.strip():
+            self.fail("say why, in words", param, ctx)
+        return str(value)
+
+
 ADDRESS = AddressType()
 LANGUAGE_TAG = LanguageType()
 ENTRY = AddressType(takes_domains=True)
 COUNTRY_CODE = CountryType()
+WHY = WhyType()
 TIME = TimeType()
 LONGEST_WORDING = 1024 * 1024
 

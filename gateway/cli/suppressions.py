@@ -18,7 +18,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ENTRY, known_topic, operator
+from gateway.cli.people import ENTRY, WHY, known_topic, operator
 from gateway.cli.since import SinceType, moment
 from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.decisions import export_line
@@ -98,7 +98,7 @@ def suppressions_check(desk: Desk, address: Address) -> None:
 
 
 @suppressions.command("export")
-@click.option("--purpose", required=True, help="What the list is for; it is recorded, with who took it.")
+@click.option("--purpose", type=WHY, required=True, help="What the list is for; it is recorded, with who took it.")
 @click.option("--format", "form", type=click.Choice(list(FORMS)), default="csv", show_default=True)
 @click.option("--scope", type=SCOPE, default=None, help="Only what covers this much.")
 @click.option(
@@ -110,8 +110,6 @@ def suppressions_export(desk: Desk, purpose: str, form: str, scope: str | None, 
 
     Whoever has been erased is known by a keyed digest alone, and is in none of them.
     """
-    if not purpose.strip():
-        raise click.UsageError("--purpose says what the list is for")
     number = Ids(OPERATOR_SLOT, desk.now).decision()
 
     async def take(store: Store) -> list[list[str]]:
@@ -158,7 +156,7 @@ def _sheet(output: Path | None) -> Iterator[TextIO]:
 @click.option("--scope", type=SCOPE, required=True)
 @click.option("--topic", default="", help="Needed with --scope topic.")
 @click.option("--reason", type=click.Choice(list(SUPPRESSING)), required=True)
-@click.option("--why", default="", help="How we learnt of it.")
+@click.option("--why", type=WHY, default="", help="How we learnt of it.")
 @pass_desk
 def suppressions_add(desk: Desk, address: Address, scope: str, topic: str, reason: str, why: str) -> None:
     """Record somebody's "no", however it reached us; that of all who have an address of a domain as *@DOMAIN."""
@@ -175,7 +173,7 @@ def suppressions_add(desk: Desk, address: Address, scope: str, topic: str, reaso
 @click.argument("address", type=ENTRY)
 @click.option("--scope", type=SCOPE, required=True)
 @click.option("--topic", default="", help="Needed with --scope topic.")
-@click.option("--why", required=True, help="The reason, for the record.")
+@click.option("--why", type=WHY, required=True, help="The reason, for the record.")
 @pass_desk
 def suppressions_remove(desk: Desk, address: Address, scope: str, topic: str, why: str) -> None:
     """Lift a suppression that should not stand; the ledger keeps both, and the reason."""

@@ -237,7 +237,7 @@ class Api:
         said: CustomerRequest = call.document
         person, now = Address.parse(said.address), self._now()
         events = [
-            NewEvent(kind, person, now, facts={**_source(call), "product": name.strip().lower()}, personal=_of(person))
+            NewEvent(kind, person, now, facts={**_source(call), "product": name}, personal=_of(person))
             for kind, names in ((EventType.PRODUCT_OWNED, said.products), (EventType.PRODUCT_ENDED, said.ended))
             for name in names
         ]

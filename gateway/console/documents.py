@@ -34,6 +34,13 @@ def _of_one(text: str) -> str:
     return text
 
 
+def _product(text: str) -> str:
+    """Products are named in a header, where case is lost."""
+    if not (name := text.strip().lower()):
+        raise ValueError("names nothing")
+    return name
+
+
 Mailbox = Annotated[
     str,
     AfterValidator(_of_one),
@@ -60,6 +67,10 @@ Slug = Annotated[
     str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$", examples=["product-announcements"])
 ]
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Nameless = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f@]*$")]
+"""A line that stays on record for ever, and so holds nobody's address."""
+
+Product = Annotated[Line, AfterValidator(_product), Field(min_length=1)]
 Language = Annotated[str, Field(pattern=r"^([A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,3})?$", examples=["de"])]
 Scope = Literal["topic", "partner", "all-marketing", "address"]
 Basis = Literal["express", "confirmed", "sale", "inquiry", "soft-opt-in", "policy-accepted", "corporate"]
@@ -120,7 +131,7 @@ class WithdrawalRequest(Document):
     topic: Annotated[Slug | None, Field(description='With the scope "topic", and only with it.')] = None
     reason: Why = "unsubscribed"
     at: Moment | None = None
-    channel: Annotated[Line, Field(description="How it came: phone, letter, another system.")] = "api"
+    channel: Annotated[Nameless, Field(description="How it came: phone, letter, another system.")] = "api"
     words: Annotated[Line, Field(description="What the person said, word for word.")] = ""
 
 
@@ -136,15 +147,15 @@ class LiftRequest(Document):
     address: Covering
     scope: Scope
     topic: Slug | None = None
-    why: Annotated[Line, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f@]+$", description="For ever; names nobody.")]
+    why: Annotated[Nameless, Field(min_length=1, description="For ever; names nobody.")]
 
 
 class CustomerRequest(Document):
     """What a person owns from now on, and what no more."""
 
     address: Mailbox
-    products: Annotated[list[Line], Field(max_length=100)] = []
-    ended: Annotated[list[Line], Field(max_length=100)] = []
+    products: Annotated[list[Product], Field(max_length=100)] = []
+    ended: Annotated[list[Product], Field(max_length=100)] = []
 
 
 class CheckRequest(Document):

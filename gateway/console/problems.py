@@ -60,7 +60,8 @@ def of_form(error: ValidationError) -> Refused:
 
 
 def _sentence(kind: str, message: str) -> str:
-    return "is missing" if kind == "missing" else "is unknown" if kind == "extra_forbidden" else message
+    told = {"missing": "is missing", "extra_forbidden": "is unknown"}
+    return told.get(kind, message.removeprefix("Value error, "))
 
 
 def report(error: BaseException) -> None:
