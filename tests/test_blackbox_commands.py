@@ -10,13 +10,16 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from tests.crash.recording import can_record
 from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice
 from tests.sink import Sink
 
@@ -199,3 +202,18 @@ def test_the_unit_starts_the_program_although_a_person_is_overdue_an_answer(hous
         done = house.run(*words[3:], check=False)
         assert words[3:] == ["check"] and done.returncode == 1 and "deadline" in done.stdout
         assert line.startswith("-"), "systemd starts nothing after a failure"
+
+
+@pytest.mark.req("OPS-08")
+@pytest.mark.skipif(not can_record(), reason="strace is not installed, or may not trace (apt install strace)")
+def test_the_whole_story_speaks_to_nobody_but_this_machine_and_dns(tmp_path: Path) -> None:
+    trace = tmp_path / "calls"
+    calls = ("strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o", str(trace))
+    done = subprocess.run(
+        [*calls, sys.executable, "-m", "gateway", "demo"], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = trace.read_text()
+    asked = set(re.findall(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\("|AF_INET6, ")([0-9a-f.:]+)', told))
+    assert any(host == "127.0.0.1" for _, host in asked), "its own listeners"
+    assert {(port, host) for port, host in asked if not ip_address(host).is_loopback and port != "53"} == set()
