@@ -37,6 +37,7 @@ _UNENCODABLE = ("multipart/", "message/")
 _VALUE = rb":[^\n]*+(?:\n|\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+"
 _REGULAR_HEADER = re.compile(rb"(?:[!-9;-~]++%b)*+(?:\r\n|\Z)" % _VALUE)
 _FIELD = re.compile(rb"[!-9;-~]++(?P<gap>[ \t]*+)%b" % _VALUE)
+_BCC = re.compile(rb"^(?:resent-)?bcc[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MAILBOX_LINE = re.compile(rb">?From \S++ ++[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-3][0-9] [0-9:]{5,8} [^\n]*+\n")
 _LAST_GAP = re.compile(rb"(?:[ \t]+|[!-9;-~]+[ \t]*:[ \t]*)?+[^ \t].*(?=[ \t])", re.DOTALL)
 
@@ -66,6 +67,7 @@ def with_regular_header(message: bytes) -> bytes:
 
     A line that is no field begins the body: the blank line that is missing before it is supplied. White space between a
     field's name and its colon goes (§4.5), and so does the line that divides the messages of a mailbox file (RFC 4155).
+    Raises `Malformed` where a Bcc would stand in the body then, for all to read.
     """
     return message if _REGULAR_HEADER.match(message) else applied(message, list(_regularised(message)))
 
@@ -79,6 +81,9 @@ def _regularised(message: bytes) -> Iterator[Edit]:
             yield Edit(*found.span("gap"), ())
         position = found.end()
     if position < len(message) and not message.startswith(b"\r\n", position):
+        blank = message.find(b"\r\n\r\n", position)
+        if _BCC.search(message, position, blank if blank >= 0 else len(message)):
+            raise Malformed("a line of its header is no field and ends it, and a Bcc stands below that line")
         yield Edit(position, position, (b"\r\n",))
 
 

@@ -240,8 +240,8 @@ def fitted(message: bytes, alphabet: Alphabet = Alphabet.UTF8, *, is_utf8: bool 
     `is_utf8` is True where the submitter declared SMTPUTF8. What fits already is returned as it is; `Unstampable` says
     why something cannot be made to (5.6.0, 5.6.3, 5.6.7).
     """
-    message = with_regular_header(message)
     try:
+        message = with_regular_header(message)
         return written_in(alphabet, mend(message) if has_long_line(message) else message, is_utf8=is_utf8)
     except Inexpressible as problem:
         return Unstampable(problem.enhanced, str(problem))

@@ -305,6 +305,14 @@ def test_what_is_no_field_ends_the_header_where_every_server_ends_it_and_is_judg
     assert all_accept([content], records, tmp_path)
 
 
+@pytest.mark.req("DKIM-13", "UNS-32")
+@pytest.mark.parametrize("login", ["news", "shop2"])
+def test_nobody_reads_a_bcc_below_what_ends_the_header(house: Gateway, login: str) -> None:
+    content = newsletter(READERS[0]).replace(b"\r\n\r\n", b"\r\nno field\r\nBCC : secret@example.org\r\n\r\n", 1)
+    code, reply = house.submit(content, READERS[:1], login=login)[""]
+    assert code == 554 and reply.startswith("5.6.0 content: a line of its header is no field"), reply
+
+
 @pytest.mark.req("CLS-01", "HDR-08")
 def test_a_message_without_an_author_before_its_header_ends_is_refused(house: Gateway) -> None:
     replies = house.submit(
