@@ -164,6 +164,7 @@ def _reloaded(path: Path, plant: Plant) -> Crew | None:
         log.error("the configuration in force stays, because the new one cannot be taken:\n%s", error)
         return None
     _warn(config)
+    _warn_of_addresses(config, plant)
     log.info("the configuration has been reloaded")
     return _crew(config, plant)
 
@@ -494,14 +495,28 @@ def _house(config: Config) -> House:
 
 
 def _bound(config: Config, parts: Sequence[str]) -> Sockets:
+    return Sockets(**{name: _bind(addresses) for name, addresses in _addresses(config, parts).items()})
+
+
+def _addresses(config: Config, parts: Sequence[str]) -> Mapping[str, Sequence[ListenAddress]]:
+    """Return what is to be listened on, by the names of `Sockets`."""
     relay, site, pages = ("relay" in parts, "site" in parts, "console" in parts)
-    return Sockets(
-        submission=_bind(config.submission.listen) if relay else (),
-        submission_tls=_bind(config.submission.listen_tls) if relay else (),
-        feedback=_bind(config.feedback.listen) if relay and config.feedback else (),
-        site=_bind(config.site.listen) if site and config.site else (),
-        console=_bind(config.console.listen) if pages and config.console else (),
-    )
+    return {
+        "submission": config.submission.listen if relay else (),
+        "submission_tls": config.submission.listen_tls if relay else (),
+        "feedback": config.feedback.listen if relay and config.feedback else (),
+        "site": config.site.listen if site and config.site else (),
+        "console": config.console.listen if pages and config.console else (),
+    }
+
+
+def _warn_of_addresses(config: Config, plant: Plant) -> None:
+    """Name what a reload cannot change: sockets are bound once, by whoever may bind low ports."""
+    for name, addresses in _addresses(config, plant.parts).items():
+        bound = {one.getsockname()[:2] for one in getattr(plant.sockets, name)}
+        if bound != {(one.host, one.port) for one in addresses}:
+            section = name.partition("_")[0]
+            log.warning("[%s] names other addresses to listen on; that takes a restart, and the old ones stay", section)
 
 
 def _bind(addresses: Sequence[ListenAddress]) -> list[socket.socket]:

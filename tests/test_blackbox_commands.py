@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.recording import can_record
-from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice
+from tests.gateway_under_test import TOPIC, Gateway, eventually, fetch, free_port, invoice
 from tests.sink import Sink
 
 PERSON = "ann@example.org"
@@ -188,6 +188,21 @@ def test_a_reload_that_cannot_have_its_data_folder_changes_nothing(
         shared_sink.clear()
         assert house.submit(invoice(PERSON), [PERSON], login="shop", sender="billing@example.com")[""][0] == 250
         shared_sink.wait_for(1)
+    finally:
+        house.stop()
+
+
+def test_a_reload_says_that_other_addresses_take_a_restart(house: Gateway, rewritten: None) -> None:
+    house.start()
+    try:
+        assert house.process is not None
+        other = free_port()
+        replace(house, f'"127.0.0.1:{house.console}"', f'"127.0.0.1:{other}"')
+        os.kill(house.process.pid, signal.SIGHUP)
+        told = "[console] names other addresses to listen on; that takes a restart"
+        eventually(lambda: told in house.log.read_text())
+        assert house.log.read_text().count("names other addresses") == 1, "the others are as they were"
+        assert fetch(f"http://127.0.0.1:{house.console}/healthz").status == 200
     finally:
         house.stop()
 
