@@ -156,6 +156,8 @@ def test_what_is_held_does_not_leave_before_it_is_released(house: Gateway, sink:
     queued = tell(house, {reader: ""}, message=newsletter(reader), login="news", sender=LETTERS)
     assert house.json("queue", "hold", queued) == {"held": 1}
     eventually(lambda: [one["state"] for one in waiting(house, queued)] == ["held"])
+    again = house.run("queue", "hold", queued, check=False)
+    assert (again.returncode, again.stdout) == (1, "nothing of that waits that is not held already\n")
     sink.release()
     sink.clear()
     time.sleep(3)

@@ -103,7 +103,7 @@ def queue_hold(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
     with progress_bar("holding") as progress:
         held = desk.with_store(lambda store: store.queue.hold(which, progress))
     if not held:
-        desk.no("nothing of that waits", held=0)
+        desk.no("nothing of that waits that is not held already", held=0)
     desk.say(f"{held} recipients are held; assent queue release lets them go", held=held)
 
 
