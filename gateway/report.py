@@ -119,7 +119,8 @@ def _in_order(fates: Sequence[Fate]) -> list[_Told]:
 
 
 def _line(fate: Fate) -> str:
-    return f"  <{fate.recipient.address}>: {fate.reply[:_LONGEST_REPLY]} (decision {fate.decision})"
+    why = "tried until its time was over, last answered " if fate.outcome is Outcome.EXPIRED else ""
+    return f"  <{fate.recipient.address}>: {why}{fate.reply[:_LONGEST_REPLY]} (decision {fate.decision})"
 
 
 # for programs

@@ -108,7 +108,9 @@ def test_waits_grow_as_configured_and_promotion_may_give_up_sooner(make_gateway:
     assert (about_news.recipients, about_bill.recipients) == ((LETTERS,), ("billing@example.com",))
     assert about_news.at - began >= 3 and about_bill.at - began >= 9
     for taken, recipient in ((about_news, "news@example.org"), (about_bill, "bill@example.org")):
-        fields = read_report(taken.content).of(recipient)
+        report = read_report(taken.content)
+        assert f"<{recipient}>: tried until its time was over, last answered 451 4.2.1 later" in report.text
+        fields = report.of(recipient)
         assert (fields["Action"], fields["Status"]) == ("failed", "4.4.7")
         assert fields["Diagnostic-Code"] == "smtp; 451 4.2.1 later"
     waits = gaps(sink, "bill@example.org")
