@@ -120,7 +120,9 @@ def _in_order(fates: Sequence[Fate]) -> list[_Told]:
 
 def _line(fate: Fate) -> str:
     why = "tried until its time was over, last answered " if fate.outcome is Outcome.EXPIRED else ""
-    return f"  <{fate.recipient.address}>: {why}{fate.reply[:_LONGEST_REPLY]} (decision {fate.decision})"
+    reply = fate.reply[:_LONGEST_REPLY]
+    decision = "" if fate.decision in reply else f" (decision {fate.decision})"
+    return f"  <{fate.recipient.address}>: {why}{reply}{decision}"
 
 
 # for programs
