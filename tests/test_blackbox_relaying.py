@@ -10,6 +10,7 @@ import json
 import mailbox
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -614,3 +615,17 @@ def test_a_maildir_keeps_each_recipients_copy(hub: Hub) -> None:
     assert sorted(one["Delivered-To"] for one in box) == ["a@example.org", "b@example.org"]
     assert {one["Return-Path"] for one in box} == {"<folder@example.com>"}
     assert all(one["DKIM-Signature"] for one in box)
+
+
+@pytest.mark.req("OUT-03")
+def test_a_maildir_that_was_cleared_away_or_is_in_the_way_is_made_anew(hub: Hub) -> None:
+    outbox, before = hub.folder / "outbox", hub.submit("folder", "before@example.org")
+    eventually(lambda: hub.settled(before, "before@example.org"))
+    shutil.rmtree(outbox)
+    outbox.write_text("something else")
+    message_id = hub.submit("folder", "after@example.org")
+    assert hub.attempts(message_id, "after@example.org")[0]["reply"].startswith("452 4.3.1 the maildir could not")
+    outbox.unlink()
+    hub.gateway.run("queue", "retry", "--stream", "folder")
+    eventually(lambda: hub.settled(message_id, "after@example.org") == "relayed")
+    assert len(mailbox.Maildir(outbox, create=False)) == 1

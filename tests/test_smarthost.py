@@ -1129,6 +1129,7 @@ async def test_a_maildir_keeps_each_recipients_copy_byte_for_byte(tmp_path: Path
 async def test_a_maildir_on_a_broken_disk_defers(tmp_path: Path) -> None:
     async with pool_to(f"maildir:{tmp_path}/out") as pool, pool.connection() as connection:
         (tmp_path / "out" / "new").rmdir()
+        (tmp_path / "out" / "new").write_text("a file")
         (reply,) = await connection.relay(copy_to())
     assert (reply.code, reply.enhanced) == (452, "4.3.1")
     assert list((tmp_path / "out" / "tmp").iterdir()) == []

@@ -11,6 +11,7 @@ import itertools
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.errors import RelayUnavailable
@@ -32,8 +33,7 @@ class Maildir:
         """Make the folder where it is missing. Raises `RelayUnavailable` where that fails."""
         self._folder = folder
         try:
-            for part in ("tmp", "new", "cur"):
-                (folder / part).mkdir(parents=True, exist_ok=True)
+            self._make_folders()
         except OSError as error:
             raise RelayUnavailable(str(error)) from error
 
@@ -50,6 +50,10 @@ class Maildir:
     async def wait_closed(self) -> None:
         """Nothing is left open."""
 
+    def _make_folders(self) -> None:
+        for part in ("tmp", "new", "cur"):
+            (self._folder / part).mkdir(parents=True, exist_ok=True)
+
     def _keep_all(self, copy: Copy) -> tuple[Reply, ...]:
         return tuple(self._keep(copy, recipient) for recipient in copy.recipients)
 
@@ -57,11 +61,13 @@ class Maildir:
         name = _unique_name()
         trace = (command(f"Return-Path: <{copy.reverse_path}>"), command(f"Delivered-To: {recipient.address.text}"))
         try:
+            self._make_folders()  # somebody may have cleared them away since
             _write_durably(self._folder / "tmp" / name, (*trace, *copy.segments))
             (self._folder / "tmp" / name).rename(self._folder / "new" / name)
             _sync_folder(self._folder / "new")
         except OSError as error:
-            (self._folder / "tmp" / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._folder / "tmp" / name).unlink()
             return Reply(452, "4.3.1", f"the maildir could not keep it: {error.strerror}")
         return Reply(250, "2.0.0", f"kept as {name}")
 
