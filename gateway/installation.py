@@ -20,7 +20,6 @@ from gateway.ids import Ids, spool_text
 from gateway.model import Fate, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
 from gateway.proof import Archive
 from gateway.report import delivery_report, is_told
-from gateway.resolver import Resolver
 from gateway.sign import Signer, SigningKey
 from gateway.store import Now, ReportMaker, Store, open_path
 from gateway.store.outgoing import SINCE, TOOL
@@ -138,11 +137,6 @@ def published_keys(config: Config, *, is_signing: bool = False) -> list[SigningK
         for selector in domain.selectors
         if selector.key.pem and (selector.signs or not is_signing)
     ]
-
-
-def resolver(config: Config) -> Resolver:
-    """Return whom to ask what is published."""
-    return Resolver([(one.host, one.port) for one in config.dns.servers])
 
 
 def signers(config: Config) -> Mapping[str, Signer]:

@@ -24,11 +24,13 @@ from typing import Any
 
 import uvloop
 
-from gateway import console
 from gateway.bells import Bells
 from gateway.campaigns import CampaignBoard, Campaigns
 from gateway.config import MOST_WORKERS, Config, ListenAddress, load
 from gateway.config.dialects import dialects
+from gateway.console.api import Api
+from gateway.console.app import create_app as create_console
+from gateway.console.pages import Pages
 from gateway.copies import CopyMaker, Links
 from gateway.delivery import Delivery
 from gateway.dialogue import Auth, Terms
@@ -42,7 +44,6 @@ from gateway.installation import (
     open_store,
     prepare,
     published_keys,
-    resolver,
     signers,
 )
 from gateway.keywatch import KeyWatch
@@ -57,6 +58,7 @@ from gateway.metrics import Board
 from gateway.model import Smarthost
 from gateway.overview import overview
 from gateway.probe import Probe
+from gateway.resolver import Resolver
 from gateway.shadow import ShadowAlarms, gauge_text, shadow_ends
 from gateway.sign import dns_record
 from gateway.smarthost import Pool, Turnstile
@@ -126,14 +128,13 @@ class Crowds:
         return cls(Crowd(config.workers, submission.connection_rate, submission.message_rate), Crowd(config.workers))
 
 
-def serve(path: Path, parts: Sequence[str]) -> int:
+def serve(config: Config, parts: Sequence[str]) -> int:
     """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`."""
-    config = load(path)
     _warn(config)
     _prepare(config)
     board, campaigns = Board(KEEPER_SLOT + 1), CampaignBoard(2 * MOST_WORKERS)
     plant = Plant(parts, _bound(config, parts), board, campaigns, cycle((0, MOST_WORKERS)))
-    return Supervisor(_crew(config, plant), lambda: _reloaded(path, plant)).run()
+    return Supervisor(_crew(config, plant), lambda: _reloaded(config.path, plant)).run()
 
 
 def _prepare(config: Config) -> None:
@@ -377,15 +378,15 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
         alarms = ShadowAlarms(ends, data_folder(config).shadowed, now)
         housekeeper = Housekeeper(data_folder(config), config.retention, sealer.elected, leave.is_set, now)
         signing = published_keys(config, is_signing=True)
-        key_watch = KeyWatch(signing, resolver(config), store.condition, config.dns.check_keys)
+        key_watch = KeyWatch(signing, Resolver(config.dns.addresses), store.condition, config.dns.check_keys)
         deadlines = DeadlineAlarms(data_folder(config), now)
         looks = (housekeeper.look, deadlines.look, watch.look_at_people, watch.look_at_machine, alarms.look)
         closers = []
         if "console" in plant.parts and config.console:
-            app = console.create_app(
+            app = create_console(
                 lambda: _metrics(plant, store) + gauge_text(ends, now().date()) + webhooks.metrics(),
                 lambda: _is_ready(store),
-                console.Api(
+                Api(
                     config, store, partial(data_folder(config).decision_lines, "id"), plant.board.row(KEEPER_SLOT), now
                 ),
                 _pages(config, store, now),
@@ -407,7 +408,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
     return work
 
 
-def _pages(config: Config, store: Store, now: Now) -> console.Pages | None:
+def _pages(config: Config, store: Store, now: Now) -> Pages | None:
     """Return the pages of the console, if it has a password."""
     if config.console is None or config.console.password is None:
         return None
@@ -416,7 +417,7 @@ def _pages(config: Config, store: Store, now: Now) -> console.Pages | None:
         moment = now()
         return await overview(config, data_folder(config), store, moment - SHOWN_SINCE, moment)
 
-    return console.Pages(config.console.password.text, store, look, now)
+    return Pages(config.console.password.text, store, look, now)
 
 
 def _metrics(plant: Plant, store: Store) -> str:

@@ -7,6 +7,7 @@ a function or under TYPE_CHECKING counts too. A module without a place in the pl
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,9 @@ BOUNDARIES = {
     *("gateway.imports.ahead", "unsubscribe_site"),
 }
 
+# What takes long to load, and what a command that neither serves nor draws has no use for.
+HEAVY = {"aiohttp", "aiosmtpd", "dns", "jinja2", "jwt", "pydantic", "rich", "sqlite_utils", "uvloop"}
+
 
 def modules() -> dict[str, Path]:
     paths = [path for package in ("gateway", "unsubscribe_site") for path in (ROOT / package).rglob("*.py")]
@@ -316,3 +320,18 @@ def test_a_swallowed_surprise_is_seen() -> None:
 def test_every_part_of_the_world_exists() -> None:
     theirs = {"aiohttp", "aiosmtpd", "pysqlite3", "sqlite_utils", "uvloop"}
     assert WORLD - theirs <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("consent record", "consent show", "customers add", "dkim dns", "explain", "ledger verify", "logins add"),
+        *("migrate", "person erase", "queue list", "status", "streams pause", "suppressions add", "tokens add"),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(command: str) -> None:
+    program = [sys.executable, "-X", "importtime", "-m", "gateway", *command.split(), "--help"]
+    told = subprocess.run(program, cwd=ROOT, check=True, capture_output=True, text=True).stderr
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in told.splitlines()}
+    assert "gateway" in loaded
+    assert loaded & HEAVY == set()

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 import click
 
-from gateway.cli.output import Desk
+from gateway.cli.rooms import Rooms, room
 from gateway.errors import ConfigError, Malformed, StoreUnavailable
 
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
 
-_ROOMS: Final[Mapping[str, str]] = {
-    "serving": "serve relay site console migrate",
+_ROOMS: Final = {
+    "serving": "serve relay site console",
+    "migrating": "migrate",
     "overview": "status report",
-    "setup": "init check dkim",
+    "setup": "init check",
+    "dkim_keys": "dkim",
     "demo": "demo",
     "logins": "logins streams",
     "tokens": "tokens",
     "notices": "notices",
-    "exports": "consent suppressions ledger",
+    "people": "consent",
+    "suppressions": "suppressions",
+    "ledger": "ledger",
     "person": "person",
     "policies": "policy",
     "customers": "customers",
@@ -44,40 +45,20 @@ _ROOMS: Final[Mapping[str, str]] = {
     "processing": "processing",
     "webhooks": "webhooks",
 }
-"""Which module has which commands; it is loaded when one of them is asked for, so that the others cost no time."""
-
-_ROOM_OF: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 
-class _Program(click.Group):
-    """A group whose commands are loaded when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_ROOM_OF)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ROOM_OF:
-            return None
-        commands: tuple[click.Command, ...] = import_module(f"{__package__}.{_ROOM_OF[cmd_name]}").COMMANDS
-        return next(one for one in commands if one.name == cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        near = get_close_matches(args[0], _ROOM_OF, 1)
-        if near and args[0] != near[0] and not ctx.resilient_parsing:
-            raise click.UsageError(f"no such command: {args[0]}; did you mean {near[0]}?", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Rooms,
+    rooms=_ROOMS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--config", "path", type=click.Path(path_type=Path), default=Path("config.toml"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 @click.version_option(package_name="assent")
 @click.pass_context
 def assent(context: click.Context, path: Path, as_json: bool) -> None:
     """Email marketing compliance gateway: mail that would break a promise cannot leave."""
-    context.obj = Desk(path.absolute(), as_json)
+    context.obj = room("output").Desk(path.absolute(), as_json)
 
 
 def main() -> None:

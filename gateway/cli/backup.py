@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk, progress_bar
 from gateway.installation import data_folder
 from gateway.store import disk
@@ -15,7 +16,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
+@assent.command()
 @click.argument("file", type=FILE)
 @pass_desk
 def backup(desk: Desk, file: Path) -> None:
@@ -38,7 +39,7 @@ def backup(desk: Desk, file: Path) -> None:
     )
 
 
-@click.command()
+@assent.command()
 @click.argument("file", type=EXISTING)
 @click.option("--replace", is_flag=True, help="Put it in the place of the store that is there, which is moved aside.")
 @click.option("--later", type=EXISTING, default=None, help="A newer assent.db, if the one in place is lost.")
@@ -87,6 +88,3 @@ def restore(desk: Desk, file: Path, replace: bool, later: Path | None, nothing_l
         paused=pause,
         aside=str(done.aside) if done.aside else None,
     )
-
-
-COMMANDS = (backup, restore)

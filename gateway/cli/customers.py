@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ADDRESS, operator
 from gateway.consent import Event, EventType, NewEvent
@@ -18,7 +19,7 @@ from gateway.errors import Malformed
 from gateway.store import Store
 
 
-@click.group()
+@assent.group()
 def customers() -> None:
     """What people own; mail of class `product` goes to owners only."""
 
@@ -105,6 +106,3 @@ def _refused_whole(file: Path) -> Iterator[None]:
 
 def _numbers(events: Sequence[Event]) -> list[int]:
     return [event.seq for event in events]
-
-
-COMMANDS = (customers,)

@@ -30,6 +30,7 @@ import dkim
 from rich.console import Console
 from rich.text import Text
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.setup import FIRST_PORTS, write_first_config
 
@@ -42,7 +43,7 @@ ONE_CLICK = b"List-Unsubscribe=One-Click"
 _PATIENCE_SECONDS = 20.0
 
 
-@click.command()
+@assent.command()
 @click.option("--keep", is_flag=True, help="Leave the scratch folder for a look around.")
 @pass_desk
 def demo(desk: Desk, keep: bool) -> None:
@@ -340,6 +341,3 @@ def _until(answer: Callable[[], T], otherwise: str) -> T:
         _expect(time.monotonic() < deadline, otherwise)
         time.sleep(0.05)
     return found
-
-
-COMMANDS = (demo,)

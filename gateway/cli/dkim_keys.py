@@ -5,8 +5,6 @@ The one rule: a private key is written once, readable by its owner only, and nev
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +12,12 @@ import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
+from gateway.cli.rooms import Rooms
 from gateway.config import Config, DkimSelector, load
 from gateway.config.names import DOMAIN, SELECTOR
-from gateway.findings import State
-from gateway.installation import published_keys, resolver
-from gateway.keywatch import standings
-from gateway.published import KeyStanding, Publication
+from gateway.installation import published_keys
 from gateway.sign import SigningKey, dns_record, generate_rsa_key
 from gateway.store import disk
 
@@ -28,7 +25,7 @@ STRING_LIMIT: Final = 255
 """Octets of one character-string of a TXT record (RFC 1035 §3.3)."""
 
 
-@click.group()
+@assent.group(cls=Rooms, rooms={"online": "check"})
 def dkim() -> None:
     """The keys that sign, and the records that publish them."""
 
@@ -57,7 +54,7 @@ def dkim_new(desk: Desk, domain: str, selector: str, ed25519: bool) -> None:
 @pass_desk
 def dkim_dns(desk: Desk, domain: str | None) -> None:
     """Print the TXT records of the configured keys, also of those that sign no more, in the form of a zone file."""
-    keys = _keys_of(desk, desk.config(), domain)
+    keys = keys_of(desk, desk.config(), domain)
     if desk.as_json:
         desk.list([_facts(key) for key in keys], (), "")
         return
@@ -65,42 +62,7 @@ def dkim_dns(desk: Desk, domain: str | None) -> None:
         click.echo(zone_line(*dns_record(key)))
 
 
-@dkim.command("check")
-@click.argument("domain", required=False)
-@pass_desk
-def dkim_check(desk: Desk, domain: str | None) -> None:
-    """Ask DNS for the record of each configured key, and compare; exit 1 where one is missing or another's.
-
-    Where DNS does not answer there is a warning, and no answer.
-    """
-    config = desk.config()
-    keys = _keys_of(desk, config, domain)
-    found = asyncio.run(publications(config, keys))
-    rows = [
-        {"state": state.value, "domain": key.domain, "selector": key.selector, "told": standing.told}
-        | {"published": standing.publication.value}
-        for key, standing, state in found
-    ]
-    desk.list(rows, ("state", "domain", "selector", "told"), "")
-    if any(state is State.PROBLEM for _, _, state in found):
-        raise SystemExit(1)
-
-
-async def publications(config: Config, keys: Sequence[SigningKey]) -> list[tuple[SigningKey, KeyStanding, State]]:
-    """Ask DNS about keys; what is wrong with one that signs is a problem, with one that did only a warning."""
-    signing = {key.mark for key in published_keys(config, is_signing=True)}
-    found = await standings(keys, resolver(config))
-    return [(key, one, _state(one, key.mark in signing)) for key, one in zip(keys, found, strict=True)]
-
-
-def _state(standing: KeyStanding, is_signing: bool) -> State:
-    if standing.publication is Publication.RIGHT:
-        return State.OK
-    is_seen = standing.publication in (Publication.WRONG, Publication.MISSING)
-    return State.PROBLEM if is_seen and is_signing else State.WARNING
-
-
-def _keys_of(desk: Desk, config: Config, domain: str | None) -> list[SigningKey]:
+def keys_of(desk: Desk, config: Config, domain: str | None) -> list[SigningKey]:
     """Return the configured keys, of one domain if it is named; ends with a no where there are none."""
     wanted = _spelled(DOMAIN.read, domain) if domain else None
     keys = [key for key in published_keys(config) if wanted in (None, key.domain)]

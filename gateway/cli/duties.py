@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ADDRESS, TIME, WHY, operator
 from gateway.consent import EventType, NewEvent
@@ -28,7 +29,7 @@ _AT_ONCE = 500
 _WORD = re.compile(r"[^\s,;<>\"']+@[^\s,;<>\"']+")
 
 
-@click.group()
+@assent.group()
 def requests() -> None:
     """What people ask for by right, and by when it must be answered (GDPR 12)."""
 
@@ -127,7 +128,7 @@ def _record(desk: Desk, about: Request, kind: EventType, told: dict[str, Any]) -
     desk.with_store(lambda store: store.people.record([event]))
 
 
-@click.group()
+@assent.group()
 def breach() -> None:
     """When personal data has got out: the 72 hours, and whom to tell (GDPR 33, 34)."""
 
@@ -251,6 +252,3 @@ async def _named(store: Store, people: Iterable[str]) -> tuple[list[str], int]:
 
 def _is_id(who: str) -> bool:
     return re.fullmatch("[0-9a-f]{32}", who) is not None
-
-
-COMMANDS = (requests, breach)

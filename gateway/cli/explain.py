@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import TIME
 from gateway.config import Config
@@ -46,7 +47,7 @@ NOTED_WITHIN = timedelta(seconds=2)
 _COLUMNS = ["at", "kind", "who", "stream", "topic", "action", "reason", "outcome", "reply"]
 
 
-@click.command()
+@assent.command()
 @click.argument("what")
 @click.argument("address", required=False)
 @click.option("--topic", default="", help="Explain what would happen to promotion on this topic.")
@@ -292,6 +293,3 @@ def _flat(told: Mapping[str, Any], before: str = "") -> dict[str, Any]:
         elif name != "proof":
             flat[f"{before}{name}"] = [one["name"] for one in value] if name == "purposes" else value
     return flat
-
-
-COMMANDS = (explain,)

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import OKPAlgorithm
 
 from gateway.address import Address
-from gateway.cli import dossier, imports
+from gateway.cli import dossier
 from gateway.cli.ledger import ledger
 from gateway.cli.output import Desk, pass_desk, progress_bar
 from gateway.cli.people import ADDRESS, consent, known_topic, operator
@@ -282,7 +282,3 @@ def _row(cells: tuple[object, ...]) -> bytes:
 
 def _line(told: dict[str, Any]) -> bytes:
     return json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-COMMANDS = (*imports.COMMANDS, ledger)
-"""These groups are complete once this module has added what it knows."""

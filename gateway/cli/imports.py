@@ -383,5 +383,4 @@ def _report(desk: Desk, number: int, tally: Tally, errors: Path | None) -> None:
     desk.tell(told if desk.as_json else {name: one for name, one in {**told, **counts}.items() if name != "counts"})
 
 
-COMMANDS = (consent, suppressions)
 """The two groups are complete once this module has added what it knows."""

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import click
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
+from gateway.cli.rooms import Rooms
 
 
-@click.group()
+@assent.group(cls=Rooms, rooms={"exports": "export key"})
 def ledger() -> None:
     """The record of consent and of every decision."""
 

@@ -7,13 +7,13 @@ operator orders here counts for the next recipient, without a restart.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ADDRESS, operator
 from gateway.config.names import TOOL_HOST
@@ -26,7 +26,7 @@ MOST_TEST_RECIPIENTS = 25
 """Tests go to colleagues; whoever lists more than these would be mailing without opt-ins (OUT-21)."""
 
 
-@click.group()
+@assent.group()
 def logins() -> None:
     """Marketing tools and applications that may submit."""
 
@@ -169,7 +169,7 @@ def _test_recipients(text: str) -> tuple[str, ...]:
 # streams
 
 
-@click.group()
+@assent.group()
 def streams() -> None:
     """The configured kinds of mail, and whether they take any now."""
 
@@ -224,6 +224,3 @@ def streams_release(desk: Desk, name: str) -> None:
     if not desk.with_store(lambda store: store.people.release_stream(name, operator())):
         desk.no(f"{name} is not paused", name=name)
     desk.say(f"{name} takes mail again", name=name)
-
-
-COMMANDS: Sequence[click.Command] = (logins, streams)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import TIME, known_topic, wording
 from gateway.evidence import METHODS, STATEMENTS, Notice, about_controllers, statements_in
@@ -19,7 +20,7 @@ from gateway.law import in_force
 from gateway.store import Store
 
 
-@click.group()
+@assent.group()
 def notices() -> None:
     """The wordings under which people opt in."""
 
@@ -133,6 +134,3 @@ def notices_list(desk: Desk) -> None:
     ]
     shown = ["name", "topic", "version", "language", "url", "control", "from", "until"]
     desk.list(rows, shown, "no notices; see assent notices add")
-
-
-COMMANDS = (notices,)

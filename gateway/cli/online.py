@@ -1,4 +1,6 @@
-"""What `assent check --online` asks DNS: DKIM keys, DMARC and alignment, SPF, the names of the sending addresses.
+"""What is asked of DNS: by `assent dkim check` for the keys that sign, by `assent check --online` for all of our mail.
+
+That is DKIM keys, DMARC and alignment, SPF, the names of the sending addresses.
 
 The rule: what large providers refuse mail for is a problem, and where DNS does not answer there is a warning, for
 that says nothing. What a record means is `published`'s to say.
@@ -7,17 +9,23 @@ that says nothing. What a record means is `published`'s to say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from gateway.cli.dkim_keys import publications
+import click
+
+from gateway.cli.dkim_keys import dkim, keys_of
+from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
 from gateway.findings import Finding, State
-from gateway.installation import published_keys, resolver
+from gateway.installation import published_keys
+from gateway.keywatch import standings
 from gateway.published import (
     SILENCE,
+    KeyStanding,
     Policy,
+    Publication,
     applied,
     dmarc_records,
     organisation,
@@ -27,6 +35,7 @@ from gateway.published import (
     walk,
 )
 from gateway.resolver import IP, Resolver
+from gateway.sign import SigningKey
 
 _TO_PUBLISH = "publish v=DMARC1; p=none; rua=mailto:… there, or at the organisation's domain"
 
@@ -35,9 +44,30 @@ class _Silent(Exception):
     """DNS did not answer."""
 
 
+@dkim.command("check")
+@click.argument("domain", required=False)
+@pass_desk
+def dkim_check(desk: Desk, domain: str | None) -> None:
+    """Ask DNS for the record of each configured key, and compare; exit 1 where one is missing or another's.
+
+    Where DNS does not answer there is a warning, and no answer.
+    """
+    config = desk.config()
+    keys = keys_of(desk, config, domain)
+    found = asyncio.run(_publications(config, keys))
+    rows = [
+        {"state": state.value, "domain": key.domain, "selector": key.selector, "told": standing.told}
+        | {"published": standing.publication.value}
+        for key, standing, state in found
+    ]
+    desk.list(rows, ("state", "domain", "selector", "told"), "")
+    if any(state is State.PROBLEM for _, _, state in found):
+        raise SystemExit(1)
+
+
 def examine_online(config: Config) -> list[Finding]:
     """Ask DNS about everything that others will ask it about our mail."""
-    return asyncio.run(_everything(config, resolver(config)))
+    return asyncio.run(_everything(config, Resolver(config.dns.addresses)))
 
 
 async def _everything(config: Config, dns: Resolver) -> list[Finding]:
@@ -55,8 +85,22 @@ async def _everything(config: Config, dns: Resolver) -> list[Finding]:
 async def _keys(config: Config) -> list[Finding]:
     return [
         Finding(f"DNS of DKIM key {key.selector} of {key.domain}", state, standing.told)
-        for key, standing, state in await publications(config, published_keys(config))
+        for key, standing, state in await _publications(config, published_keys(config))
     ]
+
+
+async def _publications(config: Config, keys: Sequence[SigningKey]) -> list[tuple[SigningKey, KeyStanding, State]]:
+    """Ask DNS about keys; what is wrong with one that signs is a problem, with one that did only a warning."""
+    signing = {key.mark for key in published_keys(config, is_signing=True)}
+    found = await standings(keys, Resolver(config.dns.addresses))
+    return [(key, one, _state(one, key.mark in signing)) for key, one in zip(keys, found, strict=True)]
+
+
+def _state(standing: KeyStanding, is_signing: bool) -> State:
+    if standing.publication is Publication.RIGHT:
+        return State.OK
+    is_seen = standing.publication in (Publication.WRONG, Publication.MISSING)
+    return State.PROBLEM if is_seen and is_signing else State.WARNING
 
 
 def _domains(patterns: Iterable[str]) -> list[str]:

@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
 
+from gateway.cli.rooms import room
 from gateway.config import Config, load
 from gateway.errors import ConfigError
 from gateway.ids import Ids
@@ -27,7 +24,6 @@ from gateway.store.sqlite import DataFolder
 T = TypeVar("T")
 
 _BAR_WIDTH: Final = 40
-_UNBOUNDED: Final = 10_000
 """Columns of what is no terminal: a program that reads a table finds each row on one line."""
 
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
@@ -40,10 +36,13 @@ class Desk:
         self.path = path
         self.as_json = as_json
         self.now = Clock().now
+        self._config: Config | None = None
 
     def config(self) -> Config:
-        """Return the configuration; raises `ConfigError` with every problem in it."""
-        return load(self.path)
+        """Return the configuration, as it was when it was first asked for; raises `ConfigError` with its problems."""
+        if self._config is None:
+            self._config = load(self.path)
+        return self._config
 
     def folder(self) -> DataFolder:
         """Return the data folder, which `migrate` or `serve` has made; raises `ConfigError` where there is none."""
@@ -70,7 +69,7 @@ class Desk:
         if self.as_json:
             click.echo(_as_json(facts, indent=2))
             return
-        _console().print(_told(facts))
+        room("drawing").facts_table(facts)
 
     def list(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
         """Print a list of facts, or the sentence `empty`; one below the other where the terminal would cut words."""
@@ -80,15 +79,7 @@ class Desk:
         if not rows:
             click.echo(empty)
             return
-        table = Table(*(name.replace("_", " ") for name in columns))
-        for row in rows:
-            table.add_row(*(_shown(row[name]) for name in columns))
-        console = _console()
-        if console.measure(table, options=console.options.update(width=_UNBOUNDED)).minimum <= console.width:
-            console.print(table)
-            return
-        for row in rows:
-            console.print(_told({name: row[name] for name in columns}), "")
+        room("drawing").rows_table(rows, columns)
 
     def bars(self, counts: Mapping[str, int], whole: int) -> None:
         """Print counts with a bar each, of which the longest possible stands for the whole."""
@@ -121,9 +112,11 @@ def _wants_json(context: click.Context, _: click.Parameter, value: bool) -> None
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
     """Show how far long work is, on a terminal; yields what is to be told that, from 0 to 1."""
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        step = bar.add_task(what, total=1.0)
-        yield lambda part: bar.update(step, completed=part)
+    if not sys.stderr.isatty():
+        yield lambda part: None
+        return
+    with room("drawing").bar(what) as step:
+        yield step
 
 
 def sparkline(counts: Sequence[int]) -> str:
@@ -139,27 +132,3 @@ def _as_json(facts: object, indent: int | None = None) -> str:
 
 def _plain(value: object) -> str:
     return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
-
-
-def _told(facts: Mapping[str, Any]) -> Table:
-    """Return one set of facts, a line each; what is longer than the terminal goes on below, whole."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column()
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _shown(value))
-    return table
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _UNBOUNDED)
-
-
-def _shown(value: Any) -> str:
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, Mapping):
-        value = [f"{name}: {one}" for name, one in value.items()]
-    if isinstance(value, list | tuple):
-        return escape(", ".join(map(str, value))) or "-"
-    return escape(str(value))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.activity import Activity, gather
-from gateway.cli import dossier
+from gateway.cli import assent, dossier
 from gateway.cli.output import Desk, pass_desk, progress_bar, sparkline
 from gateway.cli.since import SinceType, moment
 from gateway.ledger import canonical_json
@@ -30,7 +30,7 @@ _SIGNED: Final = b"assent.report.v1\0"
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
+@assent.command()
 @click.option("--since", type=SinceType(), default="24h", show_default=True, help="fri, today, 36h, 7d, 2026-11-20 …")
 @pass_desk
 def status(desk: Desk, since: str) -> None:
@@ -64,7 +64,7 @@ def _draw(desk: Desk, told: Mapping[str, Any]) -> None:
 # the report of a month
 
 
-@click.command()
+@assent.command()
 @click.option("--month", default=None, metavar="YYYY-MM", help="The last whole month unless told.")
 @click.option("--html", is_flag=True, help="A page with a picture, that can be printed, instead of JSON.")
 @click.option("--verify", type=EXISTING, help="Check the signature of a report.")
@@ -141,6 +141,3 @@ def _page(found: Activity, signed: Mapping[str, Any]) -> str:
     title = f"Compliance report {found.since:%B %Y}"
     told = signed["report"] | {"signature": signed["signature"]}
     return dossier.page(title, told, of_timeline(found.timeline()))
-
-
-COMMANDS = (status, report)

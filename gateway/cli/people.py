@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
+from gateway.cli.rooms import Rooms
 from gateway.config.names import COUNTRY, LANGUAGE
 from gateway.consent import Event
 from gateway.errors import Malformed
@@ -139,7 +141,7 @@ def known_topic(desk: Desk, topic: str) -> Topic:
     return topics[topic]
 
 
-@click.group()
+@assent.group(cls=Rooms, rooms={"imports": "import", "exports": "export"})
 def consent() -> None:
     """Who has opted in to what, and the proof."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from gateway.address import Address
-from gateway.cli import dossier
+from gateway.cli import assent, dossier
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ADDRESS, WHY, operator
 from gateway.cli.queue import drop
@@ -26,7 +26,7 @@ TRACES_PATIENCE = 15.0
 """Seconds that reports about dropped mail, which name their recipient, have to leave."""
 
 
-@click.group()
+@assent.group()
 def person() -> None:
     """A person's rights: to see what is known, and to be forgotten."""
 
@@ -138,6 +138,3 @@ def _turn_hold(desk: Desk, address: Address, turn: EventType, why: str) -> None:
     if event is None:
         desk.no(f"{address} is {state} already, or nobody whom we know", address=address.text)
     desk.say(f"{address} is {state} (event {event.seq})", address=address.text, event=event.seq, held=holds)
-
-
-COMMANDS = (person,)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ADDRESS, TIME, operator, wording
 from gateway.config.names import COUNTRIES
@@ -23,7 +24,7 @@ _LONGEST_NAME = 64
 """Characters of a version's name."""
 
 
-@click.group()
+@assent.group()
 def policy() -> None:
     """Versions of the privacy policy, which the site shows under /policy."""
 
@@ -118,6 +119,3 @@ def _told(record: NoticeRecord) -> dict[str, str | None]:
         "ended_at": record.ended_at.isoformat(timespec="seconds") if record.ended_at else None,
         "reply": record.reply,
     }
-
-
-COMMANDS = (policy,)

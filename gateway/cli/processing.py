@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gateway.cli import dossier
+from gateway.cli import assent, dossier
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
 from gateway.model import MessageClass, Stream
@@ -43,7 +43,7 @@ _MEASURES = [
 ]
 
 
-@click.command()
+@assent.command()
 @click.option("--html", is_flag=True, help="A page that can be read and printed, instead of JSON.")
 @pass_desk
 def processing(desk: Desk, html: bool) -> None:
@@ -77,6 +77,3 @@ def _purpose(name: str, stream: Stream) -> dict[str, Any]:
     told = {"stream": name, "class": str(stream.message_class), "purpose": purpose, "legal_basis": basis}
     topics = {"topics": list(stream.topics)} if stream.topics else {}
     return {**told, **topics, **({"controller": stream.controller} if stream.controller else {})}
-
-
-COMMANDS = (processing,)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk, progress_bar
 from gateway.cli.people import operator
 from gateway.decisions import drop_line, subject_of
@@ -51,7 +52,7 @@ def selection(messages: tuple[int, ...], stream: str) -> Selection:
     return Selection(messages, stream)
 
 
-@click.group()
+@assent.group()
 def queue() -> None:
     """What has been accepted and is not settled yet."""
 
@@ -188,6 +189,3 @@ def _line(one: QueuedRecipient) -> dict[str, Any]:
         "reply": one.reply,
         "received_at": one.message.received_at.isoformat(timespec="seconds"),
     }
-
-
-COMMANDS = (queue,)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk, progress_bar
 
 
-@click.command()
+@assent.command()
 @click.option("--dry-run", is_flag=True, help="Only count what is due.")
 @pass_desk
 def purge(desk: Desk, dry_run: bool) -> None:
@@ -27,6 +28,3 @@ def purge(desk: Desk, dry_run: bool) -> None:
         backups=done.backups,
         missing=done.missing,
     )
-
-
-COMMANDS = (purge,)

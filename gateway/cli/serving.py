@@ -1,15 +1,15 @@
-"""Commands that run the gateway or a part of it, and that say how it is doing."""
+"""Commands that run the gateway or a part of it."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import click
 
+from gateway import service
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
-from gateway.installation import prepare
 
 
 class _CannotStart(click.ClickException):
@@ -18,42 +18,32 @@ class _CannotStart(click.ClickException):
     exit_code = 75
 
 
-@click.command()
+@assent.command()
 @pass_desk
 def serve(desk: Desk) -> None:
     """Run everything: submission, delivery, the public site and the console."""
     _run(desk, ("relay", "site", "console"))
 
 
-@click.command()
+@assent.command()
 @pass_desk
 def relay(desk: Desk) -> None:
     """Run submission, feedback and delivery alone."""
     _run(desk, ("relay",))
 
 
-@click.command()
+@assent.command()
 @pass_desk
 def site(desk: Desk) -> None:
     """Run the public site alone."""
     _run(desk, ("site",))
 
 
-@click.command()
+@assent.command()
 @pass_desk
 def console(desk: Desk) -> None:
     """Run the operators' listener alone."""
     _run(desk, ("console",))
-
-
-@click.command()
-@pass_desk
-def migrate(desk: Desk) -> None:
-    """Make the store, or bring it up to date; what is there already stays."""
-    config = desk.config()
-    copies = asyncio.run(prepare(config))
-    told = [f"the store in {config.data_dir} is up to date", *(f"what it was is kept in {copy}" for copy in copies)]
-    desk.say("\n".join(told), data_dir=config.data_dir, copies=copies)
 
 
 def _run(desk: Desk, parts: tuple[str, ...]) -> None:
@@ -61,10 +51,8 @@ def _run(desk: Desk, parts: tuple[str, ...]) -> None:
     config = desk.config()
     for line in _addresses(config, parts):
         click.echo(line)
-    from gateway import service  # here, because no other command needs the listeners and the site
-
     try:
-        status = service.serve(desk.path, parts)
+        status = service.serve(config, parts)
     except OSError as error:
         raise _CannotStart(error.strerror or str(error)) from error
     raise SystemExit(status)
@@ -81,6 +69,3 @@ def _addresses(config: Config, parts: tuple[str, ...]) -> list[str]:
         ("console", config.console.listen if "console" in parts and config.console else ()),
     ]
     return [f"{what:22} {address}" for what, addresses in listening for address in addresses]
-
-
-COMMANDS = (serve, relay, site, console, migrate)

@@ -20,14 +20,15 @@ from urllib.parse import urlsplit
 
 import click
 
+from gateway.cli import assent
 from gateway.cli.certificates import Authority
 from gateway.cli.checkup import examine
-from gateway.cli.dkim_keys import dkim, make_key
-from gateway.cli.online import examine_online
+from gateway.cli.dkim_keys import make_key
 from gateway.cli.output import Desk, pass_desk
+from gateway.cli.rooms import room
 from gateway.config import Config, TlsFiles, load
 from gateway.config.names import HOST_NAME
-from gateway.console.pages import PREFIX
+from gateway.console import PAGES
 from gateway.errors import ConfigError
 from gateway.findings import Finding, State
 from gateway.installation import data_folder, prepare
@@ -41,7 +42,7 @@ READER = "ann@example.net"
 """Who the line to try writes to."""
 
 
-@click.command()
+@assent.command()
 @pass_desk
 def init(desk: Desk) -> None:
     """Make what is missing: the configuration, keys, certificates, the store, two logins, the console's password."""
@@ -56,7 +57,7 @@ def init(desk: Desk) -> None:
     _tell(desk, config, made, pages, passwords, moved)
 
 
-@click.command()
+@assent.command()
 @click.option("--online", is_flag=True, help="Ask DNS too: DKIM, DMARC, SPF, the names of the sending addresses.")
 @pass_desk
 def check(desk: Desk, online: bool) -> None:
@@ -69,7 +70,7 @@ def check(desk: Desk, online: bool) -> None:
         raise
     findings = examine(config, desk.now())
     if online:
-        findings += examine_online(config)
+        findings += room("online").examine_online(config)
     _tell_findings(desk, findings)
     if any(one.state is State.PROBLEM for one in findings):
         raise SystemExit(1)
@@ -112,7 +113,7 @@ def _make_console_password(config: Config) -> dict[str, str]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(path, "x", opener=_for_the_owner_only) as file:
         file.write(f"{password}\n")
-    return {"url": f"http://{console.listen[0]}{PREFIX}", "password": password, "file": str(path)}
+    return {"url": f"http://{console.listen[0]}{PAGES}", "password": password, "file": str(path)}
 
 
 def _for_the_owner_only(path: str, flags: int) -> int:
@@ -233,6 +234,3 @@ def _sender(stream: Stream) -> str:
 def _short(path: Path) -> Path:
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-COMMANDS = (init, check, dkim)

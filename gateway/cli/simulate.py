@@ -17,6 +17,7 @@ import click
 from rich.progress import Progress
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.imports import FILE, FORMAT, write_beside
 from gateway.cli.output import Desk, pass_desk
 from gateway.consent import Standing
@@ -75,7 +76,7 @@ class Trial:
         return refused or strictest(self.purposes, standing, self.law, now)
 
 
-@click.command()
+@assent.command()
 @click.argument("file", type=FILE)
 @click.option("--stream", required=True, help="The stream that the message would be of.")
 @click.option("--topic", default="", help="Its topic; without it, every topic of the stream must allow a recipient.")
@@ -193,6 +194,3 @@ def _tell(desk: Desk, stream: str, file: Path, outcome: Outcome) -> None:
         return
     desk.bars({"would get it": outcome.allowed, **dict(outcome.refused.most_common())}, looked_at)
     desk.tell({name: value for name, value in facts.items() if name not in ("would_get_it", "refused") and value})
-
-
-COMMANDS = (simulate,)

@@ -17,8 +17,10 @@ from typing import Any, TextIO
 import click
 
 from gateway.address import Address
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import ENTRY, WHY, known_topic, operator
+from gateway.cli.rooms import Rooms
 from gateway.cli.since import SinceType, moment
 from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.decisions import export_line
@@ -51,7 +53,7 @@ FORMS: dict[str, Callable[[Address], str]] = {
 _AT_ONCE = 1000
 
 
-@click.group()
+@assent.group(cls=Rooms, rooms={"imports": "import imports undo"})
 def suppressions() -> None:
     """Who must not be sent to."""
 

@@ -10,13 +10,14 @@ from datetime import datetime
 
 import click
 
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.cli.people import TIME
 from gateway.console.access import SCOPES, digest_of, new_token
 from gateway.store import ApiToken, Store
 
 
-@click.group()
+@assent.group()
 def tokens() -> None:
     """Programs that may use the HTTP API of the console."""
 
@@ -78,6 +79,3 @@ def tokens_revoke(desk: Desk, name: str) -> None:
     if not desk.with_store(revoke):
         desk.no(f"there is no token {name}", name=name)
     desk.say(f"{name} is revoked", name=name)
-
-
-COMMANDS = (tokens,)

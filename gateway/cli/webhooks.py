@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.announcements import Announcement, Happening, Shape, Webhook
 from gateway.announcements.signatures import public_part
+from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.ids import Ids
 from gateway.installation import OPERATOR_SLOT
@@ -25,7 +26,7 @@ _NOBODY = "nobody@example.invalid"
 _COLUMNS = ("name", "state", "waiting", "oldest", "attempts", "last_answer", "url", "format", "events", "public_key")
 
 
-@click.group()
+@assent.group()
 def webhooks() -> None:
     """Programs that are told what happens, as [webhooks.NAME] says."""
 
@@ -135,6 +136,3 @@ def _made(shape: Shape) -> str:
         key = generate_private_key(SECP256R1())
         return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
     return secrets.token_hex(32) if shape is Shape.MAILGUN else f"assent:{secrets.token_urlsafe(32)}"
-
-
-COMMANDS = (webhooks,)

@@ -138,6 +138,11 @@ class DnsConfig:
     check_keys: timedelta
     sending_ips: tuple[IPv4Address | IPv6Address, ...]
 
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The servers, each as address and port."""
+        return [(one.host, one.port) for one in self.servers]
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

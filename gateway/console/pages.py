@@ -19,6 +19,7 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gateway.address import Address
+from gateway.console import PAGES
 from gateway.errors import Malformed, StoreUnavailable
 from gateway.picture import of_timeline
 from gateway.store import Now, Store
@@ -32,7 +33,6 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow",
 }
-PREFIX: Final = "/console"
 PAGE: Final = 100
 """Suppressions on one page."""
 
@@ -75,11 +75,11 @@ class Pages:
     def add_to(self, app: web.Application) -> None:
         """Add the pages to the console, which then leads there from its root."""
         app.router.add_get("/", _to_the_pages)
-        app.router.add_get(PREFIX, self._guarded(self._overview))
-        app.router.add_get(f"{PREFIX}/suppressions", self._guarded(self._suppressions))
-        app.router.add_post(f"{PREFIX}/suppressions", self._guarded(self._search))
-        app.router.add_post(f"{PREFIX}/person", self._guarded(self._person))
-        app.router.add_get(f"{PREFIX}/console.css", _stylesheet)
+        app.router.add_get(PAGES, self._guarded(self._overview))
+        app.router.add_get(f"{PAGES}/suppressions", self._guarded(self._suppressions))
+        app.router.add_post(f"{PAGES}/suppressions", self._guarded(self._search))
+        app.router.add_post(f"{PAGES}/person", self._guarded(self._person))
+        app.router.add_get(f"{PAGES}/console.css", _stylesheet)
 
     def _guarded(self, page: Page) -> Page:
         async def guarded(request: web.Request) -> web.Response:
@@ -146,7 +146,7 @@ class Pages:
         return self._page("person", address=address, facts=facts, history=history, related=related)
 
     def _page(self, name: str, status: int = 200, **told: Any) -> web.Response:
-        text = self._templates[name].render(prefix=PREFIX, **told)
+        text = self._templates[name].render(prefix=PAGES, **told)
         return web.Response(text=text, status=status, content_type="text/html", headers=HEADERS)
 
     def _problem(self, status: int, sentence: str) -> web.Response:
@@ -172,7 +172,7 @@ def _time(moment: datetime) -> str:
 
 
 async def _to_the_pages(_: web.Request) -> web.Response:
-    return web.Response(status=303, headers=HEADERS | {"Location": PREFIX})
+    return web.Response(status=303, headers=HEADERS | {"Location": PAGES})
 
 
 async def _stylesheet(_: web.Request) -> web.Response:

@@ -12,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 from pysqlite3 import dbapi2 as sqlite
-from sqlite_utils import Database
 
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.store import disk
@@ -25,6 +24,8 @@ def migrate(path: Path, migrations: Sequence[str]) -> Path | None:
     Call it in one process, before the others open the file. Raises `ConfigError` for a file that a newer version has
     made, and `StoreUnavailable`, with nothing changed, where another process writes or the disk is full.
     """
+    from sqlite_utils import Database  # here, because few processes make a file, and all would pay for it
+
     try:
         with closing(connect(path, create=True)) as connection:
             Database(connection).enable_wal()
