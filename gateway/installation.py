@@ -132,10 +132,10 @@ async def archive_of(config: Config, store: Store) -> Archive:
 def published_keys(config: Config, *, is_signing: bool = False) -> list[SigningKey]:
     """Return every key that the configuration names and that is there; of those, only the ones that sign, if wanted."""
     return [
-        SigningKey.load(domain.name, selector.name, selector.key.pem)
+        SigningKey(domain.name, selector.name, selector.key.private)
         for domain in config.dkim.values()
         for selector in domain.selectors
-        if selector.key.pem and (selector.signs or not is_signing)
+        if selector.key.private and (selector.signs or not is_signing)
     ]
 
 

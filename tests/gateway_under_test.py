@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,25 @@ def eventually(true: Any, seconds: float = 20.0) -> Any:
             raise AssertionError(f"still not so after {seconds} s")
         time.sleep(0.05)
     return answer
+
+
+@cache
+def rsa_key(name: str, bits: int = 2048) -> bytes:
+    """Return the private key of that name and length as PEM; each is made once, for all gateways of a session."""
+    return subprocess.run(["openssl", "genrsa", str(bits)], check=True, capture_output=True).stdout
+
+
+@cache
+def certificate_of(key: bytes, *names: str) -> bytes:
+    """Return a self-signed certificate for these host names, good for two days, as PEM."""
+    order = ["openssl", "req", "-x509", "-key", "/dev/stdin", "-days", "2", "-subj", f"/CN={names[0]}"]
+    order += ["-addext", f"subjectAltName={','.join(f'DNS:{name}' for name in names)}"]
+    return subprocess.run(order, input=key, check=True, capture_output=True).stdout
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o600)
 
 
 class Gateway:
@@ -172,21 +192,14 @@ class Gateway:
         }
 
     def make_certificate(self) -> None:
-        subprocess.run(
-            "openssl req -x509 -newkey rsa:2048 -nodes -keyout server.key -out server.pem -days 2"
-            " -subj /CN=relay.example.com -addext subjectAltName=DNS:relay.example.com,DNS:localhost",
-            shell=True,
-            check=True,
-            cwd=self.folder,
-            capture_output=True,
-        )
-        (self.folder / "server.key").chmod(0o600)
+        key = rsa_key("relay.example.com")
+        (self.folder / "server.pem").write_bytes(certificate_of(key, "relay.example.com", "localhost"))
+        _write_secret(self.folder / "server.key", key)
 
     def make_dkim_key(self, name: str = "example.com.s1", bits: int = 2048) -> Path:
         path = self.folder / "var" / "dkim" / f"{name}.pem"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        subprocess.run(["openssl", "genrsa", "-out", str(path), str(bits)], check=True, capture_output=True)
-        path.chmod(0o600)
+        _write_secret(path, rsa_key(name, bits))
         return path
 
     def command(self, *arguments: str) -> list[str]:

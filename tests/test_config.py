@@ -628,7 +628,7 @@ def test_no_secret_shows_in_a_repr(house: House) -> None:
     config = house.load()
     assert config.smarthosts["default"].password == "correct horse"
     assert "correct horse" not in repr(config)
-    assert "PRIVATE KEY" not in repr(config) and config.dkim["example.com"].selectors[0].key.pem
+    assert "PRIVATE KEY" not in repr(config) and config.dkim["example.com"].selectors[0].key.private
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines\n", b"nul\0"])
@@ -653,7 +653,7 @@ def test_whoever_makes_keys_may_read_the_file_before_there_are_any(house: House)
     for name in ("var/dkim/example.com.s1.pem", "var/tls/server.pem", "var/tls/server.key"):
         (house.folder / name).unlink()
     key = house.load(keys_may_be_missing=True).dkim["example.com"].selectors[0].key
-    assert (key.path, key.pem) == (house.folder / "var/dkim/example.com.s1.pem", b"")
+    assert (key.path, key.private) == (house.folder / "var/dkim/example.com.s1.pem", None)
 
 
 def test_a_folder_where_a_secret_should_be_is_told(house: House) -> None:

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 _UNBOUNDED: Final = 10_000
+"""Columns of what is no terminal: a program that reads a table finds each row on one line."""
 
 
 def facts_table(facts: Mapping[str, Any]) -> None:

@@ -24,8 +24,6 @@ from gateway.store.sqlite import DataFolder
 T = TypeVar("T")
 
 _BAR_WIDTH: Final = 40
-"""Columns of what is no terminal: a program that reads a table finds each row on one line."""
-
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 
 

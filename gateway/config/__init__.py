@@ -60,7 +60,7 @@ def load(path: Path, *, keys_may_be_missing: bool = False) -> Config:
     """Read a configuration and every secret that it names by file. Raises `ConfigError` with all of its problems.
 
     With `keys_may_be_missing` a DKIM key or TLS file that is not there yet is no problem, for commands that are about
-    to make it; a `DkimKey` has its path and no `pem` then.
+    to make it; a `DkimKey` has its path and no `private` then.
     """
     path = path.absolute()
     text = _text(path)

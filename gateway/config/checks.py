@@ -252,7 +252,7 @@ def _check_selectors(domain: DkimDomain, notes: Notes) -> None:
     if domain.selectors and not signing:
         said = f"{dotted(place)}: no key signs any more"
         notes.problem(place, f"{said}; take signs = false from one, or add one with `assent dkim new {domain.name}`")
-    elif all(selector.key.pem and not selector.key.rsa_bits for selector in signing):
+    elif all(selector.key.private and not selector.key.rsa_bits for selector in signing):
         said = f"{dotted(place)}: there is no RSA key, and many receivers cannot verify Ed25519 (RFC 8463 §3)"
         notes.warning(place, f"{said}; add one with `assent dkim new {domain.name}`")
 

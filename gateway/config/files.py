@@ -157,7 +157,7 @@ def _dkim_key(text: str, folder: Path) -> DkimKey | None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         private = None
     if isinstance(private, Ed25519PrivateKey):
-        return DkimKey(path, pem)
+        return DkimKey(path, private)
     if not isinstance(private, RSAPrivateKey):
         raise ValueError(f"{path} holds no unencrypted RSA or Ed25519 key in PEM; `assent dkim new DOMAIN` makes one")
     if private.key_size < RSA_LEAST_BITS:
@@ -165,7 +165,7 @@ def _dkim_key(text: str, folder: Path) -> DkimKey | None:
             f"{path} holds an RSA key of {private.key_size} bits, which no one may accept (RFC 8301 §3.2); "
             "`assent dkim new DOMAIN` makes one of 2048"
         )
-    return DkimKey(path, pem, private.key_size)
+    return DkimKey(path, private)
 
 
 DKIM_KEY = written("the path of a file", '"var/dkim/example.com.s1.pem"', _dkim_key, DkimKey(Path()))

@@ -12,6 +12,9 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
 from gateway.address import Address
 from gateway.announcements import Webhook
 from gateway.law import Law
@@ -104,11 +107,15 @@ class ConsoleConfig:
 
 @dataclass(frozen=True, slots=True)
 class DkimKey:
-    """A private key that was read and found fit. `rsa_bits` is 0 for Ed25519, `pem` empty while there is no file."""
+    """A private key that was read and found fit; None while there is no file."""
 
     path: Path
-    pem: bytes = field(default=b"", repr=False)
-    rsa_bits: int = 0
+    private: RSAPrivateKey | Ed25519PrivateKey | None = field(default=None, repr=False)
+
+    @property
+    def rsa_bits(self) -> int:
+        """The length of an RSA key; 0 for Ed25519 and while there is none."""
+        return self.private.key_size if isinstance(self.private, RSAPrivateKey) else 0
 
 
 @dataclass(frozen=True, slots=True)
