@@ -100,7 +100,9 @@ def attempt_line(
 def drop_line(line_id: str, door: str, at: datetime, who: str, subject: Subject, why: str, by: str) -> bytes:
     """Return the line of a copy that an operator gave up; `door` is the decision that let the message in."""
     told = {"id": line_id, "kind": "drop", "at": at.isoformat(), "who": who, "door": door, **_about(subject)}
-    return _line({**told, "action": Action.REFUSE.value, "sentence": why, "by": by, "outcome": Outcome.FAILED})
+    return _line(
+        {**told, "action": Action.REFUSE.value, "sentence": nameless(why), "by": by, "outcome": Outcome.FAILED}
+    )
 
 
 def export_line(line_id: str, at: datetime, purpose: str, form: str, count: int, by: str) -> bytes:
@@ -109,9 +111,11 @@ def export_line(line_id: str, at: datetime, purpose: str, form: str, count: int,
     return _line({**told, "purpose": purpose, "format": form, "count": count, "by": by})
 
 
-def nameless(reply: str) -> str:
-    """Return a smarthost's reply without the addresses that some repeat: a sealed line can never be erased."""
-    return _ADDRESS.sub("(address)", reply) if "@" in reply else reply
+def nameless(text: str) -> str:
+    """Return what others wrote, a reply, a campaign's name or a reason, without the addresses in it: a sealed line can
+    never be erased.
+    """
+    return _ADDRESS.sub("(address)", text) if "@" in text else text
 
 
 _ADDRESS = re.compile(r"[^\s<>,;:()]+@[^\s<>,;:()]+")
@@ -134,7 +138,7 @@ def _about(subject: Subject) -> dict[str, Any]:
         "stream": subject.stream,
         "class": subject.message_class,
         "topic": subject.topic,
-        "campaign": subject.campaign,
+        "campaign": nameless(subject.campaign),
     }
 
 

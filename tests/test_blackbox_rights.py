@@ -131,10 +131,26 @@ def test_nothing_that_stays_on_record_for_ever_takes_an_address(house: Gateway, 
         ("person", "hold", reader, "--why"),
         ("person", "erase", reader, "--why"),
         ("breach", "open", "leak", "--what"),
+        ("streams", "pause", "newsletter", "--why"),
     ):
         done = house.run(*command, f"a letter of {reader}", check=False)
         assert (done.returncode, "must not hold an address" in done.stderr) == (2, True), command
     assert house.run("person", "hold", reader, "--why", " ", check=False).returncode == 2
+    assert files_naming(house, reader) == []
+
+
+@pytest.mark.req("DSR-04", "POL-22")
+def test_an_address_in_a_campaigns_name_or_a_reason_is_not_sealed_into_the_decision_log(
+    house: Gateway, sink: Sink, someone: Someone
+) -> None:
+    reader = f"campaign-{someone()}"
+    house.opt_in(reader)
+    sink.on("RCPT", "451 4.2.0 later", containing=reader)
+    named = newsletter(reader).replace(b"MIME-Version:", f"Assent-Campaign: welcome {reader}\r\nMIME-Version:".encode())
+    house.submit(named, [reader])
+    (waits,) = eventually(lambda: [one for one in house.json("queue", "list") if one["recipient"] == reader])
+    house.run("queue", "drop", waits["message"], "--why", f"{reader} has moved")
+    eventually(lambda: house.run("person", "erase", reader, check=False).returncode == 0)
     assert files_naming(house, reader) == []
 
 

@@ -15,7 +15,7 @@ import click
 from gateway.address import Address
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, operator
+from gateway.cli.people import ADDRESS, WHY, operator
 from gateway.config.names import TOOL_HOST
 from gateway.errors import Malformed
 from gateway.model import Login
@@ -206,7 +206,7 @@ def streams_list(desk: Desk) -> None:
 
 @streams.command("pause")
 @click.argument("name")
-@click.option("--why", required=True, help="The reason, for whoever finds it paused.")
+@click.option("--why", type=WHY, required=True, help="The reason, for whoever finds it paused.")
 @pass_desk
 def streams_pause(desk: Desk, name: str, why: str) -> None:
     """Let a stream take no mail until it is released: it answers 451. What was accepted before still goes."""
