@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import smtplib
@@ -172,6 +173,19 @@ def test_the_same_request_twice_has_one_effect(house: Gateway, program: Program,
     assert len(house.json("consent", "show", reader)) == 1
     assert program.post("/consents", consent(someone()), **told).status == 422, "the key with another request"
     assert len(house.json("consent", "show", reader)) == 1
+
+
+@pytest.mark.req("DSR-04", "SUP-09")
+def test_a_key_that_holds_an_address_is_forgotten_with_it(house: Gateway, program: Program, someone: Someone) -> None:
+    reader = f"keyed-{someone()}"
+    told = {"Idempotency-Key": f"unsubscribe {reader}"}
+    first, again = (program.post("/withdrawals", {"address": reader}, **told) for _ in range(2))
+    assert (first.status, first.text) == (again.status, again.text) == (201, first.text)
+    house.run("person", "erase", reader)
+    stored = b"".join(one.read_bytes() for one in (house.folder / "var").rglob("*") if one.is_file())
+    asked = json.dumps({"address": reader}).encode()
+    assert reader.encode() not in stored
+    assert hashlib.sha256(b"/api/v1/withdrawals\n" + asked).digest() not in stored, "whoever guesses finds it"
 
 
 def test_who_may_do_what(house: Gateway, program: Program, someone: Someone) -> None:

@@ -35,9 +35,20 @@ def digest_of(token: str) -> bytes:
 
 def holder_of(authorization: str, tokens: Iterable[ApiToken], now: datetime) -> ApiToken | None:
     """Return whose token an Authorization header brings (RFC 6750 §2.1); None for nobody's, old or revoked ones."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer":
+    scheme, token = _split(authorization)
+    if scheme != "bearer":
         return None
-    digest = digest_of(token.strip())
+    digest = digest_of(token)
     found = [one for one in tokens if hmac.compare_digest(one.digest, digest)]
     return next((one for one in found if not one.revoked and (one.expires_at is None or now < one.expires_at)), None)
+
+
+def veiled(authorization: str, told: bytes) -> bytes:
+    """Return what stands for something that a token's holder told: without the token nobody can try guesses at it."""
+    _, token = _split(authorization)
+    return hmac.digest(token.encode("utf-8", "surrogateescape"), told, "sha256")
+
+
+def _split(authorization: str) -> tuple[str, str]:
+    scheme, _, token = authorization.partition(" ")
+    return scheme.lower(), token.strip()

@@ -8,11 +8,11 @@ what a request looks like for `documents`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -22,7 +22,7 @@ from gateway.address import Address
 from gateway.config import Config
 from gateway.consent import Event, EventType, NewEvent, Source, Standing
 from gateway.console import problems
-from gateway.console.access import holder_of
+from gateway.console.access import holder_of, veiled
 from gateway.console.documents import (
     MOST_ON_A_PAGE,
     Checked,
@@ -407,13 +407,17 @@ def _document(kind: type[D], body: bytes) -> D:
 
 
 def _once(request: web.Request, caller: ApiToken, body: bytes) -> Once | None:
-    """Return what makes a request come only once: its key, and all that must be the same when it comes again."""
+    """Return what makes a request come only once: its key, and all that must be the same when it comes again.
+
+    Either may hold an address, or be guessed from one, so that neither is kept as it is.
+    """
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not 0 < len(key) <= _KEY_LIMIT or not key.isprintable() or not key.isascii():
         raise Refused(400, f"an Idempotency-Key has 1 to {_KEY_LIMIT} printable characters")
-    return Once(caller.name, key, hashlib.sha256(request.path.encode() + b"\n" + body).digest())
+    veil = partial(veiled, request.headers.get("Authorization", ""))
+    return Once(caller.name, veil(key.encode()).hex(), veil(request.path.encode() + b"\n" + body))
 
 
 def _limit(request: web.Request) -> int:
