@@ -43,7 +43,12 @@ def tool(mautic: Receiver) -> Iterator[Receiver]:
     mautic.normal()
 
 
-def letter(to: str, url: str) -> bytes:
+def amply(url: str) -> str:
+    """Escape an address for HTML as most programs do."""
+    return url.replace("&", "&amp;")
+
+
+def letter(to: str, url: str, escaped: Callable[[str], str] = amply) -> bytes:
     """Return a newsletter as Mautic makes it: its own link in the header, in the text and in quoted-printable HTML."""
     message = EmailMessage(policy=email.policy.SMTP)
     message["From"], message["To"], message["Subject"] = f"Letters <{SENDER}>", to, "Spring"
@@ -52,14 +57,16 @@ def letter(to: str, url: str) -> bytes:
     message["List-Unsubscribe"] = f"<mailto:out@mautic.example.net?subject=stop>, <{url}>"
     message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     message.set_content(f"Spring is here.\n\nNo more of this: {url}.\n", cte="8bit")
-    page = f'<html><body><p>Spring \u2014 here</p><a href="{url.replace("&", "&amp;")}">Unsubscribe</a></body></html>'
+    page = f'<html><body><p>Spring \u2014 here</p><a href="{escaped(url)}">Unsubscribe</a></body></html>'
     message.add_alternative(page, subtype="html", cte="quoted-printable")
     return message.as_bytes()
 
 
-def relayed(house: Gateway, sink: Sink, reader: str, url: str, login: str = "mautic") -> Received:
+def relayed(
+    house: Gateway, sink: Sink, reader: str, url: str, login: str = "mautic", escaped: Callable[[str], str] = amply
+) -> Received:
     house.opt_in(reader)
-    replies = house.submit(letter(reader, url), [reader], login=login, sender=SENDER)
+    replies = house.submit(letter(reader, url, escaped), [reader], login=login, sender=SENDER)
     assert replies[""][0] == 250, replies
     return eventually(lambda: next((one for one in sink.messages if reader in str(one.recipients)), None))
 
@@ -99,6 +106,18 @@ def test_the_tools_own_link_becomes_ours_and_after_the_click_the_tool_hears_of_i
     eventually(lambda: at(tool, "/second"))
     assert len(at(tool, path)) == 1 and other not in house.log.read_text()
     assert path not in house.log.read_text()
+
+
+@pytest.mark.req("UNS-36")
+def test_the_tools_own_link_becomes_ours_where_its_template_escapes_every_sign(
+    house: Gateway, tool: Receiver, sink: Sink, someone: Someone
+) -> None:
+    def mustached(url: str) -> str:
+        return amply(url).replace("/", "&#x2F;").replace("=", "&#x3D;")
+
+    copy = relayed(house, sink, someone(), f"{tool.url}/every-sign?who=7&list=7", escaped=mustached)
+    (token,), shown = links_in(copy)
+    assert "every-sign" not in shown and shown.count(token) == 3
 
 
 @pytest.mark.req("UNS-36")

@@ -92,11 +92,31 @@ def find(pieces: Pieces, own_link: bytes = b"", tool_link: bytes = b"", *, is_ht
     content, found = pieces.text, list[Found]()
     if own_link and own_link in content:
         found += _links(content, re.compile(re.escape(own_link) + _TOKEN), is_html)
-    if tool_link and tool_link.partition(b"&")[0] in content:
-        found += _links(content, _spelled_link(tool_link, is_html), is_html)
+    if tool_link and _longest_word(tool_link) in content:
+        found += _tool_links(content, tool_link, is_html)
     if _may_have_any(content):
         found += _marks(pieces, is_html)
     return _apart(sorted(found))
+
+
+def _tool_links(content: bytes, link: bytes, is_html: bool) -> list[Found]:
+    """Return where an address stands; most programs escape its ampersands for HTML, and some every sign in it."""
+    found = _links(content, _spelled_link(link, b"&" if is_html else b""), is_html)
+    if found or not is_html or not _ESCAPED_SIGN.search(content):
+        return found
+    return _links(content, _spelled_link(link, _SIGNS), is_html)
+
+
+_ESCAPED_SIGN = re.compile(rb"&(?:#0*(?:47|61)|#x0*(?:2F|3D)|sol|equals);", re.IGNORECASE)
+"""What the template languages that escape every sign write in the place of some that each address with a query has."""
+
+_SIGNS: Final = b"&=/?:.#+%@'"
+
+
+def _longest_word(link: bytes) -> bytes:
+    """Return what of an address no spelling changes, to look for it first."""
+    words: list[bytes] = re.findall(rb"[A-Za-z0-9]+", link)
+    return max(words, key=len)
 
 
 def _links(content: bytes, pattern: re.Pattern[bytes], is_html: bool) -> list[Found]:
@@ -106,14 +126,18 @@ def _links(content: bytes, pattern: re.Pattern[bytes], is_html: bool) -> list[Fo
     ]
 
 
-def _spelled_link(link: bytes, is_html: bool) -> re.Pattern[bytes]:
-    """Return a pattern for an address, raw or escaped for HTML; one that goes on after it is another page's."""
-    ampersand = rb"&(?:amp;|#38;|#x26;)?" if is_html else b"&"
-    return re.compile(ampersand.join(map(re.escape, link.split(b"&"))) + _LINK_END)
+def _spelled_link(link: bytes, signs: bytes) -> re.Pattern[bytes]:
+    """Return a pattern for an address in which these signs may be escaped for HTML; what goes on is another page's."""
+    spelled = [
+        f"(?:{re.escape(one)}|{_entity(one)})" if one.encode() in signs else re.escape(one)
+        for one in link.decode("ascii")
+    ]
+    return re.compile("".join(spelled).encode("ascii") + _LINK_END)
 
 
-_LINK_END: Final = rb"(?!\.?[A-Za-z0-9_~%/?=#+@:-]|&(?!quot;|gt;|lt;|nbsp;|#))"
-
+_GOES_ON = rb"(?:0*(?:3[578]|4[3567]|58|6[134]|95|126)|[xX]0*(?i:2[356BDEF]|3[ADF]|40|5F|7E));"
+_LINK_END: Final = rb"(?!\.?[A-Za-z0-9_~%%/?=#+@:-]|&(?!quot;|apos;|gt;|lt;|nbsp;|#(?!%b)))" % _GOES_ON
+"""Nothing of an address follows, and no sign of one that is escaped."""
 
 _TOKEN: Final = rb"[A-Za-z0-9._-]{49}(?![A-Za-z0-9_-])"
 """What stands behind the beginning of a link (docs/decisions/0003)."""
@@ -301,6 +325,10 @@ def _piece(piece: str) -> str:
 def _character(one: str) -> str:
     if one.isalnum() or one in "_-":
         return one
+    return f"(?:{re.escape(one)}|%(?:25){{0,3}}{ord(one):02X}|{_entity(one)})"
+
+
+def _entity(one: str) -> str:
+    """Return a pattern for a sign as HTML escapes it."""
     names = [name for name, text in html.entities.html5.items() if text == one and name.endswith(";")]
-    entity = "|".join([f"#0*{ord(one)};", f"#x0*{ord(one):X};", *names])
-    return f"(?:{re.escape(one)}|%(?:25){{0,3}}{ord(one):02X}|&(?:{entity}))"
+    return f"&(?:{'|'.join([f'#0*{ord(one)};', f'#[xX]0*(?i:{ord(one):X});', *names])})"
