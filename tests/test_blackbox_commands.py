@@ -45,6 +45,10 @@ FACTS = (
     f"explain {PERSON} --topic {TOPIC}",
     "simulate --stream newsletter people.txt",
     "ledger verify",
+    "ledger export",
+    "ledger export --format kantara",
+    "consent export",
+    "suppressions export --purpose scrubbing --format sha256",
     f"person export {PERSON}",
     "processing",
     "report",
@@ -99,6 +103,13 @@ def test_facts_are_json_also_where_a_command_is_told_so_last(house: Gateway, com
     done = house.run(*command.split(), "--json", check=False)
     assert done.returncode <= 1, done.stderr
     assert isinstance(json.loads(done.stdout), dict | list)
+
+
+def test_an_export_to_a_file_says_as_json_what_it_came_to(house: Gateway) -> None:
+    told = house.json("consent", "export", "--output", "opt-ins.csv")
+    lines = (house.folder / "opt-ins.csv").read_text().splitlines()
+    assert told["lines"] == len(lines) - 1 == len(house.json("consent", "export"))
+    assert house.json("consent", "export")[0]["address"] == lines[1].split(",")[0]
 
 
 @pytest.mark.req("OPS-02")

@@ -197,7 +197,7 @@ def _write(
         archive, key = await archive_of(config, store), desk.folder().ledger_key()
         completed = await store.people.imports_completed()
         unfinished = frozenset(one for one, at in completed.items() if at > desk.now())
-        with progress_bar("exporting") as progress, _target(output) as file:
+        with progress_bar("exporting") as progress, _target(desk, output) as file:
             count = 0
             file.write(head)
             async for line in lines(Scribe(store, archive, handling(config), key, unfinished, one, progress)):
@@ -209,7 +209,7 @@ def _write(
     count = desk.with_store(write)
     if count is None:
         desk.no(f"nothing is known of {person}", address=str(person))
-    click.echo(f"{count} lines, recorded as {number}", err=True)
+    desk.exported(count, number, output)
 
 
 async def _known(store: Store, person: Address) -> bytes | None:
@@ -218,13 +218,26 @@ async def _known(store: Store, person: Address) -> bytes | None:
 
 
 @contextmanager
-def _target(output: Path | None) -> Iterator[BinaryIO]:
+def _target(desk: Desk, output: Path | None) -> Iterator[BinaryIO]:
+    """Open what lines are written to; a terminal that wants JSON gets the same as one list."""
+    if output is None and desk.as_json:
+        whole = io.BytesIO()
+        yield whole
+        desk.list(_rows_of(whole.getvalue().decode("utf-8")), (), "")
+        return
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.flush()
         return
     with disk.new_file(output.absolute()) as file:
         yield file
+
+
+def _rows_of(text: str) -> list[dict[str, Any]]:
+    """Read what was written: a JSON object a line, or a table with its head."""
+    if text.startswith("{"):
+        return [json.loads(line) for line in text.split("\n") if line]
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def handling(config: Config) -> Handling:

@@ -89,6 +89,13 @@ class Desk:
         """Print what has been done: the sentence for people, the facts for programs."""
         click.echo(_as_json(facts) if self.as_json else sentence)
 
+    def exported(self, count: int, number: str, output: Path | None) -> None:
+        """Say what an export came to: beside what it wrote, or as facts where that went to a file."""
+        if self.as_json and output:
+            click.echo(_as_json({"lines": count, "recorded": number, "output": str(output)}))
+        else:
+            click.echo(f"{count} lines, recorded as {number}", err=True)
+
     def no(self, sentence: str, **facts: Any) -> NoReturn:
         """Print why the answer is no, and exit 1."""
         click.echo(_as_json(facts) if self.as_json else sentence)

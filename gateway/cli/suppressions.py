@@ -120,12 +120,14 @@ def suppressions_export(desk: Desk, purpose: str, form: str, scope: str | None, 
         return rows
 
     rows = desk.with_store(take)
-    with _sheet(output) as file:
-        lines = csv.writer(file, lineterminator="\n")
-        if form == "csv":
-            lines.writerow(["address", "scope", "topic", "reason", "at"])
-        lines.writerows(rows)
-    click.echo(f"{len(rows)} lines, recorded as {number}", err=True)
+    head = ["address", "scope", "topic", "reason", "at"] if form == "csv" else ["address" if form == "plain" else form]
+    if output is None and desk.as_json:
+        desk.list([dict(zip(head, row, strict=True)) for row in rows], head, "")
+    else:
+        with _sheet(output) as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerows([head, *rows] if form == "csv" else rows)
+    desk.exported(len(rows), number, output)
 
 
 async def _taken(store: Store, form: str, scope: str | None) -> AsyncIterator[list[str]]:
