@@ -215,7 +215,7 @@ def test_an_old_store_is_never_given_a_new_secret(folder: Folder, name: str) -> 
     (folder.path / name).unlink()
     for command in ("init", "serve", "migrate"):
         done = folder.assent(command)
-        assert done.returncode == 78 and f"{name}: No such file or directory; restore it" in done.stderr
+        assert done.returncode == 78 and f"{name}: No such file or directory; put back your copy of it" in done.stderr
     assert not (folder.path / name).exists()
 
 
