@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -29,6 +31,10 @@ SINGLETONS: Final = frozenset(
 
 _FIELD = re.compile(rb"((?:([!-9;-~]++)[ \t]*+:)?(?:[^\n]*+\n|[^\n]++\Z)(?:[ \t][^\n]*+(?:\n|\Z))*+)")
 _REMEMBERED_LENGTH = 512
+_MOST_ENCODED: Final = 16 * 1024
+"""Octets of a value from which on no encoded words are read: some charsets take longer than in proportion."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _BREAKS_OUT = re.compile(rb"\r(?!\n[ \t])|(?<!\r)\n|\0")
 
 
@@ -42,6 +48,11 @@ class Field(NamedTuple):
     def value(self) -> bytes:
         """The unfolded value, without the white space around it (RFC 5322 §2.2.3)."""
         return self.raw.partition(b":")[2].replace(b"\r\n", b"").strip(b" \t\r\n")
+
+    @property
+    def text(self) -> str:
+        """The value as it is shown, its encoded words read."""
+        return unencoded(self.value).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,20 @@ def make(name: str, value: bytes) -> Field:
     if _BREAKS_OUT.search(value):
         raise ValueError(f"the value of {name} would break out of its field")
     return Field(name.lower(), b"%b: %b\r\n" % (name.encode("ascii"), value))
+
+
+def unencoded(value: bytes) -> bytes:
+    """Return a value with its encoded words read (RFC 2047), as UTF-8; as it stands where they cannot be.
+
+    Control characters that were hidden in them are spaces, so that what was one line stays one.
+    """
+    if b"=?" not in value or len(value) > _MOST_ENCODED:
+        return value
+    try:
+        words = str(make_header(decode_header(value.decode("utf-8", "replace"))))
+        return _CONTROLS.sub(" ", words).encode("utf-8")
+    except (HeaderParseError, LookupError, ValueError):
+        return value
 
 
 def repeated_singletons(block: HeaderBlock) -> list[str]:

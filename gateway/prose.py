@@ -13,11 +13,9 @@ import html
 import quopri
 import re
 from collections.abc import Iterator
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 from typing import Final, NamedTuple
 
-from gateway.headers import Field, HeaderBlock
+from gateway.headers import Field, HeaderBlock, unencoded
 from gateway.mime import AMP, Part, parse, shown
 
 READ: Final = 512 * 1024
@@ -59,14 +57,8 @@ def subject_of(block: HeaderBlock) -> str:
 
 
 def decoded(field: Field) -> str:
-    """Return a field's value with its encoded words read; as it stands where they cannot be."""
-    text = field.value[:_LONGEST_FIELD].decode("utf-8", "replace")
-    if "=?" not in text:
-        return text
-    try:
-        return str(make_header(decode_header(text)))
-    except (HeaderParseError, LookupError, ValueError):
-        return text
+    """Return what the beginning of a field's value says, with its encoded words read."""
+    return unencoded(field.value[:_LONGEST_FIELD]).decode("utf-8", "replace")
 
 
 class Source(NamedTuple):

@@ -7,6 +7,7 @@ what a strict sink received.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import tomllib
@@ -496,6 +497,31 @@ def test_of_several_headers_the_first_counts_where_the_vendor_says_so(house: Gat
 def test_folded_json_is_read(house: Gateway, sink: Sink) -> None:
     assert slug(answer(house, f'X-SMTPAPI: {{"category": ["a",\r\n "b"],\r\n\t"asm_group_id":\r\n {NEWS}}}')) == "sent"
     assert field_of(sent(sink), "X-SMTPAPI") == [] and b"asm_group_id" not in sent(sink)
+
+
+ENCODED = """\
+X-SMTPAPI: =?UTF-8?Q?=7B=22category=22=3A=22spring-campaign-w?=\r
+ =?UTF-8?Q?ith-a-rather-long-name-that-goes-on=22?=\r
+ =?UTF-8?Q?=2C=22asm=5Fgroup=5Fid=22=3A101=7D?="""
+"""As Nodemailer and Python's EmailMessage write JSON that has no white space to fold at."""
+
+
+@pytest.mark.req("CLS-02")
+def test_encoded_words_are_read_as_mail_libraries_write_them(house: Gateway, sink: Sink) -> None:
+    assert slug(answer(house, ENCODED)) == "sent"
+    assert field_of(sent(sink), "X-SMTPAPI") == [] and b"asm" not in sent(sink)
+    (line,) = decisions(house, answer(house, ENCODED, to="nobody@example.org"))
+    assert line["campaign"] == "spring-campaign-with-a-rather-long-name-that-goes-on"
+    for tag in ("X-PM-Tag", "Assent-Campaign"):
+        reply = answer(house, f"{tag}: =?utf-8?q?fr=C3=BChling_=0D=0A?= =?utf-8?q?2?=", to="nobody@example.org")
+        assert decisions(house, reply)[0]["campaign"] == "frühling  2"
+
+
+def test_what_is_asked_for_in_encoded_words_is_refused_all_the_same(house: Gateway) -> None:
+    for value in ('{"send_at": 1893456000}', '{"sub": {"%n%": ["Ann"]}}', "{", f'{{"{BYPASS}": 1}}'):
+        encoded = base64.b64encode(value.encode()).decode()
+        reply = answer(house, f"X-SMTPAPI: =?utf-8?b?{encoded}?=", f"Assent-Topic: {TOPIC}")
+        assert slug(reply) == "550 5.6.0 unsupported-header"
 
 
 # recipients

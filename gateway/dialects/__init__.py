@@ -17,7 +17,7 @@ import orjson
 from gateway.address import Address
 from gateway.dialects.rows import ANY, ESSENTIAL, FORMS, PROMOTIONAL, Header, Meaning, Reading, Rule, Vendor, vendor_of
 from gateway.errors import Malformed
-from gateway.headers import Field, HeaderBlock, mailboxes
+from gateway.headers import Field, HeaderBlock, mailboxes, unencoded
 
 __all__ = ["ESSENTIAL", "NOTHING_ASKED", "PROMOTIONAL", "SILENT", "Asked", "Claim", "Dialects", "Meaning"]
 __all__ += ["Unsupported", "Vendor", "vendor_of"]
@@ -119,7 +119,7 @@ class Dialects:
 
     def _claims(self, field: Field) -> Iterator[Claim]:
         header = self.read_headers[field.name]
-        for rule, where, value in _values(header, field.value):
+        for rule, where, value in _values(header, unencoded(field.value)):
             if not _asks_nothing(rule, value):
                 yield from _meant(header.vendor, rule, where, value)
 

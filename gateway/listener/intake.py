@@ -274,7 +274,7 @@ def _subject(message: SpooledMessage, block: headers.HeaderBlock, asked: Asked) 
 def _campaign(block: headers.HeaderBlock, asked: Asked) -> str:
     """Return the campaign's name as the message gives it, in our words before others'; "" for none."""
     named = block.first("assent-campaign")
-    return (named.value.decode("utf-8", "replace").strip() if named else asked.campaign)[:_LONGEST_CAMPAIGN]
+    return (named.text.strip() if named else asked.campaign)[:_LONGEST_CAMPAIGN]
 
 
 def _peer(session: Session) -> Peer:

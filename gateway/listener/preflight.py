@@ -295,10 +295,10 @@ def _reasons(taken: Taken) -> Iterator[str]:
     """Say what made the message what it is."""
     field = taken.block.first("from")
     if field:
-        yield f"stream {taken.choice.stream.name} may be used with the From {field.value.decode('utf-8', 'replace')}"
+        yield f"stream {taken.choice.stream.name} may be used with the From {field.text}"
     for name in _CONTROLS:
         for field in taken.block.all(name):
-            yield f"{name.title()} says {field.value.decode('utf-8', 'replace')}"
+            yield f"{name.title()} says {field.text}"
     for claim in taken.asked.claims:
         if claim.means in (Meaning.CLASS, Meaning.NAMES, Meaning.HINTS):
             yield f"{claim.where} says {claim.value}"
