@@ -108,6 +108,8 @@ def test_a_breach_must_be_reported_within_72_hours(house: Gateway) -> None:
     assert state == "warning" and "laptop" in told and "2 days" in told
     assert [state for state, _ in deadlines(house, 2.9)] == ["warning"]
     assert [state for state, _ in deadlines(house, 3.1)] == ["problem"]
+    for never in ("2020-01-01", f"{datetime.now(UTC) + DAY:%Y-%m-%d}"):
+        assert house.run("breach", "reported", "laptop", "--at", never, check=False).returncode == 2
     assert house.run("breach", "reported", "laptop").returncode == 0
     assert deadlines(house, 3.1) == []
     assert house.run("breach", "reported", "never opened", check=False).returncode == 1
@@ -159,6 +161,8 @@ def test_whom_a_breach_concerns_can_be_derived_and_told(make_gateway: MakeGatewa
     assert listed(house, "leak", *span) >= {"anna@example.org", "bert@example.org"}
     before = ("--from", f"{moment - 2 * DAY:%Y-%m-%dT%H:%M:%S}", "--until", f"{moment - DAY:%Y-%m-%dT%H:%M:%S}")
     assert listed(house, "leak", *before) == set()
+    backwards = ("--from", "2026-11-02", "--until", "2026-11-01", "--output", "nobody.csv")
+    assert house.run("breach", "affected", "leak", *backwards, check=False).returncode == 2
 
     notice = invoice().replace(b"billing@", b"security@").replace(b"invoice 4711", b"data")
     selling = notice.rstrip() + b"\r\n-- \r\nUpgrade now and save 20%!\r\n"
@@ -168,3 +172,21 @@ def test_whom_a_breach_concerns_can_be_derived_and_told(make_gateway: MakeGatewa
         assert house.submit(notice, [one], login="alarm", sender="security@example.com")[""][0] == 250
     told = {one.recipients[0].lower() for one in sink.wait_for(1 + len(found))[1:]}
     assert told == {*planted, erased}, "objections and erasures do not keep anybody from being warned"
+
+
+@pytest.mark.req("DSR-09")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_people_are_found_in_whatever_has_got_out(house: Gateway, encoding: str) -> None:
+    planted = {f"reader{number}@example.org" for number in range(9)} | {"o'brien@example.org", "a+b@example.org"}
+    house.opt_in(*planted, "b@example.org")
+    leaked = house.folder / "leaked"
+    leaked.write_text(
+        "1|reader0@example.org|reader1@example.org|x\n"
+        "GET /join?email=reader2@example.org&to=reader3%40example.org HTTP/1.1\n"
+        '{"mail":"reader4@example.org"}{reader5@example.org}\n'
+        "INSERT INTO people VALUES ('reader6@example.org');\n"
+        "mailto:Reader7@example.org, O'Brien@example.org. home/reader8@example.org\na+b@example.org",
+        encoding,
+    )
+    house.run("breach", "open", "leak", "--what", "a disk was lost")
+    assert {one.lower() for one in listed(house, "leak", "--file", str(leaked))} == planted

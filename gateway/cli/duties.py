@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 
@@ -26,7 +29,13 @@ from gateway.rights import Answer, Breach, Request, Right
 from gateway.store import Store
 
 _AT_ONCE = 500
-_WORD = re.compile(r"[^\s,;<>\"']+@[^\s,;<>\"']+")
+_BETWEEN = re.compile(r'[\s,;:<>()\[\]"]+')
+_HOST = re.compile(r"[\w.-]*\w")
+_JOINT = re.compile(r"[!#$%&'*/=?^`{|}~\\]")
+"""What may stand in a local part (RFC 5322 §3.2.3), and just as well between two fields or before a value."""
+
+_LONGEST_LOCAL_PART = 64
+"""Octets (RFC 5321 §4.5.3.1.1)."""
 
 
 @assent.group()
@@ -162,6 +171,8 @@ def breach_reported(desk: Desk, name: str, told_at: datetime | None) -> None:
     found = [one for one in _breaches(desk) if one.name == name]
     if not found:
         desk.no(f"there is no breach {name}", breach=name)
+    if not found[0].known_at <= at <= desk.now():
+        raise click.UsageError(f"--at lies in the future, or before {found[0].known_at:%Y-%m-%d %H:%M} UTC")
     desk.with_store(lambda store: store.people.put_breach(replace(found[0], reported_at=at), operator()))
     desk.say(f"breach {name} was reported at {at:%Y-%m-%d %H:%M} UTC", breach=name, reported_at=at)
 
@@ -194,6 +205,8 @@ def breach_affected(
     """
     if (leaked is None) == (since is None) or (since is None) != (until is None):
         raise click.UsageError("name what got out: a --file, or a span of time --from and --until")
+    if since and until and until <= since:
+        raise click.UsageError("--until is not after --from: nobody would be in it")
     if not any(one.name == name for one in _breaches(desk)):
         desk.no(f"there is no breach {name}; begin with assent breach open", breach=name)
     number = Ids(OPERATOR_SLOT, desk.now).decision()
@@ -223,10 +236,15 @@ def _breaches(desk: Desk) -> Sequence[Breach]:
 
 
 async def _known_in(leaked: Path, store: Store) -> AsyncIterator[str]:
-    """Yield each address of a file, of whatever format, that is somebody's whom we know."""
-    with leaked.open(encoding="utf-8", errors="replace") as file:
-        words = (word for line in file for word in _WORD.findall(line))
-        named = {one.key: one for one in _addresses(words)}
+    """Yield each address of a file, of whatever format, that is somebody's whom we know.
+
+    Where `email=ann@example.org` may be two things, whoever is known under either is told: better one too many.
+    """
+    with leaked.open("rb") as file:
+        mark = file.read(2)
+    encoding = "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+    with leaked.open(encoding=encoding, errors="replace") as file:
+        named = {one.key: one for line in file for one in _addresses(_words(line))}
     people = list(named.values())
     for start in range(0, len(people), _AT_ONCE):
         portion = people[start : start + _AT_ONCE]
@@ -235,10 +253,24 @@ async def _known_in(leaked: Path, store: Store) -> AsyncIterator[str]:
                 yield address.text
 
 
+def _words(line: str) -> Iterable[str]:
+    """Yield what may be an address in a line, as it stands there and as a URL means it (RFC 3986 §2.1)."""
+    for text in {line, unquote(line)}:
+        for word in _BETWEEN.split(text):
+            for before, after in pairwise(word.split("@")):
+                if host := _HOST.match(after):
+                    yield from (f"{local}@{host[0]}" for local in _endings(before[-_LONGEST_LOCAL_PART:]))
+
+
+def _endings(text: str) -> Iterable[str]:
+    yield text.lstrip(".")
+    yield from (text[joint.end() :].lstrip(".") for joint in _JOINT.finditer(text))
+
+
 def _addresses(words: Iterable[str]) -> Iterable[Address]:
     for word in words:
         try:
-            yield Address.parse(word.strip(".:()[]"))
+            yield Address.parse(word)
         except Malformed:
             continue
 
