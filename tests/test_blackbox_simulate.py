@@ -168,3 +168,13 @@ def test_what_cannot_be_simulated_is_told(house: Gateway) -> None:
     assert done.returncode == 1 and json.loads(done.stdout)["error"]
     for arguments in (("--stream", "nothing"), ("--stream", "newsletter", "--topic", "nothing")):
         assert house.run("simulate", *arguments, str(picture), check=False).returncode == 2
+
+
+@pytest.mark.req("OPS-03")
+def test_a_list_is_never_overwritten_by_what_comes_of_it(house: Gateway) -> None:
+    listed = house.folder / "precious.txt"
+    listed.write_text("news-sent-0@example.org\n")
+    for written in (f"{listed},no.csv", f"yes.csv,./{listed.name}", "same.csv,./same.csv"):
+        done = house.run("simulate", "--stream", "newsletter", str(listed), "--write", written, check=False)
+        assert done.returncode == 2 and "besides the list" in done.stderr
+    assert listed.read_text() == "news-sent-0@example.org\n"

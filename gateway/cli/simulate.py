@@ -99,7 +99,7 @@ def simulate(
     purposes = _purposes(config.streams[stream], config.topics, topic, product, version)
     trial = Trial(purposes, config.law, desk.now)
     with ExitStack() as files:
-        outcome = Outcome(_lists(write, files))
+        outcome = Outcome(_lists(write, file, files))
         staged = files.enter_context(stage(desk.folder().root))
         bar = files.enter_context(Progress(disable=not sys.stderr.isatty(), transient=True))
         try:
@@ -129,13 +129,16 @@ def _purposes(stream: Stream, topics: Mapping[str, Topic], topic: str, product: 
     return [Purpose(stream.message_class, product=product or stream.product, notice=notice)]
 
 
-def _lists(write: str, files: ExitStack) -> tuple[_Lines, _Lines] | None:
+def _lists(write: str, source: Path, files: ExitStack) -> tuple[_Lines, _Lines] | None:
     if not write:
         return None
     names = write.split(",")
     if len(names) != 2 or not all(names):
         raise click.UsageError("--write takes two names with a comma between them")
-    allowed, refused = (csv.writer(files.enter_context(_opened(Path(one)))) for one in names)
+    targets = [Path(one) for one in names]
+    if len({one.resolve() for one in (*targets, source)}) != 3:
+        raise click.UsageError("--write names two files besides the list itself, which would be overwritten")
+    allowed, refused = (csv.writer(files.enter_context(_opened(one))) for one in targets)
     allowed.writerow(["address", "only in shadow mode for"])
     refused.writerow(["address", "reason"])
     return allowed, refused
