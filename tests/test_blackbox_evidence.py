@@ -210,8 +210,9 @@ def test_a_time_is_taken_with_its_zone(house: Gateway, someone: Someone) -> None
     assert datetime.fromisoformat(told["at"]) == datetime(2026, 11, 22, 10, tzinfo=UTC)
     explain = ("explain", address, "--topic", TOPIC, "--at")
     recorded = datetime.fromisoformat(told["recorded_at"]).astimezone(timezone(timedelta(hours=14)))
-    assert house.json(*explain, (recorded + timedelta(seconds=1.5)).isoformat())["action"] == "send"
-    assert house.run(*explain, recorded.isoformat(), check=False).returncode == 1
+    assert house.json(*explain, recorded.isoformat())["action"] == "send", "to the very instant that is shown"
+    just_before = recorded - timedelta(microseconds=1)
+    assert house.run(*explain, just_before.isoformat(), check=False).returncode == 1
     since = house.json("status", "--since", "2026-11-22T12:00:00+02:00")["since"]
     assert datetime.fromisoformat(since) == datetime(2026, 11, 22, 10, tzinfo=UTC)
     wrong = house.run(*explain, "noon", check=False)

@@ -131,7 +131,7 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
     told = {
         "address": address.text,
         "topic": topic,
-        "at": at.isoformat(timespec="seconds"),
+        "at": at.isoformat(),
         **_verdict(found.then),
         "proof": proofs,
         **({"related": related} if related else {}),

@@ -232,8 +232,8 @@ def _told(event: Event) -> dict[str, Any]:
         "type": event.type,
         "topic": event.topic,
         "scope": event.scope,
-        "at": event.at.isoformat(timespec="seconds"),
-        "recorded_at": event.recorded_at.isoformat(timespec="seconds"),
+        "at": event.at.isoformat(),
+        "recorded_at": event.recorded_at.isoformat(),
         "facts": event.facts,
         "personal": event.personal,
     }
