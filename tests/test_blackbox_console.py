@@ -86,8 +86,9 @@ def test_the_first_page_shows_what_status_says(house: Gateway, sink: Sink, someo
     house.run("streams", "release", "offers")
 
 
-def test_the_address_alone_leads_to_the_first_page(house: Gateway) -> None:
-    answer = ask(house, "/")
+@pytest.mark.parametrize("path", ["/", "/console/"])
+def test_the_address_alone_leads_to_the_first_page(house: Gateway, path: str) -> None:
+    answer = ask(house, path)
     assert (answer.status, answer.headers["Location"]) == (303, "/console")
 
 

@@ -73,8 +73,9 @@ class Pages:
         }
 
     def add_to(self, app: web.Application) -> None:
-        """Add the pages to the console, which then leads there from its root."""
-        app.router.add_get("/", _to_the_pages)
+        """Add the pages to the console, which then leads there from its root, and from their own name with a slash."""
+        for entrance in ("/", f"{PAGES}/"):
+            app.router.add_get(entrance, _to_the_pages)
         app.router.add_get(PAGES, self._guarded(self._overview))
         app.router.add_get(f"{PAGES}/suppressions", self._guarded(self._suppressions))
         app.router.add_post(f"{PAGES}/suppressions", self._guarded(self._search))
