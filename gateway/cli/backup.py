@@ -57,7 +57,7 @@ def restore(desk: Desk, file: Path, replace: bool, later: Path | None, nothing_l
     if folder.people.exists() and not replace:
         desk.no(f"there is a store in {folder.root}; say --replace to move it aside", data_dir=str(folder.root))
     if folder.is_at_work:
-        raise click.UsageError(f"Assent is at work in {folder.root}; stop it first")
+        desk.no(f"Assent is at work in {folder.root}; stop it first", data_dir=str(folder.root))
     if later is None and folder.people.exists() and not nothing_later:
         later = folder.people
     if later is None and not nothing_later:
