@@ -7,7 +7,9 @@ import json
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -271,6 +273,27 @@ def test_no_redirect_is_followed(house: Gateway, told: Receiver, someone: Someon
     eventually(lambda: on("/crm", told).of("recipient.unsubscribed", reader))
     assert [one for one in told.told if one.path == "/elsewhere"] == []
     assert 307 in {one.status for one in told.told}
+
+
+@pytest.mark.parametrize(
+    "asked", [lambda: "4", lambda: formatdate(time.time() + 5, usegmt=True)], ids=["seconds", "date"]
+)
+def test_nothing_is_told_again_sooner_than_the_endpoint_asks(
+    house: Gateway, told: Receiver, someone: Someone, asked: Callable[[], str]
+) -> None:
+    reader = someone()
+    refusals = count()
+
+    def answer(path: str, body: bytes) -> int:
+        is_refused = path == "/crm" and reader.encode() in body and next(refusals) == 0
+        told.headers = {"Retry-After": asked()} if is_refused else {}
+        return 503 if is_refused else 204
+
+    told.answer = answer
+    withdraw(house, reader)
+    eventually(lambda: on("/crm", told).of("recipient.unsubscribed", reader))
+    refused, taken = (one for one in on("/crm", told).told if reader.encode() in one.body)
+    assert (refused.status, taken.status) == (503, 204) and taken.at - refused.at > 3.5
 
 
 def test_a_dead_or_slow_endpoint_delays_neither_another_nor_mail_and_a_kill_loses_nothing(

@@ -11,7 +11,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -26,6 +26,8 @@ CONNECTIONS = 8
 _BODY_SECONDS, _BODY_READ = 1.0, 4096
 _GONE = 410
 _LONGEST_WAIT = timedelta(days=1)
+_SECONDS = re.compile(r"[0-9]{1,9}")
+_HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 
 class Post(NamedTuple):
@@ -71,7 +73,7 @@ class Caller:
                 URL(post.url, encoded=True), data=post.body, headers=post.headers, allow_redirects=False
             ) as response:
                 await _read_a_little(response)
-                return Answer(response.status, _told(response.status), _wait(response.headers.get("Retry-After", "")))
+                return Answer(response.status, _told(response.status), _wait(response.headers))
         except TimeoutError:
             return Answer(0, f"no answer within {MOST_SECONDS:.0f} s")
         except aiohttp.ClientConnectorCertificateError:
@@ -96,9 +98,13 @@ async def _read_a_little(response: aiohttp.ClientResponse) -> None:
             await response.content.read(_BODY_READ)
 
 
-def _wait(text: str) -> timedelta:
-    """Read Retry-After (RFC 9110 §10.2.3) where it is a number of seconds."""
-    return min(timedelta(seconds=int(text)), _LONGEST_WAIT) if _SECONDS.fullmatch(text) else timedelta(0)
-
-
-_SECONDS = re.compile(r"[0-9]{1,9}")
+def _wait(headers: Mapping[str, str]) -> timedelta:
+    """Read Retry-After (RFC 9110 §10.2.3): a number of seconds, or a time by the clock that the answer's Date tells."""
+    text = headers.get("Retry-After", "")
+    if _SECONDS.fullmatch(text):
+        return min(timedelta(seconds=int(text)), _LONGEST_WAIT)
+    try:
+        wait = datetime.strptime(text, _HTTP_DATE) - datetime.strptime(headers.get("Date", ""), _HTTP_DATE)
+    except ValueError:
+        return timedelta(0)
+    return max(timedelta(0), min(wait, _LONGEST_WAIT))
