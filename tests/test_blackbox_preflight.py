@@ -210,6 +210,7 @@ def test_a_draft_that_would_be_refused_comes_back_with_the_refusal(
     assert letter.subject == "Preflight: it would be refused"
     assert letter.section("The draft")[2].startswith(f"It would be refused: {refusal}")
     assert letter.attached == []
+    assert "Links" not in letter.text.splitlines(), "of a draft that was not made into a copy no links are known"
 
 
 def test_a_draft_that_leaves_its_topic_open_is_counted_by_all_of_them(house: Gateway, sink: Sink) -> None:

@@ -87,7 +87,7 @@ def _sections(found: Findings, help_url: str) -> Iterator[_Section]:
     yield _Section("The draft", (f"Subject: {_line(found.subject)}", f"Login: {found.login}", *_answer(found)))
     yield _Section("What it is", tuple(_what(found)))
     yield _Section("Who would get it", tuple(_who(found.count)) if found.count else ())
-    yield _Section("Links", tuple(_listed([_link(one) for one in found.links])))
+    yield _Section("Links", tuple(_listed([_link(one) for one in found.links])) if found.copy else ())
     yield _Section("Trackers", tuple(_listed(found.trackers)) if found.copy else ())
     yield _Section("Put into the copy", tuple(found.added) or (("nothing",) if found.copy else ()))
     yield _Section(
