@@ -66,20 +66,20 @@ class UnsubscribeTokens:
 
     For URLs: 49 characters, 128-bit MAC. For local-parts, where case is lost and 64 octets are the limit
     (RFC 5321 §4.5.3.1.1): lower-case base32, 80-bit MAC, prefix `u-`, 49 characters. Every key of the ring
-    verifies, its newest signs. `reconsents` are the tokens of another kind that the same ring signs.
+    verifies, the one in force signs. `reconsents` are the tokens of another kind that the same ring signs.
     """
 
     def __init__(self, ring: KeyRing) -> None:
-        self._newest = ring.newest
+        self._in_force = ring.in_force
         self.reconsents = ReconsentTokens(ring)
         self._url = {kid: _signer(key, b"assent.unsubscribe.url", 16) for kid, key in ring.keys.items()}
         self._mail = {kid: _signer(key, b"assent.unsubscribe.mail", 10) for kid, key in ring.keys.items()}
 
     def for_url(self, what: Unsubscribe) -> str:
-        return self._sign_url(_PAYLOAD.pack(self._newest, what.number, what.address_id))
+        return self._sign_url(_PAYLOAD.pack(self._in_force, what.number, what.address_id))
 
     def for_local_part(self, what: Unsubscribe) -> str:
-        return self._sign_mail(_PAYLOAD.pack(self._newest, what.number, what.address_id))
+        return self._sign_mail(_PAYLOAD.pack(self._in_force, what.number, what.address_id))
 
     def read_url(self, token: str) -> Unsubscribe:
         """Return what a link's token says; raises `InvalidToken`."""
@@ -124,11 +124,11 @@ class ReconsentTokens:
     """Make and read the tokens of links to consent anew: base64 of key, person and version, and a 128-bit MAC."""
 
     def __init__(self, ring: KeyRing) -> None:
-        self._newest = ring.newest
+        self._in_force = ring.in_force
         self._signers = {kid: _signer(key, b"assent.reconsent.url", 16) for kid, key in ring.keys.items()}
 
     def for_url(self, what: Reconsent) -> str:
-        return self._sign(bytes([self._newest]) + what.address_id + what.version.encode("utf-8"))
+        return self._sign(bytes([self._in_force]) + what.address_id + what.version.encode("utf-8"))
 
     def read_url(self, token: str) -> Reconsent:
         """Return what a link's token says; raises `InvalidToken`."""

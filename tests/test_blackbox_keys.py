@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.gateway_under_test import Gateway, newsletter, token_of
+from tests.gateway_under_test import Gateway, eventually, newsletter, token_of
 from tests.sink import Sink
 
 
@@ -57,5 +59,38 @@ def test_a_new_key_signs_and_the_links_of_every_older_one_still_unsubscribe(sink
             assert house.get(f"/u/{token}").status == 200
             assert house.one_click(token).status == 200
             assert house.run("suppressions", "check", reader, check=False).returncode == 0
+    finally:
+        house.close()
+
+
+@pytest.mark.req("SUP-10", "WEB-16")
+def test_keys_that_are_added_beside_the_program_change_nothing_before_its_next_start(
+    sink: Sink, tmp_path: Path
+) -> None:
+    house = Gateway(tmp_path / "house", sink.url, workers=2).prepare()
+    people = ["added@example.net", "clicks@example.net"]
+    try:
+        house.start()
+        for name in ("addresses", "tokens"):
+            with (house.folder / "var" / "keys" / f"{name}.keys").open("a") as lines:
+                lines.write(f"2 {secrets.token_hex(32)}\n")
+        house.opt_in(*people)
+        house.run("suppressions", "add", people[0], "--scope", "all-marketing", "--reason", "objected")
+        (reply,) = house.submit(newsletter(people[0]), [people[0]]).values()
+        assert reply[0] == 550 and "objected" in reply[1], "who is added by a command is found by the program"
+        workers = house.children()
+        for one in workers:
+            os.kill(one, signal.SIGKILL)
+        eventually(lambda: len(house.children()) == len(workers) and not set(house.children()) & set(workers))
+        eventually(house.is_ready)
+        token = token_of(copy_for(house, sink, people[1]))
+        assert key_of(token) == 1, "a worker that is restarted makes links that all of its crew know"
+        house.stop()
+        house.start()
+        assert house.one_click(token).status == 200
+        assert key_of(token_of(copy_for(house, sink, "later@example.net"))) == 2
+        for one in people:
+            (reply,) = house.submit(newsletter(one), [one]).values()
+            assert reply[0] == 550, "no objection is lost by the new key"
     finally:
         house.close()

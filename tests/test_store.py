@@ -449,6 +449,7 @@ async def test_a_suppression_is_found_after_two_new_keys(rig: Rig) -> None:
         await people.record([opt_in(), unsubscribe()])
     ring = rig.folder.keys / ADDRESS_RING
     ring.write_text(ring.read_text() + "2 " + "22" * 32 + "\n3 " + "33" * 32 + "\n")
+    rig.folder.prepare()
     async with rig.people() as people:
         (facts,) = await people.facts([ALICE])
         assert [one.topic for one in facts.standing.suppressions] == ["news"]

@@ -69,7 +69,7 @@ def restore(desk: Desk, file: Path, replace: bool, later: Path | None, nothing_l
     disk.make_folder(folder.root)
     try:
         read_manifest(file)
-        ring = folder.address_ring().newest_first()
+        ring = folder.address_ring().in_force_first()
         with progress_bar("restoring") as progress:
             done = restore_backup(file, folder.places, later, ring, desk.now(), pause, progress)
     except NotABackup as error:

@@ -144,20 +144,25 @@ class RetrySchedule:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """Versioned secrets: key id (1 to 255) → key. The highest id makes new values; all verify old ones."""
+    """Versioned secrets: key id (1 to 255) → key. The one in force makes new values; all verify old ones.
+
+    The highest id is in force, unless a lower one is named because somebody at work does not know the highest yet.
+    """
 
     keys: Mapping[int, bytes] = field(repr=False)
+    named: int | None = None
 
     def __post_init__(self) -> None:
         if not self.keys or any(not 1 <= kid <= 255 for kid in self.keys):
             raise ValueError("a key ring needs at least one key, with ids from 1 to 255")
 
     @property
-    def newest(self) -> int:
-        return max(self.keys)
+    def in_force(self) -> int:
+        return self.named if self.named and self.named in self.keys else max(self.keys)
 
-    def newest_first(self) -> list[tuple[int, bytes]]:
-        return sorted(self.keys.items(), reverse=True)
+    def in_force_first(self) -> list[tuple[int, bytes]]:
+        """Return all keys, the one that makes new values before the others, of which the newest comes first."""
+        return sorted(self.keys.items(), key=lambda one: (one[0] == self.in_force, one[0]), reverse=True)
 
 
 @dataclass(frozen=True, slots=True)

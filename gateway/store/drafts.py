@@ -40,7 +40,7 @@ _FIND = (
 
 
 class Told(NamedTuple):
-    """An event, the address that it is about, and the digest of that under the newest key."""
+    """An event, the address that it is about, and the digest of that under the key in force."""
 
     digest: bytes
     address: Address

@@ -58,7 +58,7 @@ class SqliteImports:
     def __init__(self, path: Path, ring: KeyRing, now: Now) -> None:
         self._path = path
         self._writer = Writer(path)
-        self._ring = ring.newest_first()
+        self._ring = ring.in_force_first()
         self._now = now
 
     async def close(self) -> None:

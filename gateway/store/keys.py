@@ -2,10 +2,14 @@
 
 A key ring is a text file, one `ID HEX` a line: a new key is a new line with the next id, and an old line is never
 removed, since links and erased addresses must verify for ever.
+
+Which key of each ring makes new values is told by a file, and changes only while nobody is at work: a process that has
+been started before would not find a person, nor know a link, by a key that it has never read.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -44,6 +48,22 @@ def read_ring(path: Path) -> KeyRing:
         return KeyRing({int(kid): bytes.fromhex(key) for kid, key in lines})
     except ValueError as error:
         raise ConfigError([f"{path}: not a key ring, one `ID HEX` a line ({error}); {_REMEDY}"]) from error
+
+
+def read_keys_in_force(file: Path) -> dict[str, int]:
+    """Return the id of the key in force by its ring's name; nothing where no program has been started yet."""
+    if not file.exists():
+        return {}
+    return {name: int(kid) for name, kid in (line.split() for line in file.read_text("ascii").splitlines())}
+
+
+def put_newest_in_force(file: Path, folder: Path) -> None:
+    """Let the highest key of each ring make new values from now on. Nobody else may be at work."""
+    newest = {name: max(read_ring(folder / name).keys) for name in (ADDRESS_RING, TOKEN_RING)}
+    if newest != read_keys_in_force(file):
+        unnamed = file.with_name(f".{file.name}-{os.getpid()}")
+        disk.write_new(unnamed, "".join(f"{name} {kid}\n" for name, kid in newest.items()).encode("ascii"))
+        disk.rename(unnamed, file)
 
 
 def read_ledger_key(path: Path) -> Ed25519PrivateKey:

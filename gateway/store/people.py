@@ -116,7 +116,7 @@ class SqlitePeople:
         self._writer = Writer(path)
         self._reader = Reader(path)
         self._standby = standby
-        self._ring = ring.newest_first()
+        self._ring = ring.in_force_first()
         self._now = now
         self._numbers: dict[str, int] = {}
         self._slugs: dict[int, str] = {}
@@ -479,7 +479,7 @@ class SqlitePeople:
 
 
 def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> Facts:
-    """Look an address up under every key of the ring, the newest first, and those that look like it beside it."""
+    """Look an address up under every key of the ring, the one in force first, and those that look like it beside it."""
     person: tuple[bytes, str] | None = None
     others: list[str] = []
     digest = b""

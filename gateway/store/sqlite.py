@@ -9,6 +9,7 @@ import errno
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,16 @@ from gateway.store.duties import read_breaches, read_requests
 from gateway.store.history import keyed_digest
 from gateway.store.imports import SqliteImports
 from gateway.store.journal import Journal
-from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING, make_keys, read_ledger_key, read_ring
+from gateway.store.keys import (
+    ADDRESS_RING,
+    LEDGER_KEY,
+    TOKEN_RING,
+    make_keys,
+    put_newest_in_force,
+    read_keys_in_force,
+    read_ledger_key,
+    read_ring,
+)
 from gateway.store.leases import Leases, anyone_lives
 from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
@@ -57,6 +67,7 @@ class DataFolder:
         self.decisions = root / "decisions"
         self.leases = root / "leases"
         self.keys = root / "keys"
+        self.keys_in_force = root / "keys-in-force"
         self.condition = root / "condition"
         self.journal = root / "journal.jsonl"
         self.snapshot = root / "snapshot.json"
@@ -78,6 +89,7 @@ class DataFolder:
         Journal(self.journal, Condition(self.condition)).make()
         if not anyone_lives(self.leases):
             remove_orphans(self.spool, self.bodies)
+            put_newest_in_force(self.keys_in_force, self.keys)
         return copies
 
     def _make_folders(self) -> None:
@@ -110,10 +122,13 @@ class DataFolder:
         return self.journal.exists() and self.journal.stat().st_size > 0
 
     def address_ring(self) -> KeyRing:
-        return read_ring(self.keys / ADDRESS_RING)
+        return self._ring(ADDRESS_RING)
 
     def token_ring(self) -> KeyRing:
-        return read_ring(self.keys / TOKEN_RING)
+        return self._ring(TOKEN_RING)
+
+    def _ring(self, name: str) -> KeyRing:
+        return replace(read_ring(self.keys / name), named=read_keys_in_force(self.keys_in_force).get(name))
 
     def ledger_key(self) -> Ed25519PrivateKey:
         return read_ledger_key(self.keys / LEDGER_KEY)
@@ -210,7 +225,7 @@ class DataFolder:
 
     def order_of_people(self) -> Callable[[str], bytes]:
         """Return what makes the newest digest of an address of its key: many at once go quickest in its order."""
-        _, key = self.address_ring().newest_first()[0]
+        _, key = self.address_ring().in_force_first()[0]
         return partial(keyed_digest, key)
 
     def open_imports(self, now: Now) -> SqliteImports:
@@ -219,7 +234,7 @@ class DataFolder:
 
     def open_drafter(self) -> AbstractContextManager[Drafter]:
         """Open what works out, before an import writes, what it will. Raises `StoreUnavailable`."""
-        return drafter(self.people, self.address_ring().newest_first())
+        return drafter(self.people, self.address_ring().in_force_first())
 
     def standby(self, condition: Condition) -> Standby:
         return Standby(condition, Journal(self.journal, condition), Snapshot(self.snapshot))
