@@ -284,9 +284,9 @@ def test_suppressions_come_page_by_page_and_are_lifted_with_a_reason(
     seen, cursor = list[str](), ""
     while cursor is not None:
         page = program.get("/suppressions", limit="3", **({"cursor": cursor} if cursor else {}))
-        seen += [one["address"] for one in page["suppressions"] if one["address"]]
+        seen += [one["address"] for one in page["suppressions"] if one["address"] in people]
         cursor = page["next"]
-    assert set(people) <= set(seen) and len(seen) == len(set(seen))
+    assert sorted(seen) == sorted(people)
     lift = {"address": people[0], "scope": "all-marketing", "why": "a slip of the pen"}
     key = {"Idempotency-Key": f"lift {someone()}"}
     assert program.post("/suppressions/remove", lift, **key).status == 201
