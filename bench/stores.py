@@ -78,7 +78,7 @@ def _make_people(people: int, place: Path) -> None:
     workload = prepare_workload(place, free_port(), 1)
     Assent(workload, place / "var").prepare(place)
     folder = DataFolder(place / "var", place / "var" / "assent.db")
-    kid, key = folder.address_ring().newest_first()[0]
+    kid, key = folder.address_ring().in_force_first()[0]
     with closing(connect(folder.people)) as connection:
         model = _Model.of(connection, people, key, workload)
         for pragma in ("synchronous=OFF", "journal_mode=OFF", "cache_size=-400000"):

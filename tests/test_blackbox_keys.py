@@ -94,3 +94,14 @@ def test_keys_that_are_added_beside_the_program_change_nothing_before_its_next_s
             assert reply[0] == 550, "no objection is lost by the new key"
     finally:
         house.close()
+
+
+def test_a_damaged_note_of_the_keys_in_force_is_named_with_its_remedy(sink: Sink, tmp_path: Path) -> None:
+    house = Gateway(tmp_path / "house", sink.url).prepare()
+    note = house.folder / "var" / "keys-in-force"
+    note.write_text("not a note\n")
+    done = house.run("status", check=False)
+    assert done.returncode == 78 and f"{note}: not `RING ID` a line; delete it" in done.stderr
+    note.unlink()
+    house.run("migrate")
+    assert note.read_text() == "addresses.keys 1\ntokens.keys 1\n"

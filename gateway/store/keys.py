@@ -51,10 +51,16 @@ def read_ring(path: Path) -> KeyRing:
 
 
 def read_keys_in_force(file: Path) -> dict[str, int]:
-    """Return the id of the key in force by its ring's name; nothing where no program has been started yet."""
+    """Return the id of the key in force by its ring's name; nothing where no program has been started yet.
+
+    Raises `ConfigError` for a file that somebody has changed by hand.
+    """
     if not file.exists():
         return {}
-    return {name: int(kid) for name, kid in (line.split() for line in file.read_text("ascii").splitlines())}
+    try:
+        return {name: int(kid) for name, kid in (line.split() for line in file.read_text("ascii").splitlines())}
+    except ValueError as error:
+        raise ConfigError([f"{file}: not `RING ID` a line; delete it, it is made again at the next start"]) from error
 
 
 def put_newest_in_force(file: Path, folder: Path) -> None:
