@@ -22,7 +22,7 @@ from tests.sink import Sink
 SENDER = "letters@news.example.com"
 HEADER = b"From: letters@news.example.com\r\nTo: abuse-reader0@example.org\r\nSubject: Bomb\r\nMIME-Version: 1.0\r\n"
 PIECE = 64 * 1024
-NOISE = 12 * MIB
+NOISE = 16 * MIB
 """Resident memory that comes and goes without anybody's doing: the store's page cache, what is settled meanwhile."""
 
 
