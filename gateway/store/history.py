@@ -217,7 +217,7 @@ def _find(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Ad
     return None
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)
 def standing_of(text: str) -> Standing:
     """Read a standing; what the same text says is worked out once."""
     return Standing.from_json(orjson.loads(text))

@@ -100,7 +100,7 @@ _OF_TYPES = (
     f"{EVENTS} WHERE e.seq > ? AND e.seq <= ? AND e.type IN (SELECT value FROM json_each(?)) ORDER BY e.seq LIMIT ?"
 )
 
-_REMEMBERED = 2048
+_REMEMBERED = 1024
 
 OPT_OUT_SECONDS = 2.0
 """How long an opt-out waits for the people store before this machine's journal keeps it."""
