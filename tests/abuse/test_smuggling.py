@@ -57,3 +57,4 @@ def test_the_feedback_address_is_not_fooled_either(abused: Gateway, sink: Sink, 
         assert client.reply().code == 250
     with connect(abused, "news") as client:
         assert client.transact(newsletter(READERS[1]), [READERS[1]]).code == 250, "nobody has been unsubscribed"
+    assert len(sink.wait_for(2)) == 2
