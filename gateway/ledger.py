@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -150,7 +150,7 @@ def seal(
     )
 
 
-def break_in_chain(heads: Sequence[SegmentHead]) -> str | None:
+def break_in_chain(heads: Iterable[SegmentHead]) -> str | None:
     """Return where a chain of heads, in order and from its first, does not hold together; None if it does."""
     previous, number, last = NO_SEGMENT, 0, 0
     for head in heads:

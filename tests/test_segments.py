@@ -18,11 +18,12 @@ from pysqlite3 import dbapi2 as sqlite
 from gateway.consent import EventType, NewEvent, fold
 from gateway.errors import StoreUnavailable
 from gateway.ledger import SegmentHead, seal
+from gateway.store.anchor import ANCHOR, Anchor
 from gateway.store.history import event_of, row_of
 from gateway.store.keys import LEDGER_KEY, read_ledger_key
 from gateway.store.migrate import migrate
 from gateway.store.schema import DECISIONS
-from gateway.store.segments import ANCHOR, DECISION_LOG, LEDGER, Sealer, append_to_anchor, read_anchor, signed_heads
+from gateway.store.segments import CHAINS, DECISION_LOG, LEDGER, Sealer, signed_heads
 from gateway.store.writer import connect
 from tests.store_under_test import ALICE, BOB, START, Rig, opt_in, unsubscribe
 
@@ -98,7 +99,7 @@ async def test_what_nobody_touched_is_found_whole(rig: Rig) -> None:
     assert await sealed(rig) == 0
     assert findings(rig, with_anchor=True) == []
     assert all_lines(rig) == lines
-    heads = [head for head, _ in read_anchor(anchor(rig))]
+    heads = [head for head, _ in Anchor(anchor(rig)).heads()]
     assert [(one.chain, one.number, one.first, one.last, one.count) for one in heads if one.chain == LEDGER] == [
         *((LEDGER, 1, 1, 3, 3), (LEDGER, 2, 4, 6, 3), (LEDGER, 3, 7, 7, 1)),
     ]
@@ -386,7 +387,7 @@ def killed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
     def prepare(sealer: Sealer) -> None:
         if name == "anchor":
-            monkeypatch.setattr("gateway.store.segments.append_to_anchor", death)
+            monkeypatch.setattr(Anchor, "append", death)
         elif name == "outbox":
             monkeypatch.setattr(sealer._spool, "do", _die_later)
         else:
@@ -420,7 +421,7 @@ async def test_a_sealer_killed_between_two_steps_loses_and_doubles_nothing(
         pass
     assert all_lines(rig) == lines
     assert findings(rig, with_anchor=True) == []
-    assert [one.last for one, _ in read_anchor(anchor(rig)) if one.chain == DECISION_LOG][-1] == len(lines)
+    assert [one.last for one, _ in Anchor(anchor(rig)).heads() if one.chain == DECISION_LOG][-1] == len(lines)
 
 
 @pytest.mark.parametrize("days", [0, 30])
@@ -476,6 +477,33 @@ async def test_an_anchor_that_is_none_is_named(rig: Rig, line: str) -> None:
     assert found.startswith(f"{ANCHOR}: ")
 
 
+async def test_an_anchor_that_is_none_keeps_nothing_from_being_sealed(rig: Rig) -> None:
+    await fill(rig)
+    with anchor(rig).open("a") as file:
+        file.write("somebody's note\n")
+    assert await sealed(rig) == 2
+    with closing(connect(rig.folder.people, read_only=True)) as connection:
+        heads = {(one.chain, one.number) for chain in CHAINS for one, _ in signed_heads(connection, chain)}
+    told = [json.loads(line) for line in anchor(rig).read_text().splitlines() if line.startswith("{")]
+    assert {(one["chain"], one["number"]) for one in told} == heads
+    assert len(told) == len(heads), "and none twice"
+
+
+async def test_what_an_anchor_lacks_at_its_end_is_found_however_long_it_is(rig: Rig) -> None:
+    """Each chain's newest head is looked for from the end; here the ledger's is the whole file away."""
+    await fill(rig)
+    first, *others = list(Anchor(anchor(rig)).heads())
+    anchor(rig).unlink()
+    (many,) = [one for one in others if one[0].chain == DECISION_LOG and one[0].number == 2]
+    Anchor(anchor(rig)).append([first, *[many] * 2000])
+    assert Anchor(anchor(rig)).newest(CHAINS) == {LEDGER: 1, DECISION_LOG: 2}
+    with anchor(rig).open("a") as file:
+        file.write('{"chain": "led')
+    await sealed(rig)
+    heads = [(one.chain, one.number) for one, _ in Anchor(anchor(rig)).heads()]
+    assert sorted(heads[2001:]) == [(DECISION_LOG, 3), (LEDGER, 2), (LEDGER, 3)]
+
+
 async def test_an_anchor_that_is_missing_is_named(rig: Rig) -> None:
     await fill(rig)
     assert rig.folder.verify(rig.folder.root / "elsewhere.jsonl") == ["elsewhere.jsonl: no segment head stands there"]
@@ -483,8 +511,8 @@ async def test_an_anchor_that_is_missing_is_named(rig: Rig) -> None:
 
 async def test_a_forged_anchor_line_is_named(rig: Rig) -> None:
     await fill(rig)
-    (head, _), *_ = read_anchor(anchor(rig))
-    append_to_anchor(anchor(rig), [(replace(head, number=9), bytes(64))])
+    (head, _), *_ = Anchor(anchor(rig)).heads()
+    Anchor(anchor(rig)).append([(replace(head, number=9), bytes(64))])
     assert findings(rig, with_anchor=True) == ["anchor, ledger segment 9: the signature is not ours"]
 
 

@@ -26,6 +26,7 @@ from gateway.consent import NOTHING_KNOWN, EventType, NewEvent
 from gateway.ids import spool_text
 from gateway.ledger import timestamp
 from gateway.store import disk
+from gateway.store.anchor import ANCHOR
 from gateway.store.history import append_event, event_of, events_since
 from gateway.store.migrate import migrate
 from gateway.store.orders import change_stream
@@ -35,7 +36,7 @@ from gateway.store.writer import Connection, connect, reading
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
-PEOPLE_FILE, SPOOL_FILE, ANCHOR_FILE = "assent.db", "spool.db", "anchor.jsonl"
+PEOPLE_FILE, SPOOL_FILE = "assent.db", "spool.db"
 BODIES, DECISIONS = "bodies", "decisions"
 
 _PAGES = 1024
@@ -152,7 +153,7 @@ def _copied(places: Places, copy: Path, progress: Progress) -> tuple[int, dict[s
     _link_bodies(places.bodies, copy / BODIES)
     _drop_settled(copy / SPOOL_FILE, copy / BODIES)
     if places.anchor.exists():  # before the segments whose heads stand in it
-        shutil.copyfile(places.anchor, copy / ANCHOR_FILE)
+        shutil.copyfile(places.anchor, copy / ANCHOR)
     _copy_database(places.people, copy / PEOPLE_FILE, lambda part: progress(0.4 + part * 0.4))
     for n, month in enumerate(months, 1):
         _copy_database(month, copy / DECISIONS / month.name, lambda _: None)
@@ -355,7 +356,7 @@ def _swap(copy: Path, places: Places, now: datetime) -> Path | None:
         (copy / SPOOL_FILE, places.spool),
         (copy / BODIES, places.bodies),
         (copy / DECISIONS, places.decisions),
-        (copy / ANCHOR_FILE, places.anchor),
+        (copy / ANCHOR, places.anchor),
     ]
     aside = _aside(places.root, now)
     old = [path for _, place in pairs for path in _with_log(place) if path.exists()]

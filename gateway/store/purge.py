@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.ledger import canonical_json, leaf, redacted_bytes, seal, timestamp
 from gateway.retention import Retention, ends_of_use, in_use
 from gateway.store import disk
+from gateway.store.anchor import Anchor
 from gateway.store.backup import NotABackup, Places, Progress, read_manifest
 from gateway.store.history import OF_PERSON, event_of, standing_of
-from gateway.store.segments import DECISION_LOG, LEDGER, PURGES, append_to_anchor, close_segment, heads_until, last_head
+from gateway.store.segments import DECISION_LOG, LEDGER, PURGES, close_segment, heads_until, last_head
 from gateway.store.traces import empty_log
 from gateway.store.turn import Turn
 from gateway.store.writer import Connection, connect, reading
@@ -81,18 +82,22 @@ def _purge_decisions(places: Places, key: Ed25519PrivateKey, before: datetime, n
     """Announce which segments go, then delete their lines, and those that a crash has left of earlier ones."""
     with closing(connect(places.people, read_only=True)) as connection:
         done = last_head(connection, PURGES)
-        due = heads_until(connection, DECISION_LOG, done.last if done else 0, timestamp(before))
-    if due and not dry_run:
-        head = seal(PURGES, [leaf(one.signed_bytes()) for one in due], due[0].first, due[-1].last, done, now)
+        gone = last = done.last if done else 0
+        leaves = []
+        for due in heads_until(connection, DECISION_LOG, gone, timestamp(before)):
+            leaves.append(leaf(due.signed_bytes()))
+            last = due.last
+    if leaves and not dry_run:
+        head = seal(PURGES, leaves, gone + 1, last, done, now)
         signature = key.sign(head.signed_bytes())
         with _writing(places.people) as connection:
             close_segment(connection, head, signature, source=0)
-        append_to_anchor(places.anchor, [(head, signature)])
+        Anchor(places.anchor).append([(head, signature)])
         done = head
     if done and not dry_run:
         for path in sorted(places.decisions.glob("*.db")):
             _cut(path, done.last, is_current=path.stem == f"{now:%Y-%m}")
-    return due[-1].last - due[0].first + 1 if due else 0
+    return last - gone
 
 
 def _cut(path: Path, last: int, *, is_current: bool) -> None:

@@ -22,6 +22,7 @@ from gateway.model import KeyRing, Outcome
 from gateway.retention import Retention
 from gateway.rights import Deadline, deadlines
 from gateway.store import Now, ReportMaker, Store, disk
+from gateway.store.anchor import ANCHOR
 from gateway.store.backup import Manifest, Places, Progress, write_backup
 from gateway.store.condition import Condition
 from gateway.store.drafts import Drafter, drafter
@@ -44,11 +45,12 @@ from gateway.store.migrate import is_up_to_date, migrate
 from gateway.store.people import SqlitePeople
 from gateway.store.purge import Purged, note_backup, purge
 from gateway.store.schema import DECISIONS, PEOPLE, SPOOL
-from gateway.store.segments import ANCHOR, DECISION_LOG, LEDGER, Sealer, find_lines, find_shadowed, last_head, verify
+from gateway.store.segments import DECISION_LOG, LEDGER, Sealer, find_lines, find_shadowed, last_head
 from gateway.store.spans import Line, events_between, lines_between
 from gateway.store.spool import SqliteSpool, remove_orphans
 from gateway.store.standby import Snapshot, Standby
 from gateway.store.traces import empty_log, find_traces
+from gateway.store.verification import verify
 from gateway.store.writer import connect, reading, unavailable
 
 
