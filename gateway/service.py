@@ -424,19 +424,23 @@ def _metrics(plant: Plant, store: Store) -> str:
     return plant.board.text() + store.condition.text()
 
 
-async def _repeat(duty: Callable[[], Awaitable[None]], leave: asyncio.Event) -> None:
+async def _repeat(duty: Callable[[], Awaitable[object]], leave: asyncio.Event) -> None:
+    """Do a duty again and again: after a pause, or at once where it says that more waits."""
     while not leave.is_set():
-        await duty()
-        await _wait(leave, KEEP_SECONDS)
+        if not await duty():
+            await _wait(leave, KEEP_SECONDS)
 
 
-async def _seal(sealer: Sealer) -> None:
+async def _seal(sealer: Sealer) -> bool:
+    """Seal a segment of what has been committed; True where more waits."""
     try:
         if sealer.elected():
             await sealer.seal()
             await sealer.checkpoint()
+            return sealer.is_behind
     except StoreUnavailable as error:
         log.warning("sealing waits: %s", error)
+    return False
 
 
 async def _summarise(summaries: Summaries) -> None:

@@ -541,12 +541,24 @@ async def test_one_process_at_a_time_is_the_sealer(rig: Rig) -> None:
 
 
 async def test_segments_have_a_bounded_number_of_lines(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.store.segments.LINES_A_SEGMENT", 2)
+    monkeypatch.setattr("gateway.store.segments.EVENTS_A_SEGMENT", 2)
     async with rig.people() as people:
         await people.record([NewEvent(EventType.SALE, ALICE, START) for _ in range(5)])
     sealer = rig.folder.sealer(rig.clock.now)
     assert [await sealer.seal() for _ in range(4)] == [2, 2, 1, 0]
     await sealer.close()
+    assert findings(rig, with_anchor=True) == []
+
+
+async def test_what_has_piled_up_is_sealed_a_few_lines_at_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts after a crash, with hours of decisions behind, must not have all of them in memory."""
+    lines = [line for _ in range(5) for line in await note(rig, 2)]
+    monkeypatch.setattr("gateway.store.segments.OCTETS_A_SEGMENT", 3 * len(lines[0]))
+    sealer = rig.folder.sealer(rig.clock.now)
+    found = [(await sealer.seal(), sealer.is_behind) for _ in range(4)]
+    await sealer.close()
+    assert found == [(4, True), (4, True), (2, False), (0, False)]
+    assert all_lines(rig) == lines
     assert findings(rig, with_anchor=True) == []
 
 

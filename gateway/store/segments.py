@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import takewhile
@@ -36,7 +36,13 @@ PURGES = "purges"
 
 CHAINS = (LEDGER, DECISION_LOG, PURGES)
 
-LINES_A_SEGMENT = 20_000
+EVENTS_A_SEGMENT = 20_000
+OCTETS_A_SEGMENT = 2 * 1024 * 1024
+"""Of decision lines, from which a segment is full: what is being sealed is in memory some four times."""
+
+_Packed = tuple[int, bytes]
+"""A row of the outbox: its number, and decision lines that were committed together."""
+
 _HEAD_COLUMNS = "chain, number, first, last, count, root, previous, sealed_at"
 
 
@@ -52,6 +58,8 @@ class Sealer:
         self._folder = folder
         self._anchor = Anchor(folder.parent / ANCHOR)
         self._is_whole = False
+        self.is_behind = False
+        """True while more waits to be sealed than the last time took."""
         self._key = key
         self._now = now
         self._lock = os.open(folder.parent / "sealer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -65,7 +73,7 @@ class Sealer:
         return True
 
     async def seal(self) -> int:
-        """Seal what has been committed, up to `LINES_A_SEGMENT` of each chain; return how many lines that were.
+        """Seal what has been committed, at most a full segment of each chain; return how many lines that were.
 
         Raises `StoreUnavailable`; what was half done then is mended before the next segment.
         """
@@ -96,7 +104,7 @@ class Sealer:
         head = last_head(self._reader, LEDGER)
         rows = self._reader.execute(
             "SELECT seq, hash FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
-            (head.last if head else 0, LINES_A_SEGMENT),
+            (head.last if head else 0, EVENTS_A_SEGMENT),
         ).fetchall()
         if rows:
             sealed = seal(LEDGER, [row[1] for row in rows], rows[0][0], rows[-1][0], head, self._now())
@@ -105,7 +113,8 @@ class Sealer:
 
     async def _move_decisions(self) -> int:
         """Move the outbox into the month's file and seal what was moved, then let the outbox go."""
-        rows = self._outbox.execute("SELECT id, lines FROM outbox ORDER BY id LIMIT 5000").fetchall()
+        rows = list(_filling(OCTETS_A_SEGMENT, self._outbox.execute("SELECT id, lines FROM outbox ORDER BY id")))
+        self.is_behind = sum(len(packed) for _, packed in rows) >= OCTETS_A_SEGMENT
         if not rows:
             return 0
         lines = await asyncio.to_thread(self._not_sealed_before, rows)
@@ -119,7 +128,7 @@ class Sealer:
         await self._spool.do(lambda connection: connection.execute("DELETE FROM outbox WHERE id <= ?", (last,)))
         return len(lines)
 
-    def _not_sealed_before(self, rows: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    def _not_sealed_before(self, rows: Sequence[_Packed]) -> list[bytes]:
         """Return the outbox's lines without those that a crash left there after they were sealed."""
         row = self._reader.execute(
             "SELECT source FROM segments WHERE chain = ? ORDER BY number DESC LIMIT 1", (DECISION_LOG,)
@@ -170,6 +179,16 @@ class Sealer:
         for chain, head in sealed.items():
             if head and head.number > anchored.get(chain, 0):
                 self._anchor.append(signed_heads(self._reader, chain, anchored.get(chain, 0)))
+
+
+def _filling(octets: int, rows: Iterable[_Packed]) -> Iterator[_Packed]:
+    """Yield rows up to the one that makes their lines so many octets."""
+    taken = 0
+    for row in rows:
+        yield row
+        taken += len(row[1])
+        if taken >= octets:
+            return
 
 
 def find_lines(folder: Path, column: str, value: str) -> list[bytes]:
