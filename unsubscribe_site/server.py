@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -38,6 +39,8 @@ HEADERS: Final = {
 IDLE: Final = timedelta(seconds=15)
 LINGER: Final = timedelta(seconds=2)
 
+MOST_CONNECTIONS: Final = 10_000
+
 ROUTE: Final = web.RequestKey("route", str)
 """Where a request keeps its route's name for the access log."""
 
@@ -49,13 +52,15 @@ async def start(
 ) -> web.AppRunner:
     """Serve an app on bound sockets and return the runner, whose `cleanup()` lets open requests finish.
 
-    A connection on which no whole request arrives within `idle` is closed; bodies have their own limit.
+    A connection on which no whole request arrives within `idle` is closed; bodies have their own limit. Where more are
+    open than the process can bear, whoever has been there longest makes room: mail needs open files as well.
     """
     app.middlewares.insert(0, _keep_route)
     runner = web.AppRunner(app, access_log_class=AccessLog)
     await runner.setup()
+    crowd = _Crowd(min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
     for bound in sockets:
-        await _Door(runner, bound, tls, idle).start()
+        await _Door(runner, bound, tls, idle, crowd).start()
     return runner
 
 
@@ -83,10 +88,40 @@ async def _keep_route(
     return await handler(request)
 
 
+class _Crowd:
+    """Who is connected, in the order in which they came; `most` at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._present: dict[_Connection, None] = {}
+
+    def enter(self, one: _Connection) -> None:
+        if len(self._present) >= self._most:
+            longest = next(iter(self._present))
+            self.leave(longest)
+            longest.force_close()
+        self._present[one] = None
+
+    def leave(self, one: _Connection) -> None:
+        self._present.pop(one, None)
+
+
 class _Connection(web.RequestHandler):
     """aiohttp's side of one connection, with our headers on its own answers and without its talkative log."""
 
-    __slots__ = ()
+    __slots__ = ("_crowd",)
+
+    def __init__(self, crowd: _Crowd, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self._crowd = crowd
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._crowd.enter(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._crowd.leave(self)
 
     def handle_error(
         self,
@@ -110,21 +145,29 @@ class _Connection(web.RequestHandler):
 class _Door(web.SockSite):
     """A listening socket whose connections are ours."""
 
-    def __init__(self, runner: web.AppRunner, bound: socket, tls: SSLContext | None, idle: timedelta) -> None:
+    def __init__(
+        self, runner: web.AppRunner, bound: socket, tls: SSLContext | None, idle: timedelta, crowd: _Crowd
+    ) -> None:
         super().__init__(runner, bound, ssl_context=tls)
         self._idle = idle
+        self._crowd = crowd
 
     async def start(self) -> None:
         await web.BaseSite.start(self)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._connect, sock=self._sock, ssl=self._ssl_context, backlog=self._backlog
+            self._connect,
+            sock=self._sock,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=self._idle.total_seconds() if self._ssl_context else None,
+            backlog=self._backlog,
         )
 
     def _connect(self) -> _Connection:
         server = self._runner.server
         assert server is not None
         return _Connection(
+            self._crowd,
             server,
             loop=asyncio.get_running_loop(),
             logger=ERRORS,

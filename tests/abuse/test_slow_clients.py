@@ -18,6 +18,7 @@ import pytest
 from tests.abuse import IS_TORTURE, size
 from tests.abuse.conftest import READERS, connect
 from tests.abuse.footprint import MIB, resident
+from tests.conftest import MakeGateway
 from tests.faketime import faster
 from tests.gateway_under_test import Gateway, eventually, newsletter, token_of
 from tests.raw_smtp import RawSmtp
@@ -172,6 +173,7 @@ def test_a_loop_of_commands_that_ask_for_nothing_ends(hasty: Gateway, command: s
 # the site
 
 HTTP_PATIENCE = 15.0
+FILES = 256
 
 
 @pytest.mark.req("WEB-05")
@@ -203,3 +205,20 @@ def test_slow_requests_are_shaken_off_and_readers_are_still_answered(hasty: Gate
 
 def drip(connection: socket.socket) -> None:
     connection.send(b"a")
+
+
+@pytest.mark.req("WEB-05")
+def test_a_crowd_at_the_site_leaves_mail_and_readers_the_files_that_they_need(
+    make_gateway: MakeGateway, sink: Sink
+) -> None:
+    gateway = make_gateway()
+    gateway.opt_in(READERS[0])
+    gateway.wrapper = ["prlimit", f"--nofile={FILES}:{FILES}"]
+    gateway.start()
+    with ExitStack() as crowd:
+        for _ in range(2 * FILES):
+            crowd.enter_context(silent(gateway.site)).sendall(b"GET /u/")
+        assert gateway.submit(newsletter(READERS[0]), [READERS[0]])[""][0] == 250
+        token = token_of(sink.wait_for(1)[0].content)
+        assert gateway.one_click(token).status == 200
+    assert "Too many open files" not in gateway.log.read_text()
