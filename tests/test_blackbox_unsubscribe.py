@@ -316,6 +316,32 @@ def guesses_that_hit(gateway: Gateway, token: str, count: int) -> int:
     return hits
 
 
+# -- behind a proxy
+
+
+@pytest.mark.req("WEB-14")
+def test_a_proxy_that_comes_through_an_ipv6_socket_is_the_proxy_that_is_trusted(
+    make_gateway: MakeGateway, sink: Sink
+) -> None:
+    gateway = make_gateway()
+    gateway.write_config(
+        site=f"""
+        [site]
+        listen = ["[::]:{gateway.site}"]
+        public_url = "https://mail.example.com"
+        trusted_proxies = ["127.0.0.1/32"]
+        """
+    )
+    gateway.opt_in("reader@example.org")
+    gateway.start()
+    (token,) = tokens(gateway, sink, ["reader@example.org"])
+    told = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "6.6.6.6, 203.0.113.9:51234"}
+    assert gateway.get(f"/u/{token}", **told).status == 200
+    assert gateway.post(f"/u/{token}", ONE_CLICK, **told).status == 200
+    event = gateway.json("consent", "show", "reader@example.org")[-1]
+    assert (event["type"], event["personal"]["ip"]) == ("UNSUBSCRIBE", "203.0.113.9")
+
+
 # -- the one-click POST
 
 

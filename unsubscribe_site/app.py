@@ -8,11 +8,12 @@ The rule that must not be broken: 200 to a POST is said after the store has comm
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -259,12 +260,13 @@ class _Site:
 
 def client_address(remote: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
     """Return the nearest address that is not a trusted proxy's; nothing further away can be believed (WEB-14)."""
-    client = remote
+    client = _address(remote)
     for hop in reversed(forwarded_for.split(",")):
-        if not _is_in(client, trusted) or not _is_in(hop.strip(), _ANYWHERE):
+        further = _address(hop)
+        if further is None or not _is_in(client, trusted):
             break
-        client = hop.strip()
-    return client
+        client = further
+    return str(client or "")
 
 
 def is_in_clear(remote: str, forwarded_proto: str, trusted: Sequence[Network]) -> bool:
@@ -272,19 +274,25 @@ def is_in_clear(remote: str, forwarded_proto: str, trusted: Sequence[Network]) -
 
     That it came without TLS is believed of anybody, that it had some only of a trusted proxy.
     """
-    return forwarded_proto.strip().lower() == "http" or not _is_in(remote, (*_LOOPBACK, *trusted))
+    return forwarded_proto.strip().lower() == "http" or not _is_in(_address(remote), (*_LOOPBACK, *trusted))
 
 
 _LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
-_ANYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+_HOP = re.compile(r"([0-9.]+)(?::[0-9]+)?|\[([^]%]+)(?:%.*)?\](?::[0-9]+)?|([^%]+)(?:%.*)?")
 
 
-def _is_in(text: str, networks: Sequence[Network]) -> bool:
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """Read an address as sockets and proxies write it: without port and zone, and IPv4 where it came through IPv6."""
+    hop = _HOP.fullmatch(text.strip())
     try:
-        address = ip_address(text)
+        address = ip_address(hop[hop.lastindex or 0] if hop else "")
     except ValueError:
-        return False
-    return any(address in network for network in networks)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_in(address: IPv4Address | IPv6Address | None, networks: Sequence[Network]) -> bool:
+    return address is not None and any(address in network for network in networks)
 
 
 def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
