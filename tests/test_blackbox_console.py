@@ -136,6 +136,28 @@ def test_suppressions_are_searched_by_a_part_of_the_address(house: Gateway) -> N
     assert "haystack" not in house.log.read_text()
 
 
+@pytest.mark.parametrize("path", ["/console/person", "/console/suppressions"])
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/x-www-form-urlencoded", b"address=\xff\xfe"),
+        ("application/x-www-form-urlencoded; charset=nonsense", b"address=a"),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"address=a"),
+        ("multipart/form-data", b"address"),
+        ("multipart/form-data; boundary=x", b"address"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_the_askers_mistake(
+    house: Gateway, path: str, content_type: str, body: bytes
+) -> None:
+    credentials = base64.b64encode(f"operator:{PASSWORD}".encode()).decode()
+    told = {"Authorization": f"Basic {credentials}", "Content-Type": content_type}
+    answer = fetch(f"http://127.0.0.1:{house.console}{path}", "POST", body, told)
+    assert (answer.status, answer.headers.get_content_type()) == (400, "text/html")
+    assert "That form cannot be read." in answer.text
+    assert "Traceback" not in house.log.read_text() and "Error" not in house.log.read_text()
+
+
 def test_pages_load_nothing_from_elsewhere_and_cannot_be_framed(house: Gateway) -> None:
     shown = [ask(house, "/console"), ask(house, "/console/suppressions")]
     for answer in (*shown, ask(house, "/console/person", {"address": "a@example.org"})):

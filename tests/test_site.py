@@ -51,7 +51,7 @@ from tests.site_under_test import (
     running_site,
     token,
 )
-from unsubscribe_site import app, throttle
+from unsubscribe_site import app, server, throttle
 from unsubscribe_site.app import BODY_LIMIT, client_address, is_in_clear
 from unsubscribe_site.pages import STYLESHEET, mask
 from unsubscribe_site.throttle import Throttle
@@ -1058,7 +1058,7 @@ async def test_an_error_that_passes_every_boundary_is_logged_without_its_text(
     if boundary == "a handler":
         monkeypatch.setattr(app._Site, "guard", staticmethod(web.middleware(fail)))
     else:
-        monkeypatch.setattr(app, "_add_headers", fail)
+        monkeypatch.setattr(server, "_add_headers", fail)
     async with running_site() as site, _client(site) as client:
         await client.say(f"GET /u/{TOPIC_TOKEN} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert "RuntimeError" in caplog.text

@@ -27,7 +27,7 @@ from gateway.model import Company, Scope, Topic
 from gateway.store import PublishedPolicy
 from gateway.tokens import Unsubscribe, UnsubscribeTokens
 from unsubscribe_site.pages import STYLESHEET, Pages, Subject, mask
-from unsubscribe_site.server import HEADERS, ROUTE, report
+from unsubscribe_site.server import ROUTE, report
 from unsubscribe_site.throttle import Throttle
 from unsubscribe_site.wish import Body, Wish, read_wish
 
@@ -81,7 +81,6 @@ def create_app(
     """Build the public site; `now` must return an aware time. `start` in `server` puts it on sockets."""
     site = _Site(store, tokens, settings, metrics, now)
     app = web.Application(middlewares=[site.guard], client_max_size=BODY_LIMIT)
-    app.on_response_prepare.append(_add_headers)
     link = app.router.add_resource(r"/u/{token}{slash:/?}", name="unsubscribe")
     link.add_route("GET", site.show)
     link.add_route("HEAD", site.show)
@@ -301,10 +300,6 @@ def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None
 
 def _retry_after() -> dict[str, str]:
     return {"Retry-After": str(int(RETRY_AFTER.total_seconds()))}
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
 
 
 async def _healthz(request: web.Request) -> web.Response:

@@ -56,6 +56,7 @@ async def start(
     open than the process can bear, whoever has been there longest makes room: mail needs open files as well.
     """
     app.middlewares.insert(0, _keep_route)
+    app.on_response_prepare.append(_add_headers)
     runner = web.AppRunner(app, access_log_class=AccessLog)
     await runner.setup()
     crowd = _Crowd(min(MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
@@ -86,6 +87,10 @@ async def _keep_route(
     route = request.match_info.route
     request[ROUTE] = route.name or (route.resource.canonical if route.resource else "unmatched")
     return await handler(request)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
 
 
 class _Crowd:

@@ -24,15 +24,6 @@ from gateway.errors import Malformed, StoreUnavailable
 from gateway.picture import of_timeline
 from gateway.store import Now, Store
 
-HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex, nofollow",
-}
 PAGE: Final = 100
 """Suppressions on one page."""
 
@@ -85,11 +76,13 @@ class Pages:
     def _guarded(self, page: Page) -> Page:
         async def guarded(request: web.Request) -> web.Response:
             if not await self._is_known(request):
-                return web.Response(status=401, text="the console wants its password\n", headers=HEADERS | _BASIC)
+                return web.Response(status=401, text="the console wants its password\n", headers=_BASIC)
             if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
                 return self._problem(403, "Another site asked for this page. Open the console by its own address.")
             try:
                 return await page(request)
+            except Malformed:
+                return self._problem(400, "That form cannot be read.")
             except StoreUnavailable:
                 return self._problem(503, "The store cannot answer now. Try again in a moment.")
 
@@ -123,10 +116,10 @@ class Pages:
         return self._page("suppressions", people=shown, next=following, part="")
 
     async def _search(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        part = str(form.get("part", "")).strip()
+        form = await _form(request)
+        part = form.get("part", "").strip()
         try:
-            after = bytes.fromhex(str(form.get("after", "")))
+            after = bytes.fromhex(form.get("after", ""))
         except ValueError:
             return self._problem(400, "That is no page of ours.")
         if not part:
@@ -136,7 +129,7 @@ class Pages:
         return self._page("suppressions", people=shown, next=following.hex(), part=part)
 
     async def _person(self, request: web.Request) -> web.Response:
-        given = str((await request.post()).get("address", ""))
+        given = (await _form(request)).get("address", "")
         try:
             address = Address.parse(given.strip())
         except Malformed as error:
@@ -148,10 +141,18 @@ class Pages:
 
     def _page(self, name: str, status: int = 200, **told: Any) -> web.Response:
         text = self._templates[name].render(prefix=PAGES, **told)
-        return web.Response(text=text, status=status, content_type="text/html", headers=HEADERS)
+        return web.Response(text=text, status=status, content_type="text/html")
 
     def _problem(self, status: int, sentence: str) -> web.Response:
         return self._page("problem", status, sentence=sentence)
+
+
+async def _form(request: web.Request) -> Mapping[str, str]:
+    """Return a form's fields; raises `Malformed` where its coding is not what its header says."""
+    try:
+        return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    except (ValueError, LookupError) as error:
+        raise Malformed("no form") from error
 
 
 def _digest(password: str) -> bytes:
@@ -173,8 +174,8 @@ def _time(moment: datetime) -> str:
 
 
 async def _to_the_pages(_: web.Request) -> web.Response:
-    return web.Response(status=303, headers=HEADERS | {"Location": PAGES})
+    return web.Response(status=303, headers={"Location": PAGES})
 
 
 async def _stylesheet(_: web.Request) -> web.Response:
-    return web.Response(body=_STYLESHEET, content_type="text/css", headers=HEADERS)
+    return web.Response(body=_STYLESHEET, content_type="text/css")
