@@ -153,6 +153,13 @@ def problems_of(
     ]
 
 
+def wrong_with_time(at: datetime, now: datetime) -> str:
+    """Return why nobody can have said yes or no at that time; "" where they can (CON-09)."""
+    if at > now + CLOCKS_DIFFER:
+        return "the time lies in the future"
+    return f"the time lies before {EARLIEST.year}, when nobody opted in to mail" if at < EARLIEST else ""
+
+
 def events_of(claim: Claim, topics: Mapping[str, Topic]) -> list[NewEvent]:
     """Return the events that a claim without problems amounts to."""
     personal = {"address": claim.address.text, **claim.personal}
@@ -185,10 +192,8 @@ def _plain(text: str) -> str:
 
 
 def _about_time(claim: Claim, notice: Notice | None, now: datetime) -> Iterator[tuple[str, str]]:
-    if claim.at > now + CLOCKS_DIFFER:
-        yield "at", "the time lies in the future"
-    elif claim.at < EARLIEST:
-        yield "at", f"the time lies before {EARLIEST.year}, when nobody opted in to mail"
+    if wrong := wrong_with_time(claim.at, now):
+        yield "at", wrong
     elif notice and not notice.was_shown(claim.at):
         yield "at", f"nobody was shown the notice {notice.name} at that time"
 

@@ -327,6 +327,8 @@ def test_a_decision_is_explained(house: Gateway, program: Program, someone: Some
         ("POST", "/consents", b"{", {}, 400),
         ("POST", "/consents", b"\xff\xfe", {}, 400),
         ("POST", "/consents", b"[" * 100_000, {}, 400),
+        ("POST", "/consents", '{"address": "a@example.org"}'.encode("utf-16"), {}, 400),
+        ("POST", "/consents", b'{"address": "\\ud800"}', {}, 400),
         ("POST", "/consents", b"[]", {}, 422),
         ("POST", "/consents", b"{}", {"Content-Type": "text/plain"}, 415),
         ("POST", "/consents", b"{}", {"Content-Encoding": "gzip"}, 415),
@@ -335,6 +337,7 @@ def test_a_decision_is_explained(house: Gateway, program: Program, someone: Some
         ("GET", "/nothing", None, {}, 404),
         ("GET", "/suppressions?cursor=zz", None, {}, 422),
         ("GET", "/events?limit=0", None, {}, 422),
+        ("GET", "/events?limit=00000000199999", None, {}, 422),
         ("GET", "/events?cursor=%D9%A1", None, {}, 422),
         ("POST", "/withdrawals", b'{"address": "a@example.org", "scope": "topic"}', {}, 422),
         ("POST", "/withdrawals", b"{}", {"Idempotency-Key": "x" * 300}, 400),
@@ -348,6 +351,23 @@ def test_every_failure_is_a_problem_document(
     problem = json.loads(answer.text)
     assert answer.headers["Content-Type"].startswith("application/problem+json")
     assert problem["status"] == status and problem["title"]
+
+
+@pytest.mark.req("CON-09")
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "1989-12-31T23:59:59Z", "2099-01-01T00:00:00Z"])
+def test_nobody_has_said_no_before_there_was_mail_or_in_the_future(program: Program, someone: Someone, at: str) -> None:
+    """A default value of a programming language that was taken would be outlived by every opt-in."""
+    for path in ("/withdrawals", "/suppressions"):
+        assert fields_of(program.post(path, {"address": someone(), "at": at})) == {"at"}
+
+
+@pytest.mark.req("WEB-07")
+@pytest.mark.parametrize("path", ["/suppressions", "/events", "/openapi.json", "/nothing", "/people/lookup"])
+def test_no_answer_may_be_kept_by_a_cache_or_tells_what_it_was_made_with(program: Program, path: str) -> None:
+    answer = program.call("GET", path)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Server"] == "Assent"
 
 
 def test_the_log_names_the_route_and_no_address(house: Gateway, program: Program, someone: Someone) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -46,7 +47,7 @@ from gateway.console.documents import (
 )
 from gateway.console.problems import Refused
 from gateway.errors import KeyReused, StoreUnavailable
-from gateway.evidence import CLOCKS_DIFFER, Claim, events_of, not_to_be_asked, problems_of
+from gateway.evidence import Claim, events_of, not_to_be_asked, problems_of, wrong_with_time
 from gateway.ids import ulid_milliseconds
 from gateway.metrics import Metrics
 from gateway.model import MessageClass, Purpose, Scope
@@ -57,6 +58,7 @@ PREFIX: Final = "/api/v1"
 BODY_LIMIT: Final = 1024 * 1024
 RETRY_AFTER: Final = {"Retry-After": "30"}
 _KEY_LIMIT = 255
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 NOTED_WITHIN: Final = timedelta(seconds=2)
 """A refusal is written down with the next commit; whoever asks sooner waits for it."""
@@ -197,8 +199,8 @@ class Api:
         """Record a person's "no"; it counts from now on, for mail that is queued too."""
         said: WithdrawalRequest = call.document
         scope = self._extent(said.scope, said.topic)
-        if said.at and said.at > self._now() + CLOCKS_DIFFER:
-            raise problems.of_fields([("at", "the time lies in the future")])
+        if said.at and (wrong := wrong_with_time(said.at, self._now())):
+            raise problems.of_fields([("at", wrong)])
         personal = {"address": said.address, **_given(words=said.words)}
         facts = {**_source(call), "channel": said.channel}
         at = min(said.at or self._now(), self._now())
@@ -319,7 +321,7 @@ class Api:
     async def list_events(self, call: Call) -> EventPage:
         """List the events of the ledger in the order in which they were recorded, a page at a time."""
         cursor, limit = call.request.query.get("cursor", "0"), _limit(call.request)
-        if not cursor.isdecimal() or not cursor.isascii() or len(cursor) > 18:
+        if not _NUMBER.fullmatch(cursor):
             raise problems.of_fields([("cursor", "is not one of ours")])
         events = await self._store.people.events_after(int(cursor), limit)
         return EventPage(events=[_entry(one) for one in events], next=str(events[-1].seq if events else int(cursor)))
@@ -397,12 +399,10 @@ async def _body(request: web.Request) -> bytes:
 
 def _document(kind: type[D], body: bytes) -> D:
     try:
-        json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON in UTF-8") from None
-    try:
         return kind.model_validate_json(body)
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise Refused(400, "the body is not JSON in UTF-8") from None
         raise problems.of_form(error) from None
 
 
@@ -422,7 +422,7 @@ def _once(request: web.Request, caller: ApiToken, body: bytes) -> Once | None:
 
 def _limit(request: web.Request) -> int:
     text = request.query.get("limit", "100")
-    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:9]) <= MOST_ON_A_PAGE:
+    if not _NUMBER.fullmatch(text) or not 0 < int(text) <= MOST_ON_A_PAGE:
         raise problems.of_fields([("limit", f"is not a number from 1 to {MOST_ON_A_PAGE}")])
     return int(text)
 

@@ -26,7 +26,7 @@ _PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[!-~]([ -~]*[!-~])?$"},
     "description": "The same key with the same body has one effect, within a week; with another body it is 422.",
 }
 
