@@ -85,7 +85,7 @@ GARBAGE_THRESHOLD = 20_000
 """Objects between two searches for cycles: mail makes many objects and few cycles (2 % of a worker's time saved)."""
 
 LARGE_MEMORY = 1024 * 1024
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 RUNNERS_A_CONNECTION = 4
 """Copies under way for each connection: while one is relayed, others are made, or written down."""
@@ -200,19 +200,20 @@ def _run(pipe: int, work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         loop.add_reader(pipe, leave.set)
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
-        _give_large_memory_back()
+        _give_memory_back()
         await work(leave)
 
     uvloop.run(until_told())
     return 0
 
 
-def _give_large_memory_back() -> None:
-    """Let freed memory of large messages leave the process at once; by itself glibc learns to keep it (mallopt(3))."""
+def _give_memory_back() -> None:
+    """Let freed memory leave the process, or serve any thread; by itself glibc learns to keep it (mallopt(3))."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, LARGE_MEMORY)
         libc.mallopt(_M_TRIM_THRESHOLD, 16 * LARGE_MEMORY)
+        libc.mallopt(_M_ARENA_MAX, 1)
 
 
 class Worker:
