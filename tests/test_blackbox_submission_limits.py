@@ -61,6 +61,20 @@ def test_a_parameter_that_is_not_known_is_refused_and_those_of_dsn_reach_the_sma
     assert set(message.recipient_options[0]) == {"NOTIFY=FAILURE,DELAY", asked}
 
 
+@pytest.mark.req("SMTP-13", "I18N-06")
+def test_an_internationalised_original_recipient_may_be_written_as_mail_servers_write_it(
+    gateway: Gateway, sink: Sink
+) -> None:
+    """Postfix gives a recipient beyond ASCII an ORCPT of type rfc822, UTF-8 octet by octet in xtext (RFC 3461 §4)."""
+    asked = "ORCPT=rfc822;+CE+B4+CE+BF+CE+BA@b+C3+BCcher.example"
+    with connect(gateway, "shop") as client:
+        assert client.say(f"MAIL FROM:<{BILLING}> SMTPUTF8", f"RCPT TO:<δοκ@bücher.example> {asked}", "DATA").code == 354
+        client.send(invoice() + b".\r\n")
+        assert client.reply().code == 250
+    (message,) = sink.wait_for(1)
+    assert message.recipient_options == ((asked,),)
+
+
 @pytest.mark.req("SMTP-13")
 @pytest.mark.parametrize(
     "parameters",

@@ -29,6 +29,8 @@ HOST_NAME = re.compile(r"[!#-'*+\-./0-:=?A-\[\]-~]{1,255}")
 _QUOTED_PATH = re.compile(r'<("(?:[^"\\]|\\.)*"@[^>]*)>')
 # Printable characters as xtext (RFC 3461 §4): what it decodes to goes into reports, where a control would break out.
 _XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))"
+_UTF8_XTEXT = rf"(?:{_XTEXT}|\+[89A-F][0-9A-F])"
+"""Mail servers write an address beyond ASCII so where its type is not utf-8: UTF-8, octet by octet."""
 _CODE_POINT = r"20|2B|3D|5C|[8-9A-F][0-9A-F]|[1-9A-F][0-9A-F]{2}|(?:[1-9A-CEF][0-9A-F]|D[0-7])[0-9A-F]{2}"
 _UTF8_TEXT = rf"(?:[!-*,-<>-\[\]-~]|[^\x00-\x7f]|\\x\{{(?:{_CODE_POINT}|(?:[1-9A-F]|10)[0-9A-F]{{4}})\}})"
 _NOTIFY = r"(?:SUCCESS|FAILURE|DELAY)"
@@ -42,7 +44,7 @@ MAIL_PARAMETERS: Final = {
 }
 RCPT_PARAMETERS: Final = {
     "NOTIFY": re.compile(rf"=(?i:NEVER|(?!.*\b({_NOTIFY})\b.*\b\1\b){_NOTIFY}(?:,{_NOTIFY}){{0,2}})"),
-    "ORCPT": re.compile(rf"=(?:(?i:utf-8);{_UTF8_TEXT}{{1,500}}|(?!(?i:utf-8);)[A-Za-z0-9-]+;{_XTEXT}{{1,500}})"),
+    "ORCPT": re.compile(rf"=(?:(?i:utf-8);{_UTF8_TEXT}{{1,500}}|(?!(?i:utf-8);)[A-Za-z0-9-]+;{_UTF8_XTEXT}{{1,500}})"),
 }
 
 
