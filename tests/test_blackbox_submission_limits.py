@@ -68,7 +68,9 @@ def test_an_internationalised_original_recipient_may_be_written_as_mail_servers_
     """Postfix gives a recipient beyond ASCII an ORCPT of type rfc822, UTF-8 octet by octet in xtext (RFC 3461 §4)."""
     asked = "ORCPT=rfc822;+CE+B4+CE+BF+CE+BA@b+C3+BCcher.example"
     with connect(gateway, "shop") as client:
-        assert client.say(f"MAIL FROM:<{BILLING}> SMTPUTF8", f"RCPT TO:<δοκ@bücher.example> {asked}", "DATA").code == 354
+        assert (
+            client.say(f"MAIL FROM:<{BILLING}> SMTPUTF8", f"RCPT TO:<δοκ@bücher.example> {asked}", "DATA").code == 354
+        )
         client.send(invoice() + b".\r\n")
         assert client.reply().code == 250
     (message,) = sink.wait_for(1)

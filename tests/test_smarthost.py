@@ -1019,6 +1019,15 @@ async def test_a_server_that_is_slow_at_every_step_holds_nobody_for_long(sink: S
     assert sink.connections == 1
 
 
+@on_both_loops
+async def test_a_server_that_takes_its_time_over_each_of_many_recipients_gets_it(sink: Sink) -> None:
+    """RFC 5321 §4.5.3.2.3 is about each RCPT: a server that looks every recipient up is not one that is silent."""
+    sink.on("RCPT", delay=0.2)
+    everybody = [f"reader{n}@example.org" for n in range(8)]
+    async with pool_to(sink.url, timeouts=Timeouts(command=1)) as pool:
+        assert await send(pool, copy_to(*everybody)) == (Reply(250, "2.0.0", "taken"),) * 8
+
+
 def test_no_silence_holds_a_slot_for_more_than_ten_minutes() -> None:
     assert max(asdict(Timeouts()).values()) <= 600
 

@@ -37,7 +37,7 @@ _RCPT_DSN = re.compile(r"(?:NOTIFY|ORCPT)=\S+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each step may take, in seconds (RFC 5321 §4.5.3.2); `opening` bounds all before the first copy."""
+    """How long each answer may take, in seconds (RFC 5321 §4.5.3.2); `opening` bounds all before the first copy."""
 
     opening: float = 600
     connect: float = 30
@@ -80,7 +80,7 @@ class Answer(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What is written in one go, how many answers it calls for (fewer where one closes), within how many seconds."""
+    """What is written in one go, how many answers it calls for (fewer where one closes), and the seconds for each."""
 
     pieces: Iterable[bytes]
     answers: int

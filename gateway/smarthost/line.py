@@ -8,10 +8,13 @@ early is ever taken for the answer to something later. What is said, and what th
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
+
+from aiohappyeyeballs import start_connection
 
 from gateway.errors import Malformed, RelayUnavailable
 from gateway.smarthost.alarm import Alarm
@@ -27,13 +30,21 @@ from gateway.smarthost.conversation import (
     quitting,
 )
 
+_NEXT_ADDRESS = 0.25
+"""Seconds after which the next of a server's addresses is tried beside those before it (RFC 8305 §5)."""
+
 
 async def dial(host: str, port: int, tls: ssl.SSLContext, timeouts: Timeouts) -> Line:
-    """Connect to a server. Raises `RelayUnavailable` where nobody answers within `timeouts.connect` seconds."""
+    """Connect to a server, by the first of its addresses that answers: one that is dead holds nothing up (RFC 8305).
+
+    Raises `RelayUnavailable` where none does within `timeouts.connect` seconds.
+    """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeouts.connect):
-            _, line = await loop.create_connection(lambda: Line(host, tls, timeouts), host, port)
+            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            reached = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS)
+            _, line = await loop.create_connection(lambda: Line(host, tls, timeouts), sock=reached)
     except OSError as error:
         raise RelayUnavailable(str(error) or f"no connection within {timeouts.connect:g} s") from error
     return line
@@ -53,6 +64,7 @@ class Line(asyncio.Protocol):
         self._has_begun = False
         self._answers: list[Answer] = []
         self._due = 0
+        self._patience = 0.0
         self._is_paused = False
         self._is_quitting = False
         self._waiter: asyncio.Future[None] | None = None
@@ -123,15 +135,21 @@ class Line(asyncio.Protocol):
             early, self._early = self._early, b""
             self._listen(early)
         all_written = await self._write(group)
-        self._alarm.set(group.timeout, partial(self._time_out, group.timeout))
+        self._patience = group.timeout
+        self._wait_on()
         while self._is_listened_to:
             await self._woken()
+        self._patience = 0.0
         self._alarm.clear()
         if self._due:
             raise Lost(self._why, self._answers, all_written)
         if not all_written:
             self._end_early()
         return self._answers
+
+    def _wait_on(self) -> None:
+        """Give the server its time for the next answer (RFC 5321 §4.5.3.2)."""
+        self._alarm.set(self._patience, partial(self._time_out, self._patience))
 
     async def _write(self, group: Group) -> bool:
         """Write as fast as the server reads; return False if it answered or left before it had the last piece."""
@@ -226,6 +244,7 @@ class Line(asyncio.Protocol):
             self._early += data
 
     def _listen(self, data: bytes) -> None:
+        due = self._due
         try:
             for answer in self._reader.feed(data):
                 self._hear(answer)
@@ -234,6 +253,8 @@ class Line(asyncio.Protocol):
             return
         if not self._due and self._reader.is_midway:
             self.hang_up("the server spoke out of turn")
+        elif self._patience and 0 < self._due < due:
+            self._wait_on()
 
     def _hear(self, answer: Answer) -> None:
         if not self._due:

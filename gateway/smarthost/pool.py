@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from gateway.errors import RelayUnavailable
 from gateway.model import Alphabet, Copy, Reply, Smarthost
@@ -150,16 +150,16 @@ class Pool:
         self._idle.clear()
 
     async def open_route(self) -> tuple[Route, Carrier]:
-        """Open a connection to the first address that answers, in the configured order."""
-        problems = []
+        """Open a connection to the first address that answers, in the configured order.
+
+        Raises `RelayUnavailable`, saying of each address what was wrong when it was last tried.
+        """
         for route in self._routes:
             if self._is_closed or route.rest_left:
                 continue
-            try:
+            with suppress(RelayUnavailable):
                 return route, await route.open()
-            except RelayUnavailable as error:
-                problems.append(str(error))
-        raise RelayUnavailable("; ".join(problems) or f"no address answers; next try in {self.rest_left:.0f} s")
+        raise RelayUnavailable("; ".join(route.problem for route in self._routes if route.problem))
 
     def _take_idle(self) -> Connection | None:
         """Return an open connection, unless an address that comes before its own is worth trying again."""

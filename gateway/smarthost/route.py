@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from gateway.model import Alphabet, Copy, Reply, Smarthost
 from gateway.smarthost.conversation import BrokenOff, Security, Timeouts, alphabet_of, opening, transaction
 from gateway.smarthost.line import Line, dial
 from gateway.smarthost.maildir import Maildir
+
+log = logging.getLogger(__name__)
 
 _PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 _LONGEST_REST = 60.0
@@ -57,7 +60,9 @@ class Endpoint:
         return self.scheme == "lmtp"
 
     def __str__(self) -> str:
-        return f"maildir:{self.path}" if self.scheme == "maildir" else f"{self.scheme}://{self.host}:{self.port}"
+        if self.scheme == "maildir":
+            return f"maildir:{self.path}"
+        return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,8 @@ class Route:
         self._endpoint = endpoint
         self._terms = terms
         self._tls = tls
+        self.problem = ""
+        """What was wrong when it was last tried, naming the address; "" while nothing speaks against it."""
         self._failures = 0
         self._rests_until = 0.0
         self._trial: Carrier | None = None
@@ -148,17 +155,17 @@ class Route:
         return max(0.0, self._rests_until - _now()) if self._failures else 0.0
 
     async def open(self) -> Carrier:
-        """Open a connection. Raises `RelayUnavailable`, naming the address and what is wrong with it."""
+        """Open a connection. Raises `RelayUnavailable` where that fails; `problem` says why."""
         is_trial = self._failures > 0
         if is_trial:
             # Whoever tries it out keeps the others away meanwhile.
-            self._failed()
+            self._rest()
         try:
             async with asyncio.timeout(self._terms.timeouts.opening):
                 carrier = await self._open()
         except (RelayUnavailable, TimeoutError) as error:
-            self._failed()
-            raise RelayUnavailable(f"{self._endpoint}: {str(error) or 'too slow'}") from error
+            self._failed(str(error) or "too slow")
+            raise RelayUnavailable(self.problem) from error
         self._trial = carrier if is_trial else None
         return carrier
 
@@ -174,11 +181,14 @@ class Route:
             replies = await carrier.relay(copy)
         except BrokenOff:
             raise
-        except RelayUnavailable:
+        except RelayUnavailable as error:
             if is_fresh:
-                self._failed()
+                self._failed(str(error))
             raise
         self._failures = 0
+        if self.problem:
+            log.info("mail is relayed to %s again", self._endpoint)
+            self.problem = ""
         return replies
 
     def spared(self, carrier: Carrier) -> None:
@@ -188,7 +198,14 @@ class Route:
             self._failures -= 1
             self._rests_until = 0.0
 
-    def _failed(self) -> None:
+    def _failed(self, why: str) -> None:
+        """Remember what is wrong; the log hears of it once, and of its end."""
+        if not self.problem:
+            log.warning("no mail can be relayed to %s now: %s", self._endpoint, why)
+        self.problem = f"{self._endpoint}: {why}"
+        self._rest()
+
+    def _rest(self) -> None:
         """Leave the address alone for a while; failures that come while it rests are the same failure."""
         if not self.rest_left:
             self._rests_until = _now() + min(2.0**self._failures, _LONGEST_REST)
