@@ -50,7 +50,7 @@ from gateway.noticing import NoticeRecords, Reader
 from gateway.policy import LACKS_CONSENT, RULES, needs_facts, refusal, strictest
 from gateway.pretence import over
 from gateway.report import is_told
-from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain
+from gateway.smarthost import AMBIGUOUS, Connection, PrepareAgain, is_our_own
 from gateway.stamp import Unstampable
 from gateway.store import Claimed, Facts, Now, Settlement, Store, Waiting
 
@@ -102,9 +102,7 @@ class Delivery:
         self._notices = NoticeRecords(store.people, now)
         self._explanations = Explanations(store.people, law, now)
         self._schedules = {
-            name: lanes[stream.smarthost].schedule.ending(stream.give_up_after)
-            for name, stream in streams.items()
-            if stream.give_up_after
+            name: stream.promotion_schedule(lanes[stream.smarthost].schedule) for name, stream in streams.items()
         }
         self._next_take_over = 0.0
         self._held: Collection[int] = ()
@@ -308,7 +306,8 @@ class Delivery:
         if crowded := _crowded_out(answered):
             self._send_in_turns(parcel, lane, crowded, len(answered) - len(crowded))
             answered = [one for one in answered if one[0] not in crowded]
-        return ended + [self._ended(parcel, ruling, reply, lane, knows_dsn) for ruling, reply in answered]
+        server = connection.server if isinstance(copy, Copy) else ""
+        return ended + [self._ended(parcel, ruling, reply, lane, server, knows_dsn) for ruling, reply in answered]
 
     def _send_in_turns(self, parcel: Parcel, lane: Lane, crowded: Sequence[Ruling], together: int) -> None:
         """Let those whom one transaction was too small for go next, so many together; it was no attempt for them."""
@@ -415,22 +414,26 @@ class Delivery:
 
     # how it ended
 
-    def _ended(self, parcel: Parcel, ruling: Ruling, reply: Reply, lane: Lane, knows_dsn: bool = True) -> Settlement:
-        """Return how it ended; a success is ours to report only where the next hop has not taken that over."""
+    def _ended(
+        self, parcel: Parcel, ruling: Ruling, reply: Reply, lane: Lane, server: str = "", knows_dsn: bool = True
+    ) -> Settlement:
+        """Return how it ended at a server; a success is ours to report only where that has not taken it over."""
         recipient = ruling.addressee.recipient
         if reply.is_positive:
             is_ours = not knows_dsn and is_told(recipient, Outcome.RELAYED)
-            return self._settlement(parcel, ruling, Outcome.RELAYED, reply, is_told=is_ours)
+            return self._settlement(parcel, ruling, Outcome.RELAYED, reply, is_told=is_ours, server=server)
+        if is_our_own(reply):
+            server = ""
         if reply.is_permanent:
-            return self._settlement(parcel, ruling, Outcome.FAILED, reply)
+            return self._settlement(parcel, ruling, Outcome.FAILED, reply, server=server)
         if reply is AMBIGUOUS:
             self._metrics.answer_lost()
         schedule, received_at, now = self._schedule(parcel, lane), parcel.message.received_at, self._now()
         due = schedule.due(ruling.addressee.attempts + 1, received_at, now)
         if due is None:
-            return self._settlement(parcel, ruling, Outcome.EXPIRED, reply)
+            return self._settlement(parcel, ruling, Outcome.EXPIRED, reply, server=server)
         is_late = now - received_at >= schedule.warn_after and is_told(recipient, Outcome.DEFERRED)
-        return self._settlement(parcel, ruling, Outcome.DEFERRED, reply, due, is_told=is_late)
+        return self._settlement(parcel, ruling, Outcome.DEFERRED, reply, due, is_told=is_late, server=server)
 
     def _schedule(self, parcel: Parcel, lane: Lane) -> RetrySchedule:
         """Return when to try again: the smarthost's times, but promotion may have a shorter life (OUT-03)."""
@@ -457,6 +460,7 @@ class Delivery:
         due: datetime | None = None,
         *,
         is_told: bool = False,
+        server: str = "",
     ) -> Settlement:
         self._metrics.attempted(outcome)
         message, addressee = parcel.message, ruling.addressee
@@ -473,7 +477,7 @@ class Delivery:
             parcel.draft.selectors if parcel.draft else (),
             people_read=ruling.facts.is_read,
         )
-        return Settlement(message.id, addressee.n, outcome, str(reply), line, due, is_told)
+        return Settlement(message.id, addressee.n, outcome, str(reply), line, due, is_told, server)
 
     async def _settle_when_possible(self, parcel: Parcel, settlements: Sequence[Settlement]) -> None:
         """Write down how it ended, however long the store takes to come back: what was relayed is not relayed again."""

@@ -17,7 +17,7 @@ from gateway.address import Address
 from gateway.announcements import outcomes_of
 from gateway.config import Config
 from gateway.ids import Ids, spool_text
-from gateway.model import Fate, MessageClass, Peer, Recipient, SpooledMessage, SpooledRecipient
+from gateway.model import Fate, MessageClass, Peer, Priority, Recipient, SpooledMessage, SpooledRecipient, priority_of
 from gateway.proof import Archive
 from gateway.report import delivery_report, is_told
 from gateway.sign import Signer, SigningKey
@@ -57,11 +57,12 @@ def data_folder(config: Config) -> DataFolder:
 def open_store(config: Config, owner: str, ids: Ids, now: Now) -> Store:
     """Open the store for one process, whose ids these are; reports of failures are written by this host."""
     announced = outcomes_of({what for one in config.webhooks.values() for what in one.happenings})
-    return data_folder(config).open(f"{owner}-{os.getpid()}", _report_maker(config.hostname, ids, now), now, announced)
+    return data_folder(config).open(f"{owner}-{os.getpid()}", _report_maker(config, ids, now), now, announced)
 
 
-def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
+def _report_maker(config: Config, ids: Ids, now: Now) -> ReportMaker:
     """Return what turns fates into a report to the submitter; a message from the null sender gets none, but a log."""
+    hostname = config.hostname
 
     def report(about: SpooledMessage, fates: Sequence[Fate]) -> tuple[SpooledMessage, SpooledRecipient] | None:
         told = [one for one in fates if is_told(one.recipient, one.outcome)]
@@ -70,7 +71,7 @@ def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
         if not about.reverse_path or not told:
             return None
         spool_id = ids.spool()
-        text = delivery_report(hostname, about, told, spool_text(spool_id), now())
+        text = delivery_report(hostname, about, told, spool_text(spool_id), now(), _end_of(about, config))
         sender = Recipient(Address.parse(about.reverse_path))
         peer = Peer(hostname, "127.0.0.1", "ESMTP")
         message = SpooledMessage(
@@ -79,6 +80,15 @@ def _report_maker(hostname: str, ids: Ids, now: Now) -> ReportMaker:
         return message, SpooledRecipient(0, sender, "", ids.decision())
 
     return report
+
+
+def _end_of(about: SpooledMessage, config: Config) -> datetime:
+    """Return when a message that waits is given up."""
+    stream = config.streams.get(about.stream)
+    schedule = (config.smarthosts[stream.smarthost] if stream else next(iter(config.smarthosts.values()))).schedule
+    if stream and priority_of(about.message_class) is Priority.PROMOTION:
+        schedule = stream.promotion_schedule(schedule)
+    return about.received_at + schedule.give_up_after
 
 
 def _tell_the_postmaster(about: SpooledMessage, fates: Sequence[Fate]) -> None:

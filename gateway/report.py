@@ -41,7 +41,7 @@ _DELAYED = _Told(
     "DELAY",
     "delayed",
     "Your message is delayed",
-    "has not been able to pass your message on to these recipients yet, and goes on trying:",
+    "has not been able to pass your message on to these recipients yet, and goes on trying until {until}:",
 )
 _RELAYED = _Told(
     "SUCCESS",
@@ -65,14 +65,17 @@ def is_told(recipient: Recipient, outcome: Outcome) -> bool:
 
 
 def delivery_report(
-    hostname: str, about: SpooledMessage, fates: Sequence[Fate], report_id: str, now: datetime
+    hostname: str, about: SpooledMessage, fates: Sequence[Fate], report_id: str, now: datetime, until: datetime
 ) -> bytes:
-    """Return the whole report about a message as CRLF lines, for its reverse path."""
+    """Return the whole report about a message as CRLF lines, for its reverse path.
+
+    `until` is when those who wait are given up.
+    """
     boundary = f"report-{report_id}"
     takes_utf8 = "SMTPUTF8" in about.options or not about.reverse_path.isascii()
     parts = (
-        _part("text/plain; charset=utf-8", _sentences(hostname, fates)),
-        _delivery_status(hostname, about, fates, takes_utf8),
+        _part("text/plain; charset=utf-8", _sentences(hostname, fates, until)),
+        _delivery_status(hostname, about, fates, until, takes_utf8),
         _returned(about, fates, takes_utf8),
     )
     body = b"".join(b"--%b\r\n%b\r\n" % (boundary.encode(), part) for part in parts)
@@ -104,9 +107,15 @@ def _part(kind: str, content: bytes) -> bytes:
 # for people
 
 
-def _sentences(hostname: str, fates: Sequence[Fate]) -> bytes:
+def _sentences(hostname: str, fates: Sequence[Fate], until: datetime) -> bytes:
+    end = format_datetime(until)
     paragraphs = [
-        [f"{hostname} {told.sentence}", "", *(_line(one) for one in fates if _BY_OUTCOME[one.outcome] is told), ""]
+        [
+            f"{hostname} {told.sentence.format(until=end)}",
+            "",
+            *(_line(one) for one in fates if _BY_OUTCOME[one.outcome] is told),
+            "",
+        ]
         for told in _in_order(fates)
     ]
     return _lines([line for paragraph in paragraphs for line in paragraph])
@@ -128,18 +137,20 @@ def _line(fate: Fate) -> str:
 # for programs
 
 
-def _delivery_status(hostname: str, about: SpooledMessage, fates: Sequence[Fate], takes_utf8: bool) -> bytes:
+def _delivery_status(
+    hostname: str, about: SpooledMessage, fates: Sequence[Fate], until: datetime, takes_utf8: bool
+) -> bytes:
     envelope_id = _from_xtext(_parameter(about.options, "ENVID"))
     first = [
         *([f"Original-Envelope-Id: {envelope_id}"] if envelope_id else []),
         f"Reporting-MTA: dns; {hostname}",
         f"Arrival-Date: {format_datetime(about.received_at)}",
     ]
-    content = b"\r\n".join([_lines(first), *(_lines(_recipient_fields(one, takes_utf8)) for one in fates)])
+    content = b"\r\n".join([_lines(first), *(_lines(_recipient_fields(one, until, takes_utf8)) for one in fates)])
     return _part(f"message/{'delivery-status' if content.isascii() else 'global-delivery-status'}", content)
 
 
-def _recipient_fields(fate: Fate, takes_utf8: bool) -> list[str]:
+def _recipient_fields(fate: Fate, until: datetime, takes_utf8: bool) -> list[str]:
     kind, _, original = _parameter(fate.recipient.options, "ORCPT").partition(";")
     address = fate.recipient.address
     final = f"utf-8; {_spelled(address.text, takes_utf8)}" if address.needs_smtputf8 else f"rfc822; {address}"
@@ -149,7 +160,9 @@ def _recipient_fields(fate: Fate, takes_utf8: bool) -> list[str]:
         f"Final-Recipient: {final}",
         f"Action: {_BY_OUTCOME[fate.outcome].action}",
         f"Status: {_status(fate)}",
+        *([f"Remote-MTA: dns; {fate.server}"] if fate.server else []),
         f"Diagnostic-Code: smtp; {reply if takes_utf8 else reply.encode('ascii', 'replace').decode()}",
+        *([f"Will-Retry-Until: {format_datetime(until)}"] if fate.outcome is Outcome.DEFERRED else []),
     ]
 
 

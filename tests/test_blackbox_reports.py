@@ -88,6 +88,9 @@ def test_a_delay_is_reported_once_to_whoever_asked(house: Gateway, sink: Sink) -
     assert "delayed" in report.header["Subject"]
     assert report.named == ["full@example.org"]
     assert (report.recipients[0]["Action"], report.recipients[0]["Status"]) == ("delayed", "4.2.2")
+    assert report.recipients[0]["Remote-MTA"] == "dns; [127.0.0.1]"
+    arrived, until = report.about["Arrival-Date"], report.recipients[0]["Will-Retry-Until"]
+    assert parsedate_to_datetime(until) - parsedate_to_datetime(arrived) == timedelta(days=5)
     assert sorted(one for taken in sink.messages for one in taken.recipients) == [
         *("billing@example.com", "full@example.org", "quiet@example.org", "there@example.org"),
     ]
@@ -112,6 +115,7 @@ def test_a_report_is_what_the_standards_ask_for(house: Gateway, sink: Sink) -> N
             "Final-Recipient": f"rfc822; {gone}",
             "Action": "failed",
             "Status": "5.7.1",
+            "Remote-MTA": "dns; [127.0.0.1]",
             "Diagnostic-Code": "smtp; 550 5.7.1 we do not know you",
         }
     ]
@@ -184,6 +188,7 @@ def test_whoever_is_refused_after_data_is_reported_and_the_others_get_the_messag
     assert report.named == [stranger]
     assert (report.recipients[0]["Action"], report.recipients[0]["Status"]) == ("failed", "5.7.1")
     assert "no-consent" in report.recipients[0]["Diagnostic-Code"]
+    assert "Remote-MTA" not in report.recipients[0], "that was our own word"
     assert {one.recipients[0] for one in sink.messages} == {LETTERS, reader}
     (decision,) = re.findall(r"decision (\w{26})", report.text)
     assert house.json("explain", decision)[0]["reason"] == "no-consent"

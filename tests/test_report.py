@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,8 +22,9 @@ def fate(
     reply: str = "550 5.1.1 unknown",
     outcome: Outcome = Outcome.FAILED,
     options: tuple[str, ...] = (),
+    server: str = "",
 ) -> Fate:
-    return Fate(Recipient(Address.parse(address), options), outcome, reply, "01ARYZ6S410000000000000000")
+    return Fate(Recipient(Address.parse(address), options), outcome, reply, "01ARYZ6S410000000000000000", server)
 
 
 def written(*fates: Fate, original: bytes = ORIGINAL, options: tuple[str, ...] = ()) -> bytes:
@@ -40,7 +41,7 @@ def written(*fates: Fate, original: bytes = ORIGINAL, options: tuple[str, ...] =
         recipients=(Recipient(Address.parse("bob@example.org")),),
         message=original,
     )
-    return delivery_report("mx.example.com", about, fates, "01REPORT", NOW)
+    return delivery_report("mx.example.com", about, fates, "01REPORT", NOW, NOW + timedelta(days=5))
 
 
 def report(*fates: Fate, original: bytes = ORIGINAL, options: tuple[str, ...] = ()) -> Report:
@@ -164,6 +165,19 @@ def test_every_recipient_has_its_fields() -> None:
 def test_action_and_status_agree_with_what_happened(reply: str, outcome: Outcome, action: str, status: str) -> None:
     (fields,) = report(fate(reply=reply, outcome=outcome)).recipients
     assert (fields["Action"], fields["Status"]) == (action, status)
+
+
+def test_the_server_that_said_it_is_named_and_none_is_where_nobody_else_said_it() -> None:
+    told = report(
+        fate(server="mta.example.com"), fate("eve@example.org", "550 5.1.1 gone", server="[192.0.2.1]"), fate()
+    )
+    assert [one.get("Remote-MTA") for one in told.recipients] == ["dns; mta.example.com", "dns; [192.0.2.1]", None]
+
+
+def test_it_is_said_until_when_a_delayed_message_is_tried() -> None:
+    told = report(fate(outcome=Outcome.DEFERRED, reply="451 4.3.0 later"), fate("eve@example.org"))
+    assert [one.get("Will-Retry-Until") for one in told.recipients] == ["Fri, 27 Nov 2026 12:00:00 +0000", None]
+    assert "goes on trying until Fri, 27 Nov 2026 12:00:00 +0000:" in told.text
 
 
 def test_the_submitters_own_references_are_given_back() -> None:

@@ -193,3 +193,5 @@ class Fate:
     outcome: Outcome
     reply: str
     decision: str
+    server: str = ""
+    """The host that gave the reply; "" where it is our own."""

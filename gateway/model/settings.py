@@ -81,6 +81,10 @@ class Stream:
         by_class = Treatment.HOLD if message_class is MessageClass.PRODUCT else Treatment.REPORT
         return self.reads_as_promotion or by_class
 
+    def promotion_schedule(self, usual: RetrySchedule) -> RetrySchedule:
+        """Return when the stream's promotion is tried again: as usual, for a shorter life where it has one (OUT-03)."""
+        return usual.ending(self.give_up_after) if self.give_up_after else usual
+
     def promotes(self, topic: Topic | None) -> Purpose:
         """Return why promotion of this stream on a topic is sent."""
         until = self.until if self.is_shadow else None

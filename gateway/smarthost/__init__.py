@@ -8,8 +8,8 @@ the folder that may stand in its place, `pool` keeps connections open, fails ove
 rate. Which copies go, when they are tried again and what a refusal means is left to delivery.
 """
 
-from gateway.smarthost.conversation import AMBIGUOUS, Timeouts
+from gateway.smarthost.conversation import AMBIGUOUS, Timeouts, is_our_own
 from gateway.smarthost.pool import Connection, Pool, PrepareAgain
 from gateway.smarthost.turnstile import Turnstile
 
-__all__ = ["AMBIGUOUS", "Connection", "Pool", "PrepareAgain", "Timeouts", "Turnstile"]
+__all__ = ["AMBIGUOUS", "Connection", "Pool", "PrepareAgain", "Timeouts", "Turnstile", "is_our_own"]

@@ -115,6 +115,7 @@ class BrokenOff(RelayUnavailable):
 
 
 _NO_UTF8 = Reply(550, "5.6.7", "the smarthost does not take internationalised addresses or headers")
+_NO_8BIT = Reply(554, "5.6.3", "the smarthost does not take 8-bit content, and it was not converted")
 _NOT_REACHED = Answer(451, (b"4.4.2 the smarthost closed the connection before it had answered about this recipient",))
 
 Result = TypeVar("Result")
@@ -245,8 +246,13 @@ def obstacle(copy: Copy, extensions: frozenset[str]) -> Reply | None:
     if "SMTPUTF8" not in extensions and _needs_smtputf8(copy):
         return _NO_UTF8
     if "8BITMIME" not in extensions and is_8bit(copy.segments):
-        return Reply(554, "5.6.3", "the smarthost does not take 8-bit content, and it was not converted")
+        return _NO_8BIT
     return None
+
+
+def is_our_own(reply: Reply) -> bool:
+    """True where a recipient's reply was said by us, and not by the server."""
+    return reply in (AMBIGUOUS, _NO_UTF8, _NO_8BIT, _reply(_NOT_REACHED))
 
 
 def command(text: str) -> bytes:

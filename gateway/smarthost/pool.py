@@ -39,6 +39,11 @@ class Connection:
         return self._route
 
     @property
+    def server(self) -> str:
+        """The host that the connection leads to now; "" for a folder."""
+        return self._route.server
+
+    @property
     def extensions(self) -> frozenset[str]:
         """The EHLO keywords that the server offers now, in upper case."""
         return self._carrier.extensions

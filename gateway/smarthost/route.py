@@ -56,6 +56,15 @@ class Endpoint:
             return self.host == "localhost"
 
     @property
+    def server(self) -> str:
+        """The host as replies and reports name it, an address in brackets (RFC 5321 §4.1.3); "" for a folder."""
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return self.host
+        return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"
+
+    @property
     def is_lmtp(self) -> bool:
         return self.scheme == "lmtp"
 
@@ -143,6 +152,7 @@ class Route:
         self._endpoint = endpoint
         self._terms = terms
         self._tls = tls
+        self.server = endpoint.server
         self.problem = ""
         """What was wrong when it was last tried, naming the address; "" while nothing speaks against it."""
         self._failures = 0

@@ -75,7 +75,8 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How one attempt ended. `due` is when to try again, for `DEFERRED` only; `line` is the decision line.
+    """How one attempt ended. `due` is when to try again, for `DEFERRED` only; `line` is the decision line; `server`
+    the host that gave the reply, "" where it is our own.
 
     With `is_told` the submitter hears of it, though nothing has failed: in the message's one report, now if deferred.
     """
@@ -87,6 +88,7 @@ class Settlement:
     line: bytes
     due: datetime | None = None
     is_told: bool = False
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,9 @@ def addressee_of(row: Sequence[Any]) -> SpooledRecipient:
 
 
 def fate_of(row: Sequence[Any]) -> Fate:
-    """Return what a row's address, options, outcome, reply and decision say to the submitter."""
-    address, options, outcome, reply, decision = row
-    return Fate(_recipient(address, options), Outcome(outcome), reply, decision)
+    """Return what a row's address, options, outcome, reply, decision and server say to the submitter."""
+    address, options, outcome, reply, decision, server = row
+    return Fate(_recipient(address, options), Outcome(outcome), reply, decision, server)
 
 
 def _recipient(address: str, options: str) -> Recipient:

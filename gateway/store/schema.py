@@ -334,6 +334,9 @@ SPOOL = (
         UPDATE depth SET recipients = recipients - 1;
     END;
     """,
+    """
+    ALTER TABLE recipients ADD COLUMN server TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 DECISIONS = (

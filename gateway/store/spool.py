@@ -293,8 +293,8 @@ class SqliteSpool:
         if message is None:
             return
         rows = connection.execute(
-            f"SELECT address, options, outcome, reply, decision FROM recipients WHERE message_id = ? AND {which}"
-            " ORDER BY n",
+            "SELECT address, options, outcome, reply, decision, server FROM recipients"
+            f" WHERE message_id = ? AND {which} ORDER BY n",
             (message_id,),
         )
         about = message_of(message_id, message[0], self._body(message_id, message[1]))
@@ -354,7 +354,7 @@ def _insert(
     priority = priority_of(message.message_class).value
     owners = chain(repeat(owner, claimed), repeat(None))
     connection.executemany(
-        "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+        "INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, '')",
         [
             (
                 message.id,
@@ -491,7 +491,7 @@ def _give_back(connection: Connection, rows: Sequence[tuple[int, SpooledRecipien
 def _hold(connection: Connection, message_ids: Sequence[int], reply: str) -> None:
     """Keep what nobody can relay for an operator, who sees why in the queue and may have it retried."""
     connection.executemany(
-        "UPDATE recipients SET owner = NULL, due = ?, outcome = ?, reply = ?"
+        "UPDATE recipients SET owner = NULL, due = ?, outcome = ?, reply = ?, server = ''"
         " WHERE message_id = ? AND owner IS NOT NULL",
         [(HELD, Outcome.DEFERRED, reply, message_id) for message_id in message_ids],
     )
@@ -521,12 +521,12 @@ def _settle_one(connection: Connection, one: Settlement) -> None:
         connection.execute("DELETE FROM recipients WHERE message_id = ? AND n = ?", (one.message_id, one.n))
         return
     due = epoch(one.due) if one.due else HELD
-    connection.execute(_SETTLE, (one.outcome.value, one.reply, due, one.message_id, one.n))
+    connection.execute(_SETTLE, (one.outcome.value, one.reply, one.server, due, one.message_id, one.n))
 
 
 # What an operator has held since it was claimed stays held.
 _SETTLE = (
-    "UPDATE recipients SET outcome = ?, reply = ?, due = CASE due WHEN 0 THEN 0 ELSE ? END, owner = NULL,"
+    "UPDATE recipients SET outcome = ?, reply = ?, server = ?, due = CASE due WHEN 0 THEN 0 ELSE ? END, owner = NULL,"
     " attempts = attempts + 1 WHERE message_id = ? AND n = ?"
 )
 
