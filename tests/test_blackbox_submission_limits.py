@@ -278,6 +278,7 @@ def test_an_address_has_so_many_connections_over_all_workers(tight: Gateway, sin
                 assert client.is_closed()
         with connect(tight, "shop", source="127.0.2.2") as client:
             assert client.transact(invoice(), ["cap@example.org"], BILLING).code == 250
+    sink.wait_for(1)
     eventually(lambda: RawSmtp(tight.submission, source="127.0.2.1").greeting.code == 220)
 
 
@@ -291,6 +292,7 @@ def test_an_address_opens_so_many_connections_an_hour(tight: Gateway, sink: Sink
     assert all(refused_in_one_sentence(said, 421, "4.7.0") for said in heard[32:])
     with connect(tight, "shop", source="127.0.3.2") as client:
         assert client.transact(invoice(), ["pace@example.org"], BILLING).code == 250
+    sink.wait_for(1)
 
 
 @pytest.mark.req("SMTP-28")
