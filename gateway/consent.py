@@ -185,6 +185,13 @@ class Notified(NamedTuple):
     event: int
 
 
+class Over(NamedTuple):
+    """What had been agreed to for a topic ("" for all) up to a time is over, also where it is told only later."""
+
+    topic: str
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A country that a person may be in, and how we know: one for each source."""
@@ -202,7 +209,7 @@ class Standing:
     `links` are the ids, in hexadecimal, of the person's other addresses, where objections follow (CON-16), and
     `moved_to` that of a newer one, "" for the newest; `notices` are those about the privacy policy (POL-10). `language`
     is the BCP 47 tag of what the person reads, "" if none is known; `explained` the event that says that the person has
-    been told of the right to object (GDPR 21(4)), 0 if nobody has.
+    been told of the right to object (GDPR 21(4)), 0 if nobody has; `over` is until when whatever was agreed to is over.
     """
 
     permissions: tuple[Permission, ...] = ()
@@ -216,6 +223,7 @@ class Standing:
     notices: tuple[Notified, ...] = ()
     language: str = ""
     explained: int = 0
+    over: tuple[Over, ...] = ()
 
     def counting(self, unfinished: Collection[int]) -> Standing:
         """Return what counts of this while some imports have not been applied to their end: their consents do not."""
@@ -226,6 +234,10 @@ class Standing:
     def suppression(self, topic: str, *, partner: bool) -> Suppression | None:
         """Return the first suppression that stops promotional mail on the topic."""
         return next((one for one in self.suppressions if one.covers(topic, partner=partner)), None)
+
+    def is_over(self, topic: str, at: datetime) -> bool:
+        """True where what was agreed to at a time has ended since, though it may be told only now."""
+        return any(one.topic in ("", topic) and at <= one.at for one in self.over)
 
     @property
     def is_dead_address(self) -> bool:
@@ -281,6 +293,7 @@ class Standing:
             "notices": [list(one) for one in self.notices],
             "language": self.language,
             "explained": self.explained,
+            "over": [[one.topic, one.at.isoformat()] for one in self.over],
         }
         return {
             "permissions": [
@@ -326,6 +339,7 @@ _FURTHER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "notices": ("notices", lambda told: tuple(Notified(*one) for one in told)),
     "language": ("language", str),
     "explained": ("explained", int),
+    "over": ("over", lambda told: tuple(Over(topic, datetime.fromisoformat(at)) for topic, at in told)),
 }
 """What most standings lack, by its name in JSON: the name here, and how it is read."""
 
@@ -437,6 +451,8 @@ _STRENGTH = {basis: rank for rank, basis in enumerate(Basis)}
 
 def _permit(standing: Standing, event: Event) -> Standing:
     """Keep what an event permits; of the same kind, the newest by its own time that is certain to count."""
+    if standing.is_over(event.topic, event.at):
+        return standing
     facts = event.facts
     new = Permission(
         *(event.seq, _basis(event), event.topic, event.at, facts.get("family", ""), facts.get("controller", "")),
@@ -509,19 +525,34 @@ def _forget(standing: Standing, event: Event) -> Standing:
     return Standing(suppressions=_suppress(standing, event).suppressions, is_held=standing.is_held)
 
 
+ENDS_EARLIER = "ends_earlier"
+"""The fact of an event of `ENDING` that ends what is told only later as well; those of earlier versions lack it."""
+
+ENDING = frozenset({EventType.CONSENT_REFUSED, EventType.RRVS_REJECT, EventType.ACCOUNT_CLOSED})
+
+
+def _end(standing: Standing, event: Event, topic: str = "") -> Standing:
+    """Remember that what was agreed to by then is over, for when an old list or a slow system tells it once more."""
+    if ENDS_EARLIER not in event.facts:
+        return standing
+    at = max([event.at, *(one.at for one in standing.over if one.topic == topic)])
+    return replace(standing, over=(*(one for one in standing.over if one.topic != topic), Over(topic, at)))
+
+
 def _renounce(standing: Standing, event: Event) -> Standing:
     """Somebody said no to being asked for a topic: what they agreed to before is over (CON-12)."""
-    return replace(standing, permissions=tuple(one for one in standing.permissions if one.topic != event.topic))
+    kept = tuple(one for one in standing.permissions if one.topic != event.topic)
+    return _end(replace(standing, permissions=kept), event, event.topic)
 
 
 def _void(standing: Standing, event: Event) -> Standing:
     """The mailbox has another owner now, who has agreed to nothing (RFC 7293)."""
-    return replace(standing, permissions=(), products=(), reconsents=(), language="", explained=0)
+    return _end(replace(standing, permissions=(), products=(), reconsents=(), language="", explained=0), event)
 
 
 def _close(standing: Standing, event: Event) -> Standing:
     """Who has closed the account is no customer any more, and the consent that came with it has lapsed (POL-30)."""
-    return replace(standing, permissions=(), products=())
+    return _end(replace(standing, permissions=(), products=()), event)
 
 
 def _learn_place(standing: Standing, event: Event) -> Standing:

@@ -127,15 +127,18 @@ class Claim:
     personal: Mapping[str, Any] = field(default_factory=dict)
 
 
+_SAYING_YES = (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED)
+
+
 def not_to_be_asked(history: Sequence[Event], ask_again: Period) -> dict[str, datetime]:
     """Return the topics that a person refused when asked, and until when nobody asks for them again (CON-12)."""
-    until: dict[str, datetime] = {}
+    refused: dict[str, datetime] = {}
     for one in history:
         if one.type is EventType.CONSENT_REFUSED:
-            until[one.topic] = ask_again.after(one.at)
-        elif one.type in (EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED):
-            until.pop(one.topic, None)
-    return until
+            refused[one.topic] = one.at
+        elif one.type in _SAYING_YES and one.at > refused.get(one.topic, one.at):
+            del refused[one.topic]
+    return {topic: ask_again.after(at) for topic, at in refused.items()}
 
 
 def problems_of(

@@ -62,7 +62,7 @@ def consents_of(history: Sequence[Event], archive: Archive) -> dict[Slot, list[S
     standing = NOTHING_KNOWN
     for event in history:
         before, standing = standing, standing.after(event)
-        if event.type in GIVING and event.facts.get("provenance") != "unproven":
+        if event.type in GIVING and event.facts.get("provenance") != "unproven" and not _is_over(before, event):
             found.setdefault(Slot(event.topic, event.facts.get("controller", "")), []).append(Step(event, GIVEN))
         elif event.type is EventType.CONSENT_REFUSED:
             for slot in [one for one in found if one.topic == event.topic] or [Slot(event.topic, "")]:
@@ -71,6 +71,10 @@ def consents_of(history: Sequence[Event], archive: Archive) -> dict[Slot, list[S
             for slot, steps in found.items():
                 steps += _touched(slot, steps, event, before, standing, archive)
     return found
+
+
+def _is_over(before: Standing, given: Event) -> bool:
+    return before.is_over(given.topic, given.at)
 
 
 def _touched(

@@ -163,6 +163,26 @@ def test_a_refusal_at_the_question_is_an_event_of_its_own(house: Gateway, progra
     assert outcome(house, reader) == "no-consent"
 
 
+@pytest.mark.req("CON-12", "POL-30")
+def test_an_older_yes_that_is_told_late_does_not_end_a_newer_no(
+    house: Gateway, program: Program, someone: Someone
+) -> None:
+    refused, closed = people = (someone(), someone())
+    assert program.post("/consents", consent(refused, answer="no", at=now(minutes=-30))).status == 201
+    house.run("customers", "add", closed, "--product", "editor")
+    house.run("customers", "remove", closed, "--account-closed")
+    for late in (now(hours=-1), now(minutes=-30, days=-3)):
+        for reader in people:
+            assert program.post("/consents", consent(reader, at=late)).status == 201
+            assert outcome(house, reader) == "no-consent"
+    asked = json.loads(program.post("/people/lookup", {"address": refused}).text)
+    assert [*asked["do_not_ask"]] == [TOPIC]
+    for reader in people:
+        assert program.post("/consents", consent(reader, at=now())).status == 201
+        assert outcome(house, reader) == "sent", "who has thought better of it since is heard"
+    assert house.run("ledger", "verify").returncode == 0
+
+
 def test_the_same_request_twice_has_one_effect(house: Gateway, program: Program, someone: Someone) -> None:
     reader, told = someone(), {"Idempotency-Key": f"key of {someone()}"}
     document = consent(reader)

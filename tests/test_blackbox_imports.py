@@ -84,6 +84,9 @@ def count_events(house: Gateway) -> int:
         return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
 
 
+OLD = ",2020-01-01 10:00:00,192.0.2.1,,,2020-01-01 10:00:00"
+
+
 def refusal(house: Gateway, address: str, login: str = "news", sender: str = "letters@news.example.com") -> str:
     """Return the slug with which a newsletter to somebody is refused, "" where it is accepted."""
     replies = house.submit(newsletter(address, sender=sender), [address], login=login, sender=sender)
@@ -247,6 +250,17 @@ def test_no_import_ends_a_no_whatever_times_it_claims(house: Gateway) -> None:
     told = house.json(*command)
     assert told["counts"] == {"rows": 4, "suppressed": 2, "opt-in recorded, but a suppression stands": 2}
     assert [refusal(house, one) for one in (person, gone, dead)] == ["objected", "unsubscribed", "bounced"]
+
+
+@pytest.mark.req("CON-14", "POL-30")
+def test_an_old_list_brings_back_no_consent_that_has_ended_since(house: Gateway) -> None:
+    person, other = "closed@example.org", "stayed@example.org"
+    file = written(house, "old.csv", HEADER.format("") + "".join(f"\n{one},A{OLD}" for one in (person, other)) + "\n")
+    command = ("consent", "import", file, "--topic", TOPIC, "--notice", "join", "--attested-by", "Ann Example")
+    assert house.json(*command)["counts"] == {"rows": 2, "express": 2}
+    house.run("customers", "remove", person, "--account-closed")
+    assert house.json(*command)["counts"] == {"rows": 2, "express": 1, "opt-in recorded, but it has ended since": 1}
+    assert [refusal(house, one) for one in (person, other)] == ["no-consent", ""]
 
 
 @pytest.mark.req("LAW-US-06")

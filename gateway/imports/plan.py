@@ -30,6 +30,7 @@ class Effect(StrEnum):
     CONFIRMED = "confirmed"
     UNPROVEN = "unproven"
     BLOCKED = "opt-in recorded, but a suppression stands"
+    OVER = "opt-in recorded, but it has ended since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ def _effect(before: Standing, event: NewEvent) -> Effect:
     stands = before.suppression(event.topic, partner=False)
     if stands and not stands.entry:
         return Effect.BLOCKED
+    if before.is_over(event.topic, event.at):
+        return Effect.OVER
     if event.facts["provenance"] == "unproven":
         return Effect.UNPROVEN
     return Effect.CONFIRMED if event.type is EventType.OPT_IN_CONFIRMED else Effect.EXPRESS

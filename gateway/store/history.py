@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from gateway.address import Address
-from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes
+from gateway.consent import ENDING, ENDS_EARLIER, NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes
 from gateway.ledger import canonical_json, columns_of, commitment, leaf_of, timestamp
 from gateway.model import Scope
 from gateway.store.writer import Connection
@@ -65,9 +65,8 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
     if earlier:
         return event_of(connection.execute(f"{EVENTS} WHERE e.seq = ?", (earlier,)).fetchone())
     (last,) = connection.execute("SELECT max(seq) FROM events").fetchone()
-    event = Event(
-        (last or 0) + 1, new.type, address_id, new.at, now, new.topic, new.scope, dict(new.facts), dict(new.personal)
-    )
+    facts = {**new.facts, ENDS_EARLIER: True} if new.type in ENDING else dict(new.facts)
+    event = Event((last or 0) + 1, new.type, address_id, new.at, now, new.topic, new.scope, facts, dict(new.personal))
     after = standing.after(event)
     salt = os.urandom(16)
     committed = commitment(salt, new.personal)
