@@ -105,8 +105,9 @@ class Claim:
 
     `control_state` is how the control stood before the person met it, `with_terms` that the same control accepted the
     terms too; `method` is how it was collected, if not as the notice says; `must_state` is what the law of the place
-    wants the notice to say. `controllers` are who may rely on it by name, `own_name` being the company itself. `facts`
-    and `personal` are what else is kept: for ever, and until it is erased.
+    wants the notice to say. `country` is what the person declared, `seen_in` where their IP address is. `controllers`
+    are who may rely on it by name, `own_name` being the company itself. `facts` and `personal` are what else is kept:
+    for ever, and until it is erased.
     """
 
     address: Address
@@ -123,6 +124,7 @@ class Claim:
     families: tuple[str, ...] = ()
     free: bool = False
     country: str = ""
+    seen_in: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     personal: Mapping[str, Any] = field(default_factory=dict)
 
@@ -171,9 +173,10 @@ def events_of(claim: Claim, topics: Mapping[str, Topic]) -> list[NewEvent]:
         NewEvent(kind, claim.address, claim.at, topic, facts={**claim.facts, **further}, personal=personal)
         for kind, topic, further in dealings
     ]
-    if claim.country:
-        where = {**claim.facts, "country": claim.country, "source": Source.DECLARED}
-        events.append(NewEvent(EventType.PLACE_LEARNED, claim.address, claim.at, facts=where, personal=personal))
+    for country, source in ((claim.country, Source.DECLARED), (claim.seen_in, Source.IP)):
+        if country:
+            where = {**claim.facts, "country": country, "source": source}
+            events.append(NewEvent(EventType.PLACE_LEARNED, claim.address, claim.at, facts=where, personal=personal))
     return events
 
 

@@ -163,6 +163,27 @@ def test_a_refusal_at_the_question_is_an_event_of_its_own(house: Gateway, progra
     assert outcome(house, reader) == "no-consent"
 
 
+@pytest.mark.req("POL-14")
+def test_where_an_address_was_seen_adds_rules_and_loosens_none(
+    house: Gateway, program: Program, someone: Someone
+) -> None:
+    seen, german = someone(), someone()
+    for reader, places in ((seen, {"seen_in": "DE"}), (german, {"country": "DE", "seen_in": "US"})):
+        assert program.post("/consents", consent(reader, **places)).status == 201
+        assert outcome(house, reader) == "no-consent", "an opt-in that nobody has confirmed is none in Germany"
+    told = house.json("person", "export", seen)["countries"]
+    assert [(one["country"], one["source"]) for one in told] == [("DE", "ip")]
+    house.run("consent", "record", reader := someone(), "--topic", TOPIC, "--basis", "express", "--seen-in", "DE")
+    assert outcome(house, reader) == "no-consent"
+
+
+@pytest.mark.req("POL-14")
+@pytest.mark.parametrize("code", ["UK", "EL", "EU", "ZZ", "de"])
+def test_a_code_that_is_no_countrys_puts_nobody_under_no_rules(program: Program, someone: Someone, code: str) -> None:
+    for field in ("country", "seen_in"):
+        assert fields_of(program.post("/consents", consent(someone(), **{field: code}))) == {field}
+
+
 @pytest.mark.req("CON-12", "POL-30")
 def test_an_older_yes_that_is_told_late_does_not_end_a_newer_no(
     house: Gateway, program: Program, someone: Someone

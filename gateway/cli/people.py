@@ -156,6 +156,7 @@ def consent() -> None:
 @click.option("--family", default="", help="The product family of a sale; the topic's own unless told.")
 @click.option("--free", is_flag=True, help="The sale was an account that cost nothing.")
 @click.option("--country", type=COUNTRY_CODE, default=None, help="The country that the person declared (ISO 3166).")
+@click.option("--seen-in", type=COUNTRY_CODE, default=None, help="Where their IP address is; it only adds rules.")
 @click.option(
     "--language", type=LANGUAGE_TAG, default=None, help="What the person reads, if not as the notice (BCP 47)."
 )
@@ -171,12 +172,13 @@ def consent_record(
     family: str,
     free: bool,
     country: str | None,
+    seen_in: str | None,
     language: str | None,
 ) -> None:
     """Record the opt-ins of one or more people, or the dealings that may stand in for them, all or none."""
     known_topic(desk, topic)
     config = desk.config()
-    topics, must_state = config.topics, config.law.request_states(country or "")
+    topics, must_state = config.topics, config.law.request_states(country or seen_in or "")
     shown = registered_notice(desk, notice, topic) if notice else None
     read = {"language": language} if language else {}
     facts = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""}), **read}
@@ -188,6 +190,7 @@ def consent_record(
             families=(family,) if family else (),
             free=free,
             country=country or "",
+            seen_in=seen_in or "",
             facts=facts,
         )
         for address in addresses

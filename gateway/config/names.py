@@ -139,12 +139,17 @@ _COUNTRIES = {
 _OFTEN_MEANT = {"UK": "GB", "EL": "GR"}
 
 
+def _is_country(text: str) -> bool:
+    return len(text) == 2 and text[1] in _COUNTRIES.get(text[0], "")
+
+
 def _country(text: str) -> str | None:
-    if text.upper() in _OFTEN_MEANT:
-        raise ValueError(f'{shown(text)} is not a country code of ISO 3166; write "{_OFTEN_MEANT[text.upper()]}"')
+    meant = _OFTEN_MEANT.get(text.upper(), text.upper())
+    if meant != text and _is_country(meant):
+        raise ValueError(f'{shown(text)} is not a country code of ISO 3166; write "{meant}"')
     if text == "EU":
         raise ValueError('"EU" is not a country; list its members where you mail, such as "DE", "FR"')
-    return text if len(text) == 2 and text[1] in _COUNTRIES.get(text[0], "") else None
+    return text if _is_country(text) else None
 
 
 COUNTRY = word("a country code of ISO 3166", '"US"', _country)

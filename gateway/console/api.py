@@ -187,7 +187,10 @@ class Api:
             families=(said.family,) if said.family else (),
             free=said.free,
             country=said.country,
-            must_state=self._config.law.request_states(said.country or await self._declared(said.address)),
+            seen_in=said.seen_in,
+            must_state=self._config.law.request_states(
+                said.country or await self._declared(said.address) or said.seen_in
+            ),
             facts={**_source(call), **notice.facts, **_given(language=said.language)},
             personal=_given(page=said.page, ip=said.ip, user_agent=said.user_agent),
         )

@@ -7,11 +7,13 @@ What a request may mean beyond its form is not judged here.
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.address import Address
+from gateway.config.names import COUNTRY
 from gateway.errors import Malformed
 
 MOST_ADDRESSES = 1000
@@ -41,6 +43,12 @@ def _product(text: str) -> str:
     return name
 
 
+def _country(text: str) -> str:
+    """A code that no country has would put the person under nobody's rules."""
+    return str(COUNTRY.read(text, Path())) if text else ""
+
+
+Country = Annotated[str, AfterValidator(_country), Field(json_schema_extra={"pattern": "^([A-Z]{2})?$"})]
 Mailbox = Annotated[
     str,
     AfterValidator(_of_one),
@@ -116,7 +124,10 @@ class ConsentRequest(Document):
     controllers: Annotated[list[Line], Field(max_length=20, description="Who may rely on it, each by name.")] = []
     family: Annotated[Line, Field(description="The product family of a sale.")] = ""
     free: Annotated[bool, Field(description="The sale was an account that cost nothing.")] = False
-    country: Annotated[str, Field(pattern=r"^([A-Z]{2})?$", description="Declared by the person, ISO 3166-1.")] = ""
+    country: Annotated[Country, Field(description="Declared by the person, ISO 3166-1.")] = ""
+    seen_in: Annotated[
+        Country, Field(description="Where the person's IP address is, as you have found: it can only add rules.")
+    ] = ""
     language: Annotated[Language, Field(description="What the person reads (BCP 47), if not the notice's.")] = ""
     page: Annotated[Line, Field(description="Where the question stood, if not where the notice says.")] = ""
     ip: Line = ""
