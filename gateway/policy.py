@@ -96,7 +96,7 @@ def refused_by_all(
     return verdict
 
 
-RULES = "order/4"
+RULES = "order/5"
 """Names the order of the rules below; it changes whenever they do. A verdict names the country rules beside it."""
 
 
@@ -185,16 +185,19 @@ def _soft_opt_in(topic: Topic, valid: list[Permission], law: Law) -> tuple[Permi
 def _is_current(
     permission: Permission, topic: Topic, standing: Standing, jurisdiction: Jurisdiction, law: Law, now: datetime
 ) -> bool:
-    """False once it has lapsed, by the country's rules or the topic's, or a new policy has asked for it anew."""
+    """False once it has lapsed, by the country's rules or the topic's, or a new policy has asked for it anew.
+
+    Who has agreed anew to a version has agreed to what the versions before it asked for.
+    """
     basis, at = permission.basis, permission.at
     if jurisdiction.regime.lapses and jurisdiction.regime.has_lapsed(basis, at, now):
         return False
     if topic.max_age and basis in CONSENTS and now > topic.max_age.after(at):
         return False
-    return not law.policies or all(
-        at >= one.effective or one.version in standing.reconsents
-        for one in law.reconsents_due(jurisdiction.country, now)
-    )
+    if not law.policies:
+        return True
+    renewed = max([at, *(one.effective for one in law.policies if one.version in standing.reconsents)])
+    return all(renewed >= one.effective for one in law.reconsents_due(jurisdiction.country, now))
 
 
 def _why_not(topic: Topic, usable: list[Permission], jurisdiction: Jurisdiction) -> Reason:

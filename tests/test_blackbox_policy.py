@@ -108,6 +108,21 @@ def test_a_version_that_asks_anew_ends_older_consent_in_its_countries_from_its_h
     assert house.run("policy", "agreed", "no such version", german, check=False).returncode == 1
 
 
+@pytest.mark.req("POL-12")
+def test_who_agrees_to_a_version_has_agreed_to_what_those_before_it_asked(house: Gateway, someone: Someone) -> None:
+    swede, gone, stranger = someone(), someone(), someone()
+    given = ("--basis", "confirmed", "--country", "SE", "--at", "2025-12-01")
+    house.run("consent", "record", swede, gone, "--topic", TOPIC, *given)
+    house.run("suppressions", "add", gone, "--scope", "all-marketing", "--reason", "objected")
+    for version, effective in (("first", "2026-02-01"), ("second", "2026-03-01T12:00")):
+        house.publish_policy(version, "--reconsent", "SE", effective=effective)
+    assert outcome(house, swede) == "expired"
+    told = house.json("policy", "agreed", "second", swede, gone, stranger)
+    assert (told["suppressed"], told["nothing_to_renew"]) == ([gone], [stranger])
+    assert [outcome(house, one) for one in (swede, gone, stranger)] == ["sent", "objected", "no-consent"]
+    assert f'the "no" of {gone} stands all the same' in house.run("policy", "agreed", "second", gone).stdout
+
+
 SENDER = "billing@example.com"
 ENCODINGS = ("8bit", "base64", "quoted-printable")
 

@@ -22,6 +22,7 @@ from gateway.consent import (
     EventType,
     NewEvent,
     Notified,
+    Over,
     Permission,
     Place,
     Source,
@@ -282,6 +283,7 @@ def test_all_that_can_stand_survives_whoever_writes_it(written: Callable[[Any], 
         notices=(Notified("2", "01J", 5),),
         language="de",
         explained=6,
+        over=(Over("news", START),),
     )
     assert all(getattr(standing, one.name) != getattr(NOTHING_KNOWN, one.name) for one in fields(Standing))
     assert Standing.from_json(json.loads(written(standing.to_json()))) == standing

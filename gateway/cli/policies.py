@@ -18,7 +18,7 @@ from gateway.cli.people import ADDRESS, TIME, operator, wording
 from gateway.config.names import COUNTRIES
 from gateway.consent import EventType, NewEvent
 from gateway.law import PolicyVersion
-from gateway.store import NoticeRecord, PublishedPolicy, Store
+from gateway.store import Facts, NoticeRecord, PublishedPolicy, Store
 
 _LONGEST_NAME = 64
 """Characters of a version's name."""
@@ -47,7 +47,7 @@ def policy_publish(desk: Desk, version: str, text: Path, effective: datetime, re
     published = PublishedPolicy(named, wording(text), desk.now(), operator())
     if not desk.with_store(lambda store: store.people.publish_policy(published)):
         desk.no(f"version {version} has been published already, and never changes", version=version)
-    desk.say(f"version {version} is published, effective {named.effective:%Y-%m-%d}", version=version)
+    desk.say(f"version {version} is published, effective {named.effective:%Y-%m-%d %H:%M} UTC", version=version)
 
 
 @policy.command("list")
@@ -80,8 +80,17 @@ def policy_agreed(desk: Desk, version: str, addresses: tuple[Address, ...]) -> N
     events = [
         NewEvent(EventType.RECONSENT, one, desk.now(), facts=facts, personal={"address": one.text}) for one in addresses
     ]
-    recorded = desk.with_store(lambda store: store.people.record(events))
-    desk.say(f"{len(recorded)} people have consented anew", version=version, events=[one.seq for one in recorded])
+
+    async def record(store: Store) -> tuple[list[int], list[Facts]]:
+        return [one.seq for one in await store.people.record(events)], await store.people.facts(addresses)
+
+    numbers, known = desk.with_store(record)
+    stands = [one.text for one, facts in zip(addresses, known, strict=True) if facts.standing.suppressions]
+    empty = [one.text for one, facts in zip(addresses, known, strict=True) if not facts.standing.permissions]
+    told = [f"recorded that {len(numbers)} have consented anew"]
+    told += [f'the "no" of {", ".join(stands)} stands all the same'] * bool(stands)
+    told += [f"{', '.join(empty)} had agreed to nothing that this could renew"] * bool(empty)
+    desk.say("; ".join(told), version=version, events=numbers, suppressed=stands, nothing_to_renew=empty)
 
 
 @policy.command("export")
