@@ -84,6 +84,42 @@ def test_offers_are_read_in_other_languages(offer: str) -> None:
     assert reading("Hello", offer).primary
 
 
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("Ihr Warenkorb wartet auf Sie", "Sie haben noch Artikel im Warenkorb. Sparen Sie sich die Versandkosten."),
+        ("Votre panier vous attend", "Vous avez oublié quelque chose."),
+        ("Votre bon d'achat vous attend", "Pour vous remercier, nous vous offrons un bon d'achat de 10 €."),
+        ("Tu vale te espera", "Te regalamos un vale de 10 € para tu próxima compra."),
+        ("Tu carrito te espera", "Has dejado artículos en tu carrito."),
+        ("Il tuo buono ti aspetta", "Ti regaliamo un buono di 10 € per il prossimo acquisto."),
+        ("Je winkelwagen wacht", "Je hebt nog artikelen in je winkelwagen."),
+    ],
+)
+def test_carts_and_vouchers_are_read_in_other_languages(subject: str, body: str) -> None:
+    assert reading(body, subject).primary
+
+
+@pytest.mark.req("LAW-DE-02", "CLS-14")
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [
+        ("Wichtiges Sicherheitsupdate", "Wir haben eine Sicherheitslücke geschlossen. Das Update ist kostenlos."),
+        (
+            "Rückruf: Netzteil XY",
+            "Wir rufen das Netzteil zurück. Sie erhalten kostenlos Ersatz.",
+        ),
+        ("Rappel de produit", "Nous rappelons le chargeur. Vous recevrez gratuitement un remplacement."),
+        ("Retirada de producto", "Retiramos el cargador. Recibirás gratis un recambio o un reembolso."),
+        ("Richiamo del prodotto", "Richiamiamo il caricabatterie. Riceverai gratis un ricambio."),
+        ("Terugroepactie", "We roepen de oplader terug. Je krijgt gratis vervanging of je geld terug."),
+        ("Votre commande", "Votre commande est en route. Total : 49,00 €, livraison gratuite."),
+    ],
+)
+def test_what_a_buyer_is_owed_for_nothing_is_no_promotion_by_anybodys_rules(subject: str, body: str) -> None:
+    assert reading(body, subject).any is None
+
+
 def test_the_finding_names_its_signals_and_their_version() -> None:
     found = reading(OFFER, "Hello").primary
     assert found and found.signs[0] == "discount/en" and found.rules == our_signals().version
