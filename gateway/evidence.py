@@ -253,7 +253,7 @@ def _refusals(claim: Claim) -> Iterator[tuple[EventType, str, dict[str, Any]]]:
 
 
 def _dealings(claim: Claim, topics: Mapping[str, Topic]) -> Iterator[tuple[EventType, str, dict[str, Any]]]:
-    """Yield what happened: an opt-in for each topic and controller, a sale for each product family."""
+    """Yield what happened: an opt-in for each topic and controller, a sale, and what it offered, for each family."""
     said_to = [{}] if not claim.controllers else [_relying(one, claim.own_name) for one in claim.controllers]
     met = {"control_state": claim.control_state, "method": claim.method}
     told = {"basis": claim.basis, **{name: one for name, one in met.items() if one}}
@@ -261,6 +261,9 @@ def _dealings(claim: Claim, topics: Mapping[str, Topic]) -> Iterator[tuple[Event
         if kind is EventType.SALE:
             free = {"free": True} if claim.free else {}
             yield from ((kind, "", {**told, "family": one, **free}) for one in _families(claim, topics))
+        elif kind is EventType.SOFT_OPTOUT_OFFERED:
+            sold = _families(claim, topics)
+            yield from ((kind, "", {**told, "family": one, **who}) for one in sold for who in said_to)
         else:
             about = claim.topics if claim.basis in CONSENTS else ("",)
             yield from ((kind, topic, {**told, **who}) for topic in about for who in said_to)

@@ -175,11 +175,14 @@ def _is_about(permission: Permission, topic: Topic) -> bool:
 
 
 def _soft_opt_in(topic: Topic, valid: list[Permission], law: Law) -> tuple[Permission, ...]:
-    """A sale of the family that the topic is about, at which an opt-out was offered (ePrivacy Directive 13(2))."""
-    sales = (Basis.SALE, Basis.FREE_SALE) if law.free_accounts else (Basis.SALE,)
-    sale = next((one for one in valid if one.basis in sales and one.family in topic.families), None)
-    offer = next((one for one in valid if one.basis is Basis.OFFER), None)
-    return (sale, offer) if sale and offer and not topic.partner else ()
+    """A sale of the family that the topic is about, at which an opt-out was offered (ePrivacy Directive 13(2)).
+
+    What was offered at a sale of another family does not count; offers that name none are of earlier versions.
+    """
+    bases = (Basis.SALE, Basis.FREE_SALE) if law.free_accounts else (Basis.SALE,)
+    sales = [one for one in valid if one.basis in bases and one.family in topic.families and not topic.partner]
+    offers = [one for one in valid if one.basis is Basis.OFFER]
+    return next(((sale, one) for sale in sales for one in offers if one.family in ("", sale.family)), ())
 
 
 def _is_current(

@@ -372,6 +372,18 @@ def test_in_the_union_each_condition_of_the_soft_opt_in_is_needed(countries: Gat
     assert told("soft-opt-in", "--free") == "no-consent"
 
 
+@pytest.mark.req("LAW-EU-03")
+def test_an_opt_out_that_was_offered_at_another_sale_is_no_offer_at_this_one(
+    countries: Gateway, someone: Someone
+) -> None:
+    person = someone()
+    record(countries, person, "sale", "--family", "editor", "--country", "FR")
+    record(countries, person, "soft-opt-in", "--family", "hosting")
+    assert outcome(countries, "newsletter", person) == "no-consent"
+    record(countries, person, "soft-opt-in", "--family", "editor")
+    assert outcome(countries, "newsletter", person) == "sent"
+
+
 @pytest.mark.req("LAW-EU-04")
 def test_an_account_that_cost_nothing_is_a_sale_once_a_company_says_so(countries: Gateway, someone: Someone) -> None:
     person, other = someone(), someone()
