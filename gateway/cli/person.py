@@ -47,18 +47,22 @@ def person_export(desk: Desk, address: Address, html: bool) -> None:
 @click.option("--why", type=WHY, default="", help="How the request reached us, without naming the person.")
 @pass_desk
 def person_erase(desk: Desk, address: Address, why: str) -> None:
-    """Forget a person: only a keyed "no" stays, and proof without names. Mail that waits for them is dropped."""
+    """Forget a person: only a keyed "no" stays, and proof without names. Mail that waits for them is dropped.
 
-    async def erase(store: Store) -> tuple[Event | None, set[str], int, int]:
+    What is known of the person's other addresses stays, and each is named: nothing leads to it afterwards.
+    """
+
+    async def erase(store: Store) -> tuple[Event | None, set[str], list[str], int, int]:
         (facts,) = await store.people.facts([address])
+        others = await dossier.related(store, facts.standing)
         stored = await store.people.address_of(facts.address_id) if facts.address_id else None
         told = {"channel": "operator", "operator": operator(), "why": why}
         event = await store.people.erase(NewEvent(EventType.ERASURE, address, desk.now(), facts=told))
         copies = await store.queue.copies_to(address) if event else ()
         dropped, under_way = await drop(desk, store, Selection(copies=copies), "erased") if copies else (0, 0)
-        return event, {address.text, address.key, stored.text if stored else address.text}, dropped, under_way
+        return event, {address.text, address.key, stored.text if stored else address.text}, others, dropped, under_way
 
-    event, spelled, dropped, under_way = desk.with_store(erase)
+    event, spelled, others, dropped, under_way = desk.with_store(erase)
     if event is None:
         desk.no(
             "not erased: what is known of this person is held, as an authority ordered; see assent person export",
@@ -67,8 +71,9 @@ def person_erase(desk: Desk, address: Address, why: str) -> None:
         )
     traces = _traces(desk, spelled)
     told = f"erased (event {event.seq}); {dropped} queued copies are dropped, the submitters get the usual report"
+    told += f"; {', '.join(others)} is known as theirs too, and stays until it is erased as well" if others else ""
     names = [one.name for one in traces]
-    desk.say(told, event=event.seq, dropped=dropped, under_way=under_way, traces=names)
+    desk.say(told, event=event.seq, dropped=dropped, under_way=under_way, traces=names, others=others)
     if traces:
         click.echo(
             f"still named in {', '.join(names)}: mail on its way, a webhook that has not heard of it yet"
