@@ -161,7 +161,10 @@ def test_every_placeholder_is_filled_in_text_and_page_and_no_footer_is_added(
         pytest.param(lambda one: one.replace("{{", "{{\xa0").replace("<%", "<%\u200b"), id="an editor's spaces"),
     ],
 )
-@pytest.mark.parametrize("placeholder", ["{{unsubscribe_url}}", "<%asm_group_unsubscribe_raw_url%>", "*|UNSUB|*"])
+@pytest.mark.parametrize(
+    "placeholder",
+    ["{{unsubscribe_url}}", "<%asm_group_unsubscribe_raw_url%>", "*|UNSUB|*", "%unsubscribe_url%"],
+)
 def test_a_placeholder_is_found_however_it_is_spelled_and_encoded(
     house: Gateway, sink: Sink, placeholder: str, spelled: Callable[[str], str], encoding: str
 ) -> None:
@@ -170,6 +173,17 @@ def test_a_placeholder_is_found_however_it_is_spelled_and_encoded(
     assert plain.replace("\r\n", "\n") == text.replace(spelled(placeholder), link)
     assert f'<a href="{link}">leave</a>' in filled
     assert filled.count(link) == 1 and "Unsubscribe" not in filled, "the author's own link is the only one"
+
+
+@pytest.mark.req("BODY-02", "BODY-03")
+@pytest.mark.parametrize("spelled", [html.escape, lambda one: quote(one, safe="")], ids=["HTML-escaped", "URL-encoded"])
+@pytest.mark.parametrize("placeholder", ["<% %>", "<%%>", "<% click here %>"])
+def test_a_placeholder_of_signs_alone_is_found_escaped_and_encoded(
+    house: Gateway, sink: Sink, placeholder: str, spelled: Callable[[str], str]
+) -> None:
+    page = f'<body><a href="{spelled(placeholder)}">leave</a><p>{COMPLETE}</p></body>'
+    link, _, filled = arrived(house, sink, written(f"{{{{unsubscribe_url}}}}\n{COMPLETE}\n", page))
+    assert f'<a href="{link}">leave</a>' in filled and filled.count(link) == 1
 
 
 LONG_STYLE = "color:#0b57d0;text-decoration:underline;" * 40

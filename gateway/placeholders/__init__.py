@@ -166,7 +166,7 @@ def _by_stem(
 ) -> Iterator[re.Match[bytes]]:
     tried = 0
     for stem in stems:
-        for opening in _OPENING.finditer(content, max(tried, stem - _LONGEST_OPENING), stem + 1):
+        for opening in _OPENING.finditer(content, max(tried, stem - _LONGEST_OPENING), stem + 2):
             match = patterns[opening[0]].match(content, opening.start())
             tried = match.end() if match else opening.end()
             if match:
@@ -323,9 +323,10 @@ def _piece(piece: str) -> str:
 
 
 def _character(one: str) -> str:
+    """Return a pattern for one sign of a placeholder; the longer spellings come first, since `%25` begins with `%`."""
     if one.isalnum() or one in "_-":
         return one
-    return f"(?:{re.escape(one)}|%(?:25){{0,3}}{ord(one):02X}|{_entity(one)})"
+    return f"(?:%(?:25){{0,3}}{ord(one):02X}|{_entity(one)}|{re.escape(one)})"
 
 
 def _entity(one: str) -> str:
