@@ -44,7 +44,7 @@ sent to gets nothing, and stands in the report to the reverse path.
 class that no "no" stops, such as `account`: a login may ask for what the operator has allowed it by its streams, and
 promotion never. Asked for, refused or not, it stands in the decision line.
 
-**Off.** A header of which no first-hand source says what it means is neither read nor removed.
+**Families.** A name that ends in a star stands for every header that begins so and has no row of its own.
 """
 
 _EFFECTS: Final = {
@@ -72,7 +72,7 @@ def _section(vendor: Vendor) -> str:
 
 def _row(header: Header, rule: Rule) -> str:
     place = " ".join(f"`{one}`" for one in (header.name, ".".join(rule.path)) if one)
-    effect = "off" if header.off else "; ".join([*_effects(rule), *(["stays in the message"] if header.keep else [])])
+    effect = "; ".join([*_effects(rule), *(["stays in the message"] if header.keep else [])])
     unless = f" (not where it is {_either(rule.unless)})" if rule.unless else ""
     return f"| {place} | {effect} | {rule.says}{unless} |"
 

@@ -79,6 +79,7 @@ MUST_EXIST = [
 MAY_EXIST = [
     Case("ses", "X-SES-CONFIGURATION-SET", "{}"),
     Case("ses", "X-SES-TENANT-NAME", "{}"),
+    Case("ses", "X-SES-TENANT", "{}"),
     member(*SENDGRID, "ip_pool", '"{}"'),
     Case("mailgun", "X-Mailgun-Tag", "{}"),
     Case("mailgun", "X-Mailgun-Sending-Ip", "{}"),
@@ -120,6 +121,9 @@ RECIPIENTS = [
 BYPASS = "filters.bypass_list_management.settings.enable"
 BYPASSES = [
     member(*SENDGRID, BYPASS, "1", "0", "false"),
+    member(*SENDGRID, "filters.bypass_unsubscribe_management.settings.enable", "1", "0"),
+    member(*SENDGRID, "filters.bypass_bounce_management.settings.enable", "1", "0"),
+    member(*SENDGRID, "filters.bypass_spam_management.settings.enable", "true", "false"),
     member(*MSYS, "options.skip_suppression", "true", "false"),
 ]
 TRACKED = "filters.subscriptiontrack.settings"
@@ -153,8 +157,11 @@ SERVICES = [
     Case("mailgun", "X-Mailgun-Skip-Verification", "yes", harmless=("no",)),
     member(*MSYS, "options.open_tracking", "true", "false"),
     member(*MSYS, "options.click_tracking", "true", "false"),
+    member(*MSYS, "options.initial_open", "true", "false"),
+    member(*MSYS, "options.inline_css", "true", "false"),
+    member(*MSYS, "options.sandbox", "true", "false"),
     Case("mandrill", "X-MC-MergeVars", '{"_rcpt": "a@example.org", "fname": "Ann"}', "*", ("{}",)),
-    Case("mandrill", "X-MC-Track", "opens,clicks_htmlonly", harmless=("",)),
+    Case("mandrill", "X-MC-Track", "opens,clicks_htmlonly", harmless=("", "none", "False, False")),
     Case("mandrill", "X-MC-PreserveRecipients", "true", harmless=("false",)),
     Case("mandrill", "X-MC-Important", "yes", harmless=("off",)),
     Case("mandrill", "X-MC-Autotext", "on", harmless=("n",)),
@@ -169,6 +176,12 @@ SERVICES = [
     Case("mandrill", "X-MC-ReturnPathDomain", "other.example"),
     Case("mandrill", "X-MC-ViewContentLink", "true", harmless=("false",)),
     Case("greenarrow", "X-GreenArrow-Click-Tracking-ID", "7"),
+    Case("ses", "X-SES-*", "on", harmless=("",)),
+    Case("postmark", "X-PM-*", "on", harmless=("",)),
+    Case("mailgun", "X-Mailgun-*", "on", harmless=("",)),
+    Case("mandrill", "X-MC-*", "on", harmless=("",)),
+    Case("greenarrow", "X-GreenArrow-*", "on", harmless=("",)),
+    Case("brevo", "X-Mailin-*", "on", harmless=("",)),
 ]
 WITHOUT_EFFECT = [
     member(*SENDGRID, "asm_groups_to_display", "[1, 2, 3]"),
@@ -184,6 +197,11 @@ WITHOUT_EFFECT = [
     Case("mandrill", "X-MC-TrackingDomain", "links.example.com"),
     Case("mandrill", "X-MC-URLStripQS", "true"),
     Case("brevo", "X-Mailin-custom", "not JSON"),
+    Case("ses", "X-SES-MESSAGE-TAGS", "k=v, k2=v2"),
+    Case("ses", "X-SES-SOURCE-ARN", "arn:aws:ses:us-east-1:123456789012:identity/example.com"),
+    Case("ses", "X-SES-FROM-ARN", "arn:aws:ses:us-east-1:123456789012:identity/example.com"),
+    Case("ses", "X-SES-RETURN-PATH-ARN", "arn:aws:ses:us-east-1:123456789012:identity/example.com"),
+    Case("symfony", "X-Metadata-*", "4711"),
     Case("kumomta", "X-KumoRef", "eyJfQF8iOiIifQ=="),
     Case("listmonk", "X-Listmonk-Subscriber", "7e7cf3f5-2a27-45f3-a4b2-b1e4a0f4b3b4"),
     Case("usesend", "X-Usesend-Email-ID", "cm8"),
@@ -197,14 +215,13 @@ STAYING = [
     Case("standard", "Auto-Submitted", "auto-generated"),
     Case("standard", "Feedback-ID", "spring:customer:\r\n\tnews:example1"),
 ]
-OFF = [Case("ses", "X-SES-MESSAGE-TAGS", "k=v, k2=v2"), Case("symfony", "X-Metadata-*", "4711")]
 CLASSES = [
     member(*MSYS, "options.transactional", "true"),
     member(*MSYS, "options.transactional", "false"),
     Case("listmonk", "X-Listmonk-Campaign", "77"),
 ]
 EVERY = (
-    *(*MUST_EXIST, *MAY_EXIST, *CAMPAIGNS, *RECIPIENTS, *BYPASSES, *SERVICES, *WITHOUT_EFFECT, *STAYING, *OFF),
+    *(*MUST_EXIST, *MAY_EXIST, *CAMPAIGNS, *RECIPIENTS, *BYPASSES, *SERVICES, *WITHOUT_EFFECT, *STAYING),
     *CLASSES,
 )
 
@@ -414,7 +431,7 @@ def test_a_service_that_is_not_done_here_is_refused_by_name(house: Gateway, sink
     for author in ("ann@news.example.com", "billing@example.com"):
         reply = answer(house, case.field(), author=author)
         assert slug(reply) == "550 5.6.0 unsupported-header"
-        assert case.header in reply[1]
+        assert named(f"{case.header}:").rstrip(":") in reply[1]
     assert not sink.messages
 
 
@@ -440,13 +457,6 @@ def test_what_speaks_to_the_recipients_systems_stays_as_it_is(house: Gateway, si
     content = sent(sink)
     assert field_of(content, case.header) == [f"{case.field()}\r\n".encode()]
     assert link_of(content), "no such header is a reason to leave the link out"
-
-
-@pytest.mark.parametrize("case", OFF, ids=str)
-def test_what_nobody_has_shown_us_the_meaning_of_is_left_alone(house: Gateway, sink: Sink, case: Case) -> None:
-    assert slug(answer(house, case.field())) == NO_CONSENT
-    assert slug(answer(house, case.field(), f"Assent-Topic: {TOPIC}")) == "sent"
-    assert not gone(case, sent(sink))
 
 
 # JSON
@@ -497,6 +507,14 @@ def test_of_several_headers_the_first_counts_where_the_vendor_says_so(house: Gat
 def test_folded_json_is_read(house: Gateway, sink: Sink) -> None:
     assert slug(answer(house, f'X-SMTPAPI: {{"category": ["a",\r\n "b"],\r\n\t"asm_group_id":\r\n {NEWS}}}')) == "sent"
     assert field_of(sent(sink), "X-SMTPAPI") == [] and b"asm_group_id" not in sent(sink)
+
+
+def test_a_fold_at_a_tab_and_what_says_nothing_break_no_json(house: Gateway, sink: Sink) -> None:
+    folded = f'X-SMTPAPI: {{"asm_group_id": {NEWS}, "unique_args": {{"way": "by\r\n\ttrain"}}}}'
+    assert slug(answer(house, folded)) == "sent"
+    empty = '"unique_args": [], "sub": [], "to": [], "filters": [], "asm_groups_to_display": null'
+    assert slug(answer(house, f'X-SMTPAPI: {{"asm_group_id": {NEWS}, {empty}}}')) == "sent", "as PHP writes it"
+    sink.wait_for(2)
 
 
 ENCODED = """\

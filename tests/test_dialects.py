@@ -104,14 +104,6 @@ def test_two_vendors_cannot_mean_different_things_by_one_header() -> None:
         Dialects.of(both)
 
 
-def test_what_is_off_is_neither_read_nor_removed() -> None:
-    off = [one for vendor in vendors() for one in vendor.headers if one.off]
-    assert off
-    for header in off:
-        assert header.key not in DIALECTS.read_headers
-        assert header.key not in DIALECTS.removed and header.key not in DIALECTS.removed_families
-
-
 def test_no_row_means_nothing_and_something_at_once() -> None:
     rules = [rule for vendor in vendors() for header in vendor.headers for rule in header.rules]
     assert not [one for one in rules if Meaning.NOTHING in one.meanings and len(one.meanings) > 1]

@@ -25,6 +25,9 @@ __all__ += ["Unsupported", "Vendor", "vendor_of"]
 _SHOWN: Final = 80
 """Characters of a message's own words that a reply repeats."""
 
+_WITHOUT_TABS: Final = bytes.maketrans(b"\t", b" ")
+"""Some programs fold at a space and go on with a tab, which JSON would not have within a text."""
+
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -79,11 +82,15 @@ class Unsupported:
 
 @dataclass(frozen=True, slots=True)
 class Dialects:
-    """All vendors' headers. Those called `removed`, and those that begin with a removed `family`, are for us alone."""
+    """All vendors' headers. Those called `removed`, and those that begin with a removed family, are for us alone.
+
+    A header that nobody described by its own name is one of the `families`, the longest first, if it begins so.
+    """
 
     read_headers: Mapping[str, Header]
     removed: frozenset[str] = frozenset()
     removed_families: tuple[str, ...] = ()
+    families: tuple[Header, ...] = ()
 
     @classmethod
     def of(cls, vendors: Iterable[Vendor]) -> Dialects:
@@ -92,48 +99,58 @@ class Dialects:
         for header in (one for vendor in vendors for one in vendor.headers):
             if known.setdefault(header.key, header) is not header:
                 raise ValueError(f"{header.name} is described by {known[header.key].vendor} and by {header.vendor}")
-        for_us = [one for one in known.values() if not (one.keep or one.off)]
+        families = sorted((one for one in known.values() if one.is_family), key=lambda one: -len(one.key))
         return cls(
-            {key: header for key, header in known.items() if header.is_read},
-            frozenset(one.key for one in for_us if not one.is_family),
-            tuple(one.key for one in for_us if one.is_family),
+            {key: header for key, header in known.items() if header.is_read and not header.is_family},
+            frozenset(one.key for one in known.values() if not (one.keep or one.is_family)),
+            tuple(one.key for one in families),
+            tuple(families),
         )
 
     def read(self, block: HeaderBlock) -> Asked | Unsupported:
         """Return what a message's header asks for in other systems' words."""
-        spoken = [field for field in block.fields if field.name in self.read_headers]
+        spoken = [(header, field) for field in block.fields if (header := self._header_of(field.name))]
         if not spoken:
             return NOTHING_ASKED
         try:
-            return Asked(tuple(claim for field in self._counting(spoken) for claim in self._claims(field)))
+            return Asked(tuple(claim for header, field in _counting(spoken) for claim in _claims(header, field)))
         except Malformed as problem:
             return Unsupported(str(problem))
 
-    def _counting(self, fields: list[Field]) -> Iterator[Field]:
-        """Yield the fields that count: of some headers the vendor reads the first alone."""
-        seen = set[str]()
-        for field in fields:
-            if not (self.read_headers[field.name].first and field.name in seen):
-                yield field
-            seen.add(field.name)
-
-    def _claims(self, field: Field) -> Iterator[Claim]:
-        header = self.read_headers[field.name]
-        for rule, where, value in _values(header, unencoded(field.value)):
-            if not _asks_nothing(rule, value):
-                yield from _meant(header.vendor, rule, where, value)
+    def _header_of(self, name: str) -> Header | None:
+        """Return how a field of that name is read; None for one that says nothing to us."""
+        if not name.startswith(self.removed_families) or name in self.removed:
+            return self.read_headers.get(name)
+        family = next(one for one in self.families if name.startswith(one.key))
+        return family if family.is_read else None
 
 
 SILENT: Final = Dialects({})
 """No dialect at all."""
 
 
-def _values(header: Header, raw: bytes) -> Iterator[tuple[Rule, str, Any]]:
+def _counting(spoken: Iterable[tuple[Header, Field]]) -> Iterator[tuple[Header, Field]]:
+    """Yield the fields that count: of some headers the vendor reads the first alone."""
+    seen = set[str]()
+    for header, field in spoken:
+        if not (header.first and field.name in seen):
+            yield header, field
+        seen.add(field.name)
+
+
+def _claims(header: Header, field: Field) -> Iterator[Claim]:
+    for rule, where, value in _values(header, field):
+        if not _asks_nothing(rule, value):
+            yield from _meant(header.vendor, rule, where, value)
+
+
+def _values(header: Header, field: Field) -> Iterator[tuple[Rule, str, Any]]:
     """Yield every value of a header, with the rule for it and its place in words; raises `Malformed`."""
+    raw = unencoded(field.value)
     rule, text = header.rules[0], raw.decode("utf-8", "replace")
     match header.reading:
         case Reading.TEXT:
-            yield rule, header.name, text
+            yield rule, field.raw[: len(field.name)].decode("ascii"), text
         case Reading.LIST:
             yield from ((rule, header.name, one.strip()) for one in text.split(","))
         case Reading.PATTERN:
@@ -151,7 +168,7 @@ def _matched(header: Header, text: str) -> str:
 
 def _object(header: Header, raw: bytes) -> dict[str, Any]:
     try:
-        found = orjson.loads(raw)
+        found = orjson.loads(raw.translate(_WITHOUT_TABS))
     except orjson.JSONDecodeError as error:
         raise Malformed(f"{header.name} is not JSON") from error
     if not isinstance(found, dict):
@@ -170,18 +187,25 @@ def _members(header: Header, at: tuple[str, ...], value: dict[str, Any]) -> Iter
             yield exact, where, _in_form(exact, where, member)
         elif rules and isinstance(member, dict):
             yield from _members(header, path, member)
+        elif rules and _is_empty(member):
+            continue
         else:
             raise Malformed(f"{printable(where)} is nothing that this gateway knows")
 
 
 def _in_form(rule: Rule, where: str, value: Any) -> Any:
-    if rule.form and not isinstance(value, FORMS[rule.form]):
+    """Return a member that is what it must be, or says nothing: PHP writes an empty object as an empty array."""
+    if rule.form and not isinstance(value, FORMS[rule.form]) and not _is_empty(value):
         raise Malformed(f"{where} is not of type {rule.form}")
     return value
 
 
 def _asks_nothing(rule: Rule, value: Any) -> bool:
-    return value is None or value in ("", [], {}) or _word(value) in rule.unless
+    return _is_empty(value) or _word(value) in rule.unless
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [], {})
 
 
 def _word(value: Any) -> str:

@@ -42,7 +42,7 @@ class Reading(StrEnum):
 
 FORMS: Final[Mapping[str, type]] = {"object": dict, "array": list, "boolean": bool}
 _OF_RULE: Final = frozenset({"means", "says", "unless", "classes", "is"})
-_OF_HEADER: Final = frozenset({"name", "reads", "pattern", "members", "first", "keep", "off"})
+_OF_HEADER: Final = frozenset({"name", "reads", "pattern", "members", "first", "keep"})
 ESSENTIAL: Final = "essential"
 PROMOTIONAL: Final = "promotional"
 ANY: Final = "*"
@@ -70,10 +70,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One header of a vendor's; the name of a family ends in "*".
+    """One header of a vendor's; the name of a family ends in "*", and is for those that have no row of their own.
 
-    `first` says that only the topmost counts; `keep`, that it goes on to the recipients; `off`, that we do nothing
-    about it, because nobody has shown us what it means.
+    `first` says that only the topmost counts; `keep`, that it goes on to the recipients.
     """
 
     vendor: str
@@ -83,7 +82,6 @@ class Header:
     pattern: re.Pattern[str] | None = None
     first: bool = False
     keep: bool = False
-    off: bool = False
 
     @property
     def key(self) -> str:
@@ -98,7 +96,7 @@ class Header:
     def is_read(self) -> bool:
         """True where its value matters; JSON must be JSON, whatever it says."""
         has_meaning = any(rule.meanings != (Meaning.NOTHING,) for rule in self.rules)
-        return not self.off and (has_meaning or self.reading is Reading.JSON)
+        return has_meaning or self.reading is Reading.JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +134,10 @@ def _header(vendor: str, raw: Mapping[str, Any]) -> Header:
         tuple(rules),
         reading,
         re.compile(raw["pattern"]) if "pattern" in raw else None,
-        **{switch: raw.get(switch, False) for switch in ("first", "keep", "off")},
+        **{switch: raw.get(switch, False) for switch in ("first", "keep")},
     )
-    if header.is_family and header.is_read:
-        raise ValueError(f"{name} is a family of headers, which can only be removed")
+    if header.is_family and (header.keep or rules[0].meanings not in ((Meaning.NOTHING,), (Meaning.SERVICE,))):
+        raise ValueError(f"{name} is a family of headers, which can only be removed or refused")
     return header
 
 
