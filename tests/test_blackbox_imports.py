@@ -138,6 +138,20 @@ SHAPES = {
         "lapsed@example.org,2020-01-01T00:00:00Z,account\n",
         ("cloudflare", 3, 1),
     ),
+    "Cloudflare, its first line an address alone": (
+        "stays@example.org\nout@example.org,2999-01-01T00:00:00Z\nlapsed@example.org,2020-01-01T00:00:00Z\n",
+        ("cloudflare", 2, 1),
+    ),
+    "SES contacts, only some of whom have unsubscribed from all": (
+        '{"emailAddress":"in@example.org","topicPreferences":[{"topicName":"A","subscriptionStatus":"OPT_IN"}]}\n'
+        '{"emailAddress":"out@example.org","topicPreferences":[{"topicName":"A","subscriptionStatus":"OPT_OUT"}]}\n'
+        '{"emailAddress":"all@example.org","unsubscribeAll":true}\n',
+        ("ses", 2, 0),
+    ),
+    "Mailgun bounces, one without its code": (
+        'address,code,error,created_at\nout@example.org,,,\nfull@example.org,452,,"Thu, 13 Oct 2011 18:02:00 UTC"\n',
+        ("mailgun", 1, 1),
+    ),
     "listmonk subscribers who are disabled": (
         "email,name,attributes,status\nout@example.org,A,{},disabled\nin@example.org,B,{},enabled\n",
         ("listmonk", 1, 0),
@@ -225,6 +239,31 @@ def test_the_same_file_is_proof_only_under_a_notice_that_somebody_attests(house:
     assert history[-1]["facts"]["attested_by"] == "Ann Example"
     house.run("suppressions", "undo", str(told["import"]))
     assert {refusal(house, one) for one in people} == {"unproven"}
+
+
+@pytest.mark.req("CON-13")
+@pytest.mark.parametrize("name", ["nonsubscribed_members_export_1a2b.csv", "Non-Subscribed_email_audience_export.csv"])
+def test_who_never_subscribed_is_no_opt_in_though_the_table_looks_the_same(house: Gateway, name: str) -> None:
+    never, reader = (f"{who}-{name[:4].lower()}@example.org" for who in ("never", "reader"))
+    row = ",A,2020-01-01 10:00:00,192.0.2.1,2020-01-01 10:05:00,192.0.2.1,2020-01-01 10:05:00\n"
+    tables = {name: never, "subscribed_members_export_1a2b.csv": reader}
+    with zipfile.ZipFile(house.folder / "mailchimp.zip", "w") as archive:
+        for table, person in tables.items():
+            archive.writestr(f"audience/{table}", f"{HEADER.format('')}\n{person}{row}")
+    proof = ("--topic", TOPIC, "--notice", "join", "--attested-by", "Ann Example")
+    alone = written(house, name, f"{HEADER.format('')}\n{never}{row}")
+    for file in (str(house.folder / "mailchimp.zip"), alone):
+        counts = house.json("consent", "import", file, *proof)["counts"]
+        assert counts.pop("people who never subscribed passed over") == 1
+        assert counts == ({"rows": 1} if file == alone else {"rows": 2, "confirmed": 1})
+    assert (refusal(house, never), refusal(house, reader)) == ("no-consent", "")
+    assert house.json("simulate", "--stream", "newsletter", alone)["recipients"] == 1
+
+
+def test_a_sendgrid_report_of_spam_is_a_complaint(house: Gateway) -> None:
+    suppress(house, '[{"created":1443651125,"email":"reporter@example.org","ip":"192.0.2.1"}]', name="spam.json")
+    suppress(house, "ip,email,created\n192.0.2.1,second-reporter@example.org,1443651125\n", name="spam.csv")
+    assert {refusal(house, f"{one}reporter@example.org") for one in ("", "second-")} == {"complained"}
 
 
 @pytest.mark.req("CON-14")

@@ -57,7 +57,12 @@ _NAMED = 20
 """How many people the preview names whose confirmed opt-in an older opt-out overrides."""
 
 _OPT_INS = (OPT_IN, CONFIRMED)
-_OF_ROWS = _ROWS, _UNUSABLE, _PASSED_OVER = "rows", "rows that cannot be used", "opt-ins passed over"
+_OF_ROWS = _ROWS, _UNUSABLE, _PASSED_OVER, _BYSTANDERS = (
+    "rows",
+    "rows that cannot be used",
+    "opt-ins passed over",
+    "people who never subscribed passed over",
+)
 """What is counted besides the effects."""
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -253,6 +258,8 @@ def _usable(
         tally.counts[_ROWS] += 1
         if isinstance(row, BadRow):
             yield row
+        elif row.is_bystander:
+            tally.counts[_BYSTANDERS] += 1
         elif not terms.takes_consents and row.type in _OPT_INS:
             tally.counts[_PASSED_OVER] += 1
         else:

@@ -79,12 +79,13 @@ def _sendgrid(line: int, row: Mapping[str, Any]) -> Row:
     if status.startswith("5.7"):
         raise Malformed("a message that was refused for what it was does not make an address a dead one")
     text = str(row.get("reason") or "").lower()
-    kind = BOUNCE if status else COMPLAINT if "spam" in text else OPT_OUT
+    is_complaint = "spam" in text or "ip" in row  # only a report of spam has the address that it was sent from
+    kind = BOUNCE if status else COMPLAINT if is_complaint else OPT_OUT
     return Row(line, row["email"], kind, moment(str(row.get("created") or "")))
 
 
 def _mailgun_bounce(line: int, row: Fields) -> Row:
-    if not row["code"].startswith("5") and row["code"] not in ("605",):
+    if row["code"] and not row["code"].startswith("5") and row["code"] not in ("605",):
         raise Malformed("a soft bounce is no suppression")
     return Row(line, row["address"], BOUNCE, moment(row["created_at"]))
 
@@ -122,7 +123,7 @@ def _ses_contact(line: int, row: Fields) -> Row:
 
 def _ses_contact_item(line: int, row: Mapping[str, Any]) -> Row:
     topics = [str(one["subscriptionStatus"]) for one in row.get("topicPreferences") or ()]
-    return Row(line, row["emailAddress"], _preferred(row["unsubscribeAll"] is True, topics))
+    return Row(line, row["emailAddress"], _preferred(row.get("unsubscribeAll") is True, topics))
 
 
 def _preferred(is_out_of_all: bool, topics: Sequence[str]) -> EventType:
@@ -202,6 +203,7 @@ LISTINGS = (
     Listing("sendgrid", "", _set("created", "email"), _sendgrid),
     Listing("ses", "", _set("emailAddress", "reason"), _named("emailAddress", "reason", "")),
     Listing("ses", "", _set("emailAddress", "unsubscribeAll"), _ses_contact_item),
+    Listing("ses", "", _set("emailAddress", "topicPreferences"), _ses_contact_item),
 )
 
 CLOUDFLARE = "cloudflare"

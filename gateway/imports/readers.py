@@ -12,6 +12,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -28,6 +29,9 @@ _Records = Iterator[tuple[int, list[str] | BadRow]]
 _ADDRESS_COLUMNS = ("email", "e-mail", "email address", "address", "emailaddress", "recipient")
 _MEMBERS = frozenset(one.member for one in LISTINGS)
 _DECODER = json.JSONDecoder()
+_NEVER_SUBSCRIBED = re.compile(r"(?:^|[ /\\])non-?subscribed_", re.IGNORECASE)
+"""Mailchimp's table of contacts who never subscribed: it differs from that of the subscribed by its name alone."""
+
 _SPACE = re.compile(r"\s*")
 _TO_THE_END = re.compile(r".*")
 
@@ -81,14 +85,19 @@ def _table_or_list(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, 
     known = frozenset(header)
     table = next((one for one in TABLES if one.fits(known) and one.name == (wanted or one.name)), None)
     if table:
+        are_bystanders = table.name == "mailchimp" and _NEVER_SUBSCRIBED.search(name) is not None
         for found in _of_table(table, header, rows):
-            yield table.name, found
+            yield table.name, _bystander(found) if are_bystanders and isinstance(found, Row) else found
     elif "@" in "".join(first[1]) or algorithm_of(first[1][0].strip()):
         yield from _of_list(name, [first], rows, wanted)
     elif len(header) == 1 and header[0] in _ADDRESS_COLUMNS and wanted in ("", "plain"):
         yield from _of_list(name, [], rows, "plain")
     else:
         raise WrongFile(_no_format(name, ", ".join(header)[:200], wanted))
+
+
+def _bystander(row: Row) -> Row:
+    return replace(row, type=None, is_bystander=True)
 
 
 def _no_format(name: str, columns: str, wanted: str) -> str:
@@ -133,7 +142,7 @@ def _of_list(
 ) -> Iterator[tuple[str, Found]]:
     """Read one address or digest a line, Amazon's `address,REASON` or Cloudflare's `address,UNTIL,SCOPE`.
 
-    A file keeps to what it began with.
+    A file keeps to what it began with, but that Cloudflare's may begin with addresses alone.
     """
     begun = ""
     for before, row in chain(first, rows):
@@ -145,7 +154,7 @@ def _of_list(
         if not any(words):
             continue
         kind = _kind(words, begun or wanted)
-        begun = begun or _begun(name, kind, wanted)
+        begun = kind if (begun, kind, wanted) == ("plain", CLOUDFLARE, "") else begun or _begun(name, kind, wanted)
         if kind != begun or len(words) > _WIDTHS.get(kind, 1):
             yield begun, BadRow(line, told(words), f"not a line of a list of the format {begun}")
         else:

@@ -25,7 +25,8 @@ class Row:
     """One statement of a file. `subject` is an address, or a digest in hexadecimal where `algorithm` names one.
 
     `type` is what happened, None for somebody who is merely there: what that means, whoever imports the file says.
-    `at` is None where no time stood, `until` where the file does not say that it ends.
+    `at` is None where no time stood, `until` where the file does not say that it ends. A bystander is there without
+    having asked for anything, or refused it.
     """
 
     line: int
@@ -34,6 +35,7 @@ class Row:
     at: datetime | None = None
     algorithm: str = ""
     until: datetime | None = None
+    is_bystander: bool = False
 
 
 @dataclass(frozen=True, slots=True)
