@@ -19,7 +19,8 @@ before it. White space within the braces, and case, make no difference.
 *link*: in text a whole link, within a tag its target. *url*: the address alone. *mail*: the address to which a mail
 unsubscribes. Preferences and "all lists" lead to the same page, which offers the wider choice. **refused**: there is
 no page for it here, and the message is answered `554 5.6.0 content:` with its name, since no placeholder leaves as it
-is; so is one in a Subject, where no link can stand. A name in brackets was seen at second hand only.
+is; so is one in a Subject, a From or a Reply-To, where no link can stand. A name in brackets was seen at second hand
+only.
 
 Where a part has its own link that can be seen, the footer brings none; it still names the sender, postal address and
 contact where the part does not.

@@ -42,6 +42,8 @@ SHARED_FROM: Final = 64 * 1024
 
 _ONE_CLICK = Field("list-unsubscribe-post", b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n")
 _NEVER_KEPT = frozenset({"bcc", "resent-bcc"})
+_READ_BY_PEOPLE = frozenset({"subject", "from", "reply-to"})
+"""Fields in which a placeholder would be read as it is, since no link can stand there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +257,10 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     contents = texts(message, root) if promotion or treatment.commercial else {}
     kept = _ended(block.without(lambda field: _is_removed(field, treatment)))
     tool_url = submitted_url(block) if promotion else ""
-    subject = block.first("subject") if promotion else None
     try:
-        refuse_links(decoded(subject) if subject else "")
+        for field in block.fields if promotion else ():
+            if field.name in _READ_BY_PEOPLE:
+                refuse_links(decoded(field))
         grounds = _grounds([contents[id(part)] for part in shown(root)], treatment, tool_url) if contents else []
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")

@@ -240,6 +240,24 @@ def test_a_placeholder_in_the_subject_is_refused_and_named(house: Gateway, subje
     assert code == 554 and reply.startswith("5.6.0 content: ") and "{{unsubscribe_url}}" in reply
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Reply-To: %unsubscribe_email%",
+        "Reply-To: Leave <%unsubscribe_email%@example.com>",
+        "From: {{unsubscribe_url}} <{}>",
+    ],
+)
+def test_a_placeholder_in_a_name_or_an_address_is_refused_and_named(house: Gateway, field: str) -> None:
+    message = written(*body("{{unsubscribe_url}}"))
+    if field.startswith("From"):
+        message = re.sub(rb"From: [^\r]+", field.replace("{}", "letters@news.example.com").encode(), message)
+    else:
+        message = field.encode() + b"\r\n" + message
+    code, reply = house.submit(message, ["reader@example.org"])[""]
+    assert code == 554 and reply.startswith("5.6.0 content: ") and "unsubscribe_" in reply
+
+
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: str(row["text"]))
 def test_what_cannot_be_filled_is_refused_and_named(house: Gateway, row: dict[str, Any]) -> None:
     code, reply = house.submit(written(*body(row["text"])), ["reader@example.org"])[""]

@@ -490,6 +490,8 @@ def test_json_that_cannot_be_read_is_refused(house: Gateway, header: str, value:
         'X-SMTPAPI: {"unheard\\r\\n-of\\u00e9": 1}',
         "X-SES-LIST-MANAGEMENT-OPTIONS: topic=",
         "X-MC-BccAddress: nobody",
+        "X-MC-BccAddress: *@example.org",
+        'X-SMTPAPI: {"to": ["Everybody <*@example.org>"]}',
     ],
 )
 def test_what_is_not_as_the_vendor_writes_it_is_refused(house: Gateway, field: str) -> None:

@@ -248,9 +248,12 @@ def _addresses(where: str, value: Any) -> Iterator[Address]:
     for one in value if isinstance(value, list) else [value]:
         text = one.get("email") if isinstance(one, dict) else one
         try:
-            yield from mailboxes(str(text).encode("utf-8"))
+            found = mailboxes(str(text).encode("utf-8"))
         except Malformed as error:
             raise Malformed(f"{where} names a recipient that cannot be read") from error
+        if any(address.is_whole_domain for address in found):
+            raise Malformed(f"{where} names a whole domain, which is nobody's mailbox")
+        yield from found
 
 
 def printable(text: str) -> str:
