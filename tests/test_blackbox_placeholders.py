@@ -186,6 +186,22 @@ def test_a_placeholder_of_signs_alone_is_found_escaped_and_encoded(
     assert f'<a href="{link}">leave</a>' in filled and filled.count(link) == 1
 
 
+@pytest.mark.req("BODY-02", "BODY-03", "POL-07")
+@pytest.mark.parametrize(
+    "placeholder",
+    [
+        *("{{{unsubscribe_url}}}", "{{{ UnsubscribeURL }}}", "{{{{amazonSESUnsubscribeUrl}}}}", "${unsubscribe_url}"),
+        *("#{unsubscribe_url}", "{{${unsubscribe_url}}}", "%7B%7B%7Bunsubscribe_url%7D%7D%7D"),
+        "http://{{{unsubscribe_link}}}",
+    ],
+)
+def test_no_brace_of_a_template_language_is_left_around_a_link(house: Gateway, sink: Sink, placeholder: str) -> None:
+    text, page = body(placeholder)
+    link, plain, filled = arrived(house, sink, written(text, page))
+    assert f"To leave: {link} any time." in plain
+    assert f'<a href="{link}">leave</a>' in filled and filled.count(link) == 1
+
+
 LONG_STYLE = "color:#0b57d0;text-decoration:underline;" * 40
 
 

@@ -202,15 +202,33 @@ def every() -> tuple[Placeholder, ...]:
 def _found(content: bytes, match: re.Match[bytes], data: _Data, is_html: bool) -> Found:
     name = match.lastgroup or ""  # a row's own group holds the others, so it is the last to end
     what, before = data.known[name], _named(match, f"before{name[1:]}")
-    start = match.start() + len(before) - len(_prefix_before(content, match.start()))
+    start, end = (match.start() + len(before), match.end()) if before else _with_braces(content, *match.span())
+    start -= len(_prefix_before(content, start))
     if what.kind == "refused":
-        return Found(start, match.end(), None)
+        return Found(start, end, None)
     is_target = is_html and (bool(before) or _is_within_tag(content, start))
     if what.kind == "link" and is_html and not is_target:
         words = _named(match, f"words{name[1:]}") or what.words.encode("ascii")
-        return Found(start, match.end(), Hole(b'<a href="', b'">' + words + b"</a>", escapes=True), is_clickable=True)
+        return Found(start, end, Hole(b'<a href="', b'">' + words + b"</a>", escapes=True), is_clickable=True)
     hole = Hole(escapes=is_html, quotes=_is_parameter(content, start), is_mail=what.kind == "mail")
-    return Found(start, match.end(), hole, is_clickable=is_target)
+    return Found(start, end, hole, is_clickable=is_target)
+
+
+def _with_braces(content: bytes, start: int, end: int) -> tuple[int, int]:
+    """Return where a placeholder ends with what template languages want around it: `{{{…}}}`, `${…}`, `#{…}`.
+
+    What was left of it would spoil the link.
+    """
+    if not _BRACE.match(content, start):
+        return start, end
+    while True:
+        sigil = _SIGIL_BEFORE.search(content, max(0, start - _LONGEST_SIGN), start)
+        start = sigil.start() if sigil else start
+        before = _BRACE_BEFORE.search(content, max(0, start - _LONGEST_SIGN), start)
+        after = _BRACE_BEHIND.match(content, end)
+        if not before or not after:
+            return start, end
+        start, end = before.start(), after.end()
 
 
 def _named(match: re.Match[bytes], group: str) -> bytes:
@@ -333,3 +351,15 @@ def _entity(one: str) -> str:
     """Return a pattern for a sign as HTML escapes it."""
     names = [name for name, text in html.entities.html5.items() if text == one and name.endswith(";")]
     return f"&(?:{'|'.join([f'#0*{ord(one)};', f'#[xX]0*(?i:{ord(one):X});', *names])})"
+
+
+def _spelling(sign: str, anchor: str = "") -> re.Pattern[bytes]:
+    return re.compile((_character(sign) + anchor).encode("ascii"), re.IGNORECASE)
+
+
+_LONGEST_SIGN: Final = 16
+"""Octets of a sign of a placeholder, however it is spelled."""
+
+_BRACE, _BRACE_BEFORE, _BRACE_BEHIND = _spelling("{"), _spelling("{", r"\Z"), _spelling("}")
+_SIGIL_BEFORE: Final = re.compile(rf"(?:{_character('$')}|{_character('#')})\Z".encode("ascii"), re.IGNORECASE)
+"""What stands before a brace in the templates of JavaScript, Java and Ruby."""
