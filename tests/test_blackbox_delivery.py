@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -207,6 +208,26 @@ def test_what_is_dropped_is_recorded_and_its_submitter_is_told_why(house: Gatewa
     assert (drop["outcome"], drop["sentence"]) == ("failed", "the wrong price list")
     assert drop["by"]
     assert house.run("queue", "drop", queued, "--why", "again", check=False).returncode == 1
+
+
+def peak(house: Gateway, *arguments: str) -> int:
+    """Run `assent …`, which must succeed; return the most memory that it had, in KiB."""
+    with subprocess.Popen(house.command(*arguments), cwd=house.folder, stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_maxrss
+
+
+def test_a_message_to_a_thousand_costs_the_commands_about_it_no_more_memory(house: Gateway, sink: Sink) -> None:
+    sink.hold()
+    queued = tell(house, dict.fromkeys(at("many.example", 1000), "NOTIFY=NEVER"))
+    at_rest = peak(house, "logins", "list")
+    assert peak(house, "queue", "show", queued) < at_rest + 32 * 1024
+    assert peak(house, "queue", "drop", queued, "--why", "a mistake") < at_rest + 32 * 1024
+    sink.release()
+    settled(house)
+    assert not sink.messages
 
 
 def test_the_queue_shows_what_waits_and_why(house: Gateway, sink: Sink) -> None:

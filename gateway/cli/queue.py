@@ -18,12 +18,10 @@ from gateway.decisions import drop_line, subject_of
 from gateway.ids import Ids, spool_number, spool_text
 from gateway.installation import OPERATOR_SLOT
 from gateway.model import Outcome, Reply, SpooledMessage, SpooledRecipient
-from gateway.store import QueuedRecipient, Selection, Settlement, Store
+from gateway.store import Progress, QueuedRecipient, Selection, Settlement, Store, untold
 
 DROP_PATIENCE = 10.0
 """Seconds that a worker has to let go of what it has claimed, or to be done with it."""
-
-SETTLED_AT_ONCE = 500
 
 _COLUMNS = ["message", "recipient", "stream", "login", "state", "attempts", "due", "reply"]
 
@@ -130,7 +128,8 @@ def queue_drop(desk: Desk, messages: tuple[int, ...], stream: str, why: str) -> 
     which = selection(messages, stream)
     if not why.isprintable():
         raise click.UsageError("--why is one line of text")
-    dropped, under_way = desk.with_store(lambda store: drop(desk, store, which, why))
+    with progress_bar("dropping") as progress:
+        dropped, under_way = desk.with_store(lambda store: drop(desk, store, which, why, progress))
     if not dropped and not under_way:
         desk.no("nothing of that waits", dropped=0)
     desk.say(f"{dropped} recipients are dropped", dropped=dropped, under_way=under_way)
@@ -139,19 +138,18 @@ def queue_drop(desk: Desk, messages: tuple[int, ...], stream: str, why: str) -> 
         sys.exit(os.EX_TEMPFAIL)
 
 
-async def drop(desk: Desk, store: Store, which: Selection, why: str) -> tuple[int, int]:
+async def drop(desk: Desk, store: Store, which: Selection, why: str, progress: Progress = untold) -> tuple[int, int]:
     """Hold, wait until no worker has any of it, settle; return how many were dropped, and how many could not be."""
     await store.queue.hold(which)
     await store.spool.take_over()
     deadline = time.monotonic() + DROP_PATIENCE
     while (under_way := await store.queue.under_way(which)) and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
-    copies = await store.queue.held(which)
-    ids = Ids(OPERATOR_SLOT, desk.now)
-    settlements = [_dropped(desk, ids, message, addressee, why) for message, addressee in copies]
-    for start in range(0, len(settlements), SETTLED_AT_ONCE):
-        await store.spool.settle(settlements[start : start + SETTLED_AT_ONCE])
-    return len(copies), under_way
+    ids, dropped = Ids(OPERATOR_SLOT, desk.now), 0
+    async for copies in store.queue.held(which, progress):
+        await store.spool.settle([_dropped(desk, ids, message, addressee, why) for message, addressee in copies])
+        dropped += len(copies)
+    return dropped, under_way
 
 
 def _dropped(desk: Desk, ids: Ids, message: SpooledMessage, addressee: SpooledRecipient, why: str) -> Settlement:

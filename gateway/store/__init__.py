@@ -6,7 +6,7 @@ it. A verb that cannot be carried out raises `StoreUnavailable` and has changed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -514,8 +514,13 @@ class Queue(Protocol):
     async def release(self, which: Selection, progress: Progress = ...) -> int:
         """Make what is held due now; return how many recipients that were."""
 
-    async def held(self, which: Selection) -> list[tuple[SpooledMessage, SpooledRecipient]]:
-        """Return the held copies that nobody has claimed, their messages without octets."""
+    def held(
+        self, which: Selection, progress: Progress = ...
+    ) -> AsyncIterator[list[tuple[SpooledMessage, SpooledRecipient]]]:
+        """Yield the held copies that nobody has claimed, some at a time, their messages without octets.
+
+        What one portion brought may be settled before the next is asked for.
+        """
 
     async def under_way(self, which: Selection) -> int:
         """Return how many recipients a worker has claimed."""

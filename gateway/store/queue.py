@@ -7,7 +7,7 @@ on meanwhile. Settling, which alone takes anything out of the spool, is left to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,11 @@ from gateway.store.writer import Connection, Writer, reading
 BATCH = 4000
 """Recipients of a portion, which is changed within some 20 ms; the last message of one may bring all of its own."""
 
+HELD_AT_ONCE = 500
+"""Copies that are read, and settled by whoever asked for them, at a time."""
+
 _WAITS = "outcome IN ('queued', 'deferred')"
-_COLUMNS = "r.message_id, r.n, r.address, m.envelope, m.size, r.outcome, r.attempts, r.due, r.owner, r.reply"
+_COLUMNS = "r.message_id, r.n, r.address, m.size, r.outcome, r.attempts, r.due, r.owner, r.reply"
 
 
 class SqliteQueue:
@@ -45,7 +48,8 @@ class SqliteQueue:
                 f" WHERE {scope} AND (NOT ? OR due = 0) AND {_WAITS} ORDER BY r.message_id, r.n LIMIT ?",
                 (what, which.only_held, limit - len(found)),
             )
-            found += [_queued_of(row) for row in rows]
+            messages = self._messages({row[0] for row in rows})
+            found += [_queued_of(messages[row[0]], row[1:]) for row in rows if row[0] in messages]
         return found
 
     async def copies_to(self, address: Address) -> tuple[tuple[int, int], ...]:
@@ -66,14 +70,26 @@ class SqliteQueue:
     async def release(self, which: Selection, progress: Progress = untold) -> int:
         return await self._make_due(which, "due = 0", epoch(self._now()), progress)
 
-    async def held(self, which: Selection) -> list[tuple[SpooledMessage, SpooledRecipient]]:
-        found = []
-        for keys in self._batches(which, "due = 0 AND owner IS NULL"):
-            found += [self._copy(*key) for key in keys]
-        return found
+    async def held(
+        self, which: Selection, progress: Progress = untold
+    ) -> AsyncIterator[list[tuple[SpooledMessage, SpooledRecipient]]]:
+        condition = "due = 0 AND owner IS NULL"
+        meant, seen = self._count(which, condition), 0
+        for scope, what in _scopes(which):
+            last = (0, -1)
+            while rows := self._read(
+                "SELECT message_id, n, address, options, who, decision, attempts FROM recipients"
+                f" WHERE {scope} AND {condition} AND {_WAITS} AND (message_id, n) > (?, ?)"
+                " ORDER BY message_id, n LIMIT ?",
+                (what, *last, HELD_AT_ONCE),
+            ):
+                messages = self._messages({row[0] for row in rows})
+                yield [(messages[row[0]], addressee_of(row[1:])) for row in rows if row[0] in messages]
+                last, seen = rows[-1][:2], seen + len(rows)
+                progress(seen / max(seen, meant))
 
     async def under_way(self, which: Selection) -> int:
-        return sum(len(keys) for keys in self._batches(which, "owner IS NOT NULL"))
+        return self._count(which, "owner IS NOT NULL")
 
     async def _make_due(self, which: Selection, condition: str, due: int, progress: Progress) -> int:
         meant, changed = self._count(which, condition), 0
@@ -86,32 +102,20 @@ class SqliteQueue:
         return changed
 
     def _count(self, which: Selection, condition: str) -> int:
-        """Return how many recipients are meant, at this moment."""
+        """Return how many recipients that wait are meant, at this moment."""
         counted = (
             self._read(f"SELECT count(*) FROM recipients WHERE {scope} AND {condition} AND {_WAITS}", (what,))
             for scope, what in _scopes(which)
         )
         return sum(count for ((count,),) in counted)
 
-    def _batches(self, which: Selection, condition: str) -> Iterator[list[tuple[int, int]]]:
-        """Yield what is meant, in the order of its keys."""
-        for scope, what in _scopes(which):
-            keys: list[tuple[int, int]] = [(0, -1)]
-            while keys := self._read(
-                f"SELECT message_id, n FROM recipients WHERE {scope} AND {condition} AND {_WAITS}"
-                f" AND (message_id, n) > (?, ?) ORDER BY message_id, n LIMIT {BATCH}",
-                (what, *keys[-1]),
-            ):
-                yield keys
-
-    def _copy(self, message_id: int, n: int) -> tuple[SpooledMessage, SpooledRecipient]:
-        """Return a recipient and its message without the octets."""
-        ((envelope, *columns),) = self._read(
-            "SELECT m.envelope, r.n, r.address, r.options, r.who, r.decision, r.attempts"
-            " FROM recipients r JOIN messages m ON m.id = r.message_id WHERE r.message_id = ? AND r.n = ?",
-            (message_id, n),
+    def _messages(self, ids: Collection[int]) -> dict[int, SpooledMessage]:
+        """Return the messages of these ids that are still there, without their octets; each is read once."""
+        rows = self._read(
+            "SELECT id, envelope FROM messages WHERE id IN (SELECT value FROM json_each(?))",
+            (orjson.dumps(list(ids)).decode("ascii"),),
         )
-        return message_of(message_id, envelope, b""), addressee_of(columns)
+        return {message_id: message_of(message_id, envelope, b"") for message_id, envelope in rows}
 
     def _read(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
         with reading(self._path):
@@ -140,8 +144,7 @@ def _scopes(which: Selection) -> list[tuple[str, Any]]:
     return [("stream = ?", which.stream) if which.stream else ("n >= ?", 0)]
 
 
-def _queued_of(row: tuple[Any, ...]) -> QueuedRecipient:
-    message_id, n, address, envelope, size, outcome, attempts, due, owner, reply = row
-    about = message_of(message_id, envelope, b"")
+def _queued_of(about: SpooledMessage, row: tuple[Any, ...]) -> QueuedRecipient:
+    n, address, size, outcome, attempts, due, owner, reply = row
     when = None if due == HELD else datetime.fromtimestamp(due / 1000, UTC)
     return QueuedRecipient(about, size, n, address, Outcome(outcome), attempts, when, owner is not None, reply)
