@@ -35,7 +35,8 @@ class Step:
 class Activity:
     """What happened from `since` until `until`; mail is counted by recipient.
 
-    `refused` are verdicts at the door by reason and login, `stopped` those of mail that had been taken, by reason.
+    `refused` are verdicts at the door by reason and login, `put_off` are those that were told to come again, by reason,
+    `stopped` those of mail that had been taken, by reason.
     `flagged` are those of mail whose words were found to be promotion, or to claim what it must not, by stream, login
     and what was found; `held` those among them that waited for an operator, by stream.
     `opt_outs` are by channel; `slowest` is the longest from a "no" until it was recorded, `latest_after` the longest
@@ -49,6 +50,7 @@ class Activity:
     deferred: int = 0
     failed: int = 0
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    put_off: Counter[str] = field(default_factory=Counter)
     stopped: Counter[str] = field(default_factory=Counter)
     flagged: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     held: Counter[str] = field(default_factory=Counter)
@@ -97,6 +99,7 @@ class Activity:
             ],
             "held_for_content": dict(self.held.most_common()),
             "refused_promotion": self.refused_promotion,
+            "put_off_at_the_door": dict(self.put_off.most_common()),
             "stopped_after_it_was_taken": dict(self.stopped.most_common()),
             "people_whose_consent_had_expired": self.expired_people,
             "opt_ins": self.opt_ins,
@@ -150,6 +153,8 @@ def _count_line(activity: Activity, line: Mapping[str, Any]) -> None:
             activity.flagged[line["stream"], line["login"], found.partition(":")[0]] += 1
         if line["action"] == Action.HOLD.value:
             activity.held[line["stream"]] += 1
+        if line["action"] == Action.DEFER.value:
+            activity.put_off[str(line["reason"])] += 1
         if is_refusal:
             activity.refused[str(line["reason"]), line["login"]] += 1
             activity.refused_promotion += line["class"] in (None, MessageClass.PROMOTIONAL)

@@ -6,15 +6,19 @@ The one rule: an alarm comes with something to do about it. The command line and
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from gateway.activity import gather
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
+from gateway.model import Purpose, Stream, Topic
+from gateway.policy import LACKS_CONSENT, strictest
 from gateway.shadow import shadow_ends
-from gateway.store import Store
+from gateway.store import Selection, Store
 from gateway.store.condition import Trouble
 from gateway.store.outgoing import Backlog
 from gateway.store.sqlite import DataFolder
@@ -27,6 +31,13 @@ OPT_OUT_SECONDS: Final = 60
 
 SHADOW_DAYS: Final = 7
 
+_AT_ONCE = 500
+"""People about whom it is decided before others have a turn."""
+
+_UNREACHABLE = "451 4.4.1 "
+_LOOKED_AT = 100
+"""How much of what has waited longest is looked at for a smarthost that cannot be reached."""
+
 LATE_EVENT: Final = timedelta(minutes=1)
 """How long an event may wait to be told before its endpoint counts as behind."""
 
@@ -35,20 +46,23 @@ async def overview(config: Config, folder: DataFolder, store: Store, since: date
     """Return the numbers since a moment, what waits, and every alarm with its command, as JSON can tell it."""
     waiting, oldest = await store.queue.depth()
     told = await asyncio.to_thread(_activity, folder, since, now)
+    suppressed = await _suppressed(store)
     return {
         **told,
         "queued_recipients": waiting,
         "oldest_queued": oldest.isoformat(timespec="seconds") if oldest else None,
-        "suppressed_people": await _suppressed(store),
+        "suppressed_people": suppressed,
         "logins": len([one for one in await store.people.logins() if not one.disabled]),
         "paused_streams": _paused(store),
         "webhooks_behind": [one["name"] for one in webhook_rows(config, store, now) if one["state"] != "up to date"],
-        "shadow_ends": _shadow_ends(config, folder, now),
+        "shadow_ends": await _shadow_ends(config, folder, store, now),
         "troubles": [one.sentence for one in store.condition.troubles()],
         "alarms": [
             {"alarm": alarm, "command": command}
             for alarm, command in (
-                *_about_store(store, now - oldest if oldest else timedelta(0)),
+                *_about_store(folder, store, now - oldest if oldest else timedelta(0)),
+                *([("the people store cannot be read", "assent check")] if suppressed is None else []),
+                *await _about_smarthosts(store),
                 *_about_streams(config, store, told, now),
                 *_about_webhooks(config, store, now),
                 *_about_deadlines(folder, now),
@@ -69,11 +83,22 @@ def _activity(folder: DataFolder, since: datetime, now: datetime) -> dict[str, A
 _ANSWERS: Final = {"request": "assent requests list", "breach": "assent breach list"}
 
 
-def _about_store(store: Store, oldest: timedelta) -> Iterator[tuple[str, str]]:
+def _about_store(folder: DataFolder, store: Store, oldest: timedelta) -> Iterator[tuple[str, str]]:
     for one in store.condition.troubles():
         yield one.sentence, "assent dkim check" if one is Trouble.KEYS else "assent check"
+    for told in folder.keys_not_in_force():
+        yield told, "assent check"
     if oldest > OLD_MAIL:
         yield f"mail has waited for {oldest.total_seconds() / 3600:.0f} hours", "assent queue list"
+
+
+async def _about_smarthosts(store: Store) -> list[tuple[str, str]]:
+    """Say of the mail that has waited longest that its smarthost cannot be reached, and why."""
+    waiting = await store.queue.waiting(Selection(), _LOOKED_AT)
+    replies = [one.reply.removeprefix(_UNREACHABLE) for one in waiting if one.reply.startswith(_UNREACHABLE)]
+    return (
+        [(f"mail waits for a smarthost that cannot be reached: {replies[0]}", "assent queue list")] if replies else []
+    )
 
 
 def _about_deadlines(folder: DataFolder, now: datetime) -> Iterator[tuple[str, str]]:
@@ -87,8 +112,9 @@ def _about_deadlines(folder: DataFolder, now: datetime) -> Iterator[tuple[str, s
 
 
 def _about_streams(config: Config, store: Store, told: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
+    states = store.people.orders().streams
     for name in _paused(store):
-        yield f"the stream {name} is paused", f"assent streams release {name}"
+        yield f"the stream {name} is paused by {states[name].by}: {states[name].why}", f"assent streams release {name}"
     for end in shadow_ends(config.streams):
         if 0 <= end.days_left(now.date()) <= SHADOW_DAYS:
             yield (
@@ -102,7 +128,10 @@ def _about_streams(config: Config, store: Store, told: Mapping[str, Any], now: d
         yield f"{count} recipients of {stream} were held, since it reads as promotion", "assent queue list --held"
     unproven = [one for one in told["refused"] if one["reason"] in ("no-consent", "unproven")]
     if sum(one["recipients"] for one in unproven) > told.get("relayed", 0):
-        yield "most of what came was refused for want of consent", "assent consent import FILE --dry-run"
+        yield (
+            "most of what came was refused for want of consent",
+            "assent consent import FILE --topic TOPIC --dry-run",
+        )
 
 
 def webhook_rows(config: Config, store: Store, now: datetime) -> list[dict[str, Any]]:
@@ -141,10 +170,44 @@ def _paused(store: Store) -> list[str]:
     return sorted(name for name, state in store.people.orders().streams.items() if state.is_paused)
 
 
-def _shadow_ends(config: Config, folder: DataFolder, now: datetime) -> list[str]:
+async def _shadow_ends(config: Config, folder: DataFolder, store: Store, now: datetime) -> list[str]:
     """Say of each stream in shadow mode when it will enforce, and how many people it will refuse then."""
     ends = [one for one in shadow_ends(config.streams) if one.days_left(now.date()) >= 0]
-    return [f"{one.stream} after {one.until}: {folder.shadowed(one.stream)} people" for one in ends]
+    return [f"{one.stream} after {one.until}: {await _counted(config, folder, store, one.stream, now)}" for one in ends]
+
+
+async def _counted(config: Config, folder: DataFolder, store: Store, stream: str, now: datetime) -> str:
+    try:
+        return f"{await lacking(config, folder, store, stream, now)} people"
+    except StoreUnavailable:
+        return "nobody can be counted now"
+
+
+async def lacking(config: Config, folder: DataFolder, store: Store, name: str, now: datetime) -> int:
+    """Return how many people got a stream's mail in shadow mode only, and would get none without it today (OPS-04).
+
+    Whoever has opted in since is none of them, nor who has said no, and would be refused with it as well.
+    """
+    stream, law = config.streams[name], config.law.under(store.people.orders().policies)
+    shadowed = defaultdict[str, set[str]](set)
+    for who, topic in await asyncio.to_thread(folder.shadowed, name):
+        shadowed[who].add(topic)
+    found, people = 0, list(shadowed)
+    for start in range(0, len(people), _AT_ONCE):
+        for person, standing in await store.people.standings_of(people[start : start + _AT_ONCE]):
+            verdicts = (
+                strictest(_enforcing(stream, topic, config.topics), standing, law, now)
+                for topic in shadowed[person.hex()]
+            )
+            found += any(one.reason in LACKS_CONSENT for one in verdicts)
+        await asyncio.sleep(0)
+    return found
+
+
+def _enforcing(stream: Stream, topic: str, topics: Mapping[str, Topic]) -> list[Purpose]:
+    """Return for what a stream's message on a topic would be sent, once it enforces; on any of its topics for ""."""
+    named = [topic] if topic in stream.topics else stream.topics
+    return [replace(stream.promotes(topics[one]), shadow_until=None) for one in named]
 
 
 async def _suppressed(store: Store) -> int | None:

@@ -56,7 +56,7 @@ from gateway.listener.preflight import Preflight, Surroundings
 from gateway.listener.submission import SubmissionHandler
 from gateway.metrics import Board
 from gateway.model import Smarthost
-from gateway.overview import overview
+from gateway.overview import lacking, overview
 from gateway.probe import Probe
 from gateway.resolver import Resolver
 from gateway.shadow import ShadowAlarms, gauge_text, shadow_ends
@@ -132,6 +132,7 @@ def serve(config: Config, parts: Sequence[str]) -> int:
     """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`."""
     _warn(config)
     _prepare(config)
+    _warn_of_keys(config)
     board, campaigns = Board(KEEPER_SLOT + 1), CampaignBoard(2 * MOST_WORKERS)
     plant = Plant(parts, _bound(config, parts), board, campaigns, cycle((0, MOST_WORKERS)))
     return Supervisor(_crew(config, plant), lambda: _reloaded(config.path, plant)).run()
@@ -166,8 +167,14 @@ def _reloaded(path: Path, plant: Plant) -> Crew | None:
         return None
     _warn(config)
     _warn_of_addresses(config, plant)
+    _warn_of_keys(config)
     log.info("the configuration has been reloaded")
     return _crew(config, plant)
+
+
+def _warn_of_keys(config: Config) -> None:
+    for told in data_folder(config).keys_not_in_force():
+        log.warning("%s", told)
 
 
 def _crew(config: Config, plant: Plant) -> Crew:
@@ -376,7 +383,7 @@ def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event
             config.webhooks, config.streams, config.topics, config.retention, store, sealer.elected, now
         )
         ends = shadow_ends(config.streams)
-        alarms = ShadowAlarms(ends, data_folder(config).shadowed, now)
+        alarms = ShadowAlarms(ends, lambda name: lacking(config, data_folder(config), store, name, now()), now)
         housekeeper = Housekeeper(data_folder(config), config.retention, sealer.elected, leave.is_set, now)
         signing = published_keys(config, is_signing=True)
         key_watch = KeyWatch(signing, Resolver(config.dns.addresses), store.condition, config.dns.check_keys)

@@ -7,10 +7,12 @@ and again when it has come. What shadow mode lets through is the policy's to say
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from gateway.errors import StoreUnavailable
 from gateway.model import Stream
 
 log = logging.getLogger(__name__)
@@ -46,9 +48,11 @@ def gauge_text(ends: Iterable[ShadowEnd], today: date) -> str:
 
 
 class ShadowAlarms:
-    """Says each thing once; `count` returns how many people a stream would have refused."""
+    """Says each thing once; `count` returns how many people got a stream's mail who have not opted in to this day."""
 
-    def __init__(self, ends: Sequence[ShadowEnd], count: Callable[[str], int], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, ends: Sequence[ShadowEnd], count: Callable[[str], Awaitable[int]], now: Callable[[], datetime]
+    ) -> None:
         self._ends = ends
         self._count = count
         self._now = now
@@ -60,11 +64,12 @@ class ShadowAlarms:
         for end in self._ends:
             mark = _mark(end.days_left(today))
             if mark is not None and (end.stream, mark) not in self._told:
-                self._told.add((end.stream, mark))
-                self._tell(end, mark)
+                with suppress(StoreUnavailable):  # then it is said at the next look
+                    await self._tell(end, mark)
+                    self._told.add((end.stream, mark))
 
-    def _tell(self, end: ShadowEnd, mark: int) -> None:
-        who = f"{self._count(end.stream)} people have got its mail who have not opted in"
+    async def _tell(self, end: ShadowEnd, mark: int) -> None:
+        who = f"{await self._count(end.stream)} people have got its mail who have not opted in"
         if mark == _OVER:
             log.warning("stream %s enforces since %s was over: %s, and get none any more", end.stream, end.until, who)
         else:

@@ -74,6 +74,11 @@ def test_keys_that_are_added_beside_the_program_change_nothing_before_its_next_s
         for name in ("addresses", "tokens"):
             with (house.folder / "var" / "keys" / f"{name}.keys").open("a") as lines:
                 lines.write(f"2 {secrets.token_hex(32)}\n")
+        waiting = "key 2 of tokens.keys is not in force, key 1 is: restart while no other command is at work"
+        assert {"alarm": waiting, "command": "assent check"} in house.json("status")["alarms"]
+        assert {"state": "warning", "what": "key in force", "told": waiting} in house.json("check")
+        os.kill(house.process.pid, signal.SIGHUP)
+        eventually(lambda: waiting in house.log.read_text())
         house.opt_in(*people)
         house.run("suppressions", "add", people[0], "--scope", "all-marketing", "--reason", "objected")
         (reply,) = house.submit(newsletter(people[0]), [people[0]]).values()
@@ -89,6 +94,7 @@ def test_keys_that_are_added_beside_the_program_change_nothing_before_its_next_s
         house.start()
         assert house.one_click(token).status == 200
         assert key_of(token_of(copy_for(house, sink, "later@example.net"))) == 2
+        assert not [one for one in house.json("check") if one["what"] == "key in force"]
         for one in people:
             (reply,) = house.submit(newsletter(one), [one]).values()
             assert reply[0] == 550, "no objection is lost by the new key"

@@ -111,6 +111,28 @@ def test_status_and_metrics_tell_when_it_ends_and_for_how_many(house: Gateway, s
     assert 'assent_shadow_days_left{stream="newsletter"} 30' in metrics
 
 
+def to_be_refused(house: Gateway) -> int:
+    """Return how many people `assent status` says will be refused when shadow mode ends."""
+    (told,) = house.json("status")["shadow_ends"]
+    return int(told.split()[-2])
+
+
+@pytest.mark.req("OPS-04")
+def test_who_opts_in_or_says_no_meanwhile_is_no_more_among_those_who_will_be_refused(
+    house: Gateway, sink: Sink, someone: Someone
+) -> None:
+    stays, agrees, objects, erased = (someone() for _ in range(4))
+    before = to_be_refused(house)
+    for one in (stays, agrees, objects, erased):
+        assert outcome(house, one) == "sent"
+    sink.wait_for(4)
+    eventually(lambda: to_be_refused(house) == before + 4)
+    house.opt_in(agrees)
+    house.run("suppressions", "add", objects, "--scope", "all-marketing", "--reason", "objected")
+    house.run("person", "erase", erased)
+    assert to_be_refused(house) == before + 1
+
+
 @pytest.mark.req("OPS-04")
 def test_after_the_last_day_it_enforces_by_itself(make_gateway: MakeGateway, sink: Sink, someone: Someone) -> None:
     house = make_gateway({"topics": TOPICS, "streams": streams(ahead(5))})

@@ -7,15 +7,17 @@ import re
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeGateway
 from tests.faketime import shifted
-from tests.gateway_under_test import Gateway, eventually, fetch, invoice, newsletter, token_of
+from tests.gateway_under_test import TOPIC, Gateway, eventually, fetch, invoice, newsletter, token_of
 from tests.sink import Sink
 
 Someone = Callable[[], str]
+READER = "reader@example.org"
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,10 @@ UNKNOWN = "01K" + "0" * 23
         ("streams list", 0, list),
         ("notices list", 0, list),
         ("policy list", 0, list),
+        ("queue list --stream nonsense", 2, None),
+        ("queue hold --stream nonsense", 2, None),
+        ("streams release nonsense", 2, None),
+        ("status --since 2099-01-01", 2, None),
         ("unheard-of", 2, None),
     ],
 )
@@ -110,6 +116,54 @@ def test_commands_give_json_and_say_by_their_exit_status_what_came_of_it(
         assert isinstance(json.loads(done.stdout), gives)
 
 
+@pytest.mark.req("OPS-02", "SMTP-33")
+def test_an_alarm_says_why_and_its_command_can_be_typed(make_gateway: MakeGateway, someone: Someone) -> None:
+    streams = f'''
+        [streams.newsletter]
+        class = "promotional"
+        topics = ["{TOPIC}"]
+        from = ["*@news.example.com"]
+        brake = "80% of 10"
+        [streams.billing]
+        class = "account"
+        from = ["billing@example.com"]
+    '''
+    house = make_gateway({"streams": streams})
+    house.start()
+    with house.smtp("news") as client:
+        client.mail("letters@news.example.com")
+        codes = [client.rcpt(someone())[0] for _ in range(14)]
+    assert codes == [550] * 10 + [451] * 4
+    told = eventually(lambda: (found := house.json("status"))["submitted"] == 14 and found)
+    assert told["put_off_at_the_door"] == {"paused": 4}, "what came is refused, put off, or goes"
+    alarms = {one["alarm"]: one["command"] for one in told["alarms"]}
+    assert "the stream newsletter is paused by the brake: 80% of 10 recipients were refused: login news" in alarms
+    (house.folder / "list.csv").write_text(f"{someone()}\n")
+    for command in alarms.values():
+        words = command.replace("FILE", "list.csv").replace("TOPIC", TOPIC).split()
+        assert house.run(*words[1:], check=False).returncode == 0, command
+
+
+def test_a_smarthost_that_cannot_be_reached_is_told_of_until_it_is_back(tmp_path: Path) -> None:
+    with Sink() as sink:
+        house = Gateway(tmp_path / "house", sink.url).prepare().start()
+        try:
+            sink.stop()
+            assert house.submit(invoice(), [READER], login="shop", sender="billing@example.com")[""][0] == 250
+            (alarm,) = eventually(lambda: house.json("status")["alarms"])
+            assert alarm["alarm"].startswith(f"mail waits for a smarthost that cannot be reached: {sink.url}: ")
+            assert house.run(*alarm["command"].split()[1:]).stdout.count(READER) == 1
+            assert f"no mail can be relayed to {sink.url} now: " in house.log.read_text()
+            sink.start()
+            sink.wait_for(1, 60)
+            eventually(lambda: f"mail is relayed to {sink.url} again" in house.log.read_text())
+            assert (
+                eventually(lambda: (found := house.json("status"))["queued_recipients"] == 0 and found)["alarms"] == []
+            )
+        finally:
+            house.close()
+
+
 @pytest.mark.req("OPS-02")
 def test_a_wrong_configuration_is_78_and_a_store_that_is_away_is_75(make_gateway: MakeGateway) -> None:
     house = make_gateway()
@@ -120,6 +174,10 @@ def test_a_wrong_configuration_is_78_and_a_store_that_is_away_is_75(make_gateway
     house.folder.joinpath("var", "assent.db").rename(house.folder / "var" / "away.db")
     done = house.run("suppressions", "check", "a@example.org", check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (75, False)
+    assert house.json("status")["alarms"] == [{"alarm": "the people store cannot be read", "command": "assent check"}]
+    checked = json.loads(house.run("check", "--json", check=False).stdout)
+    (lost,) = [one["told"] for one in checked if one["what"] == "store" and one["state"] == "problem"]
+    assert lost.endswith("assent.db is not there; put it back, or restore a backup"), "a new one would know no no"
 
 
 @pytest.mark.parametrize("since", ["today", "24h", "7d", "1w", f"{datetime.now(UTC):%A}", f"{datetime.now(UTC):%F}"])

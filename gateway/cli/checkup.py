@@ -12,7 +12,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ from gateway.tokens import FIRST_TOPIC, NOBODY, UnsubscribeTokens
 
 RENEW_BEFORE = timedelta(days=30)
 _PATIENCE = 3.0
+_NO_STORE = "run assent init, or restore a backup"
 _READER = Address.parse("reader@example.net")
 
 
@@ -46,9 +47,10 @@ def examine(config: Config, now: datetime) -> list[Finding]:
     return [
         *_configuration(config),
         _sqlite(),
-        _store(folder.people, PEOPLE),
-        _store(folder.spool, SPOOL),
+        _store(folder.people, PEOPLE, "put it back, or restore a backup" if folder.spool.exists() else _NO_STORE),
+        _store(folder.spool, SPOOL, _NO_STORE),
         *_secrets(folder),
+        *_keys_in_force(folder),
         *_deadlines(folder, now),
         *_certificates(config, now),
         *(_dkim_key(key) for key in published_keys(config)),
@@ -69,9 +71,9 @@ def _sqlite() -> Finding:
     return Finding("SQLite", State.OK, f"version {version}")
 
 
-def _store(path: Path, migrations: tuple[str, ...]) -> Finding:
+def _store(path: Path, migrations: tuple[str, ...], remedy: str) -> Finding:
     if not path.exists():
-        return Finding("store", State.PROBLEM, f"{path} is not there; run assent init, or restore a backup")
+        return Finding("store", State.PROBLEM, f"{path} is not there; {remedy}")
     try:
         with reading(path), closing(connect(path, read_only=True)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -97,6 +99,13 @@ def _secrets(folder: DataFolder) -> Iterator[Finding]:
             yield Finding(what, State.OK, "readable by its owner only")
         except ConfigError as error:
             yield Finding(what, State.PROBLEM, str(error))
+
+
+def _keys_in_force(folder: DataFolder) -> Iterator[Finding]:
+    """The newest key of each ring makes new values; a ring that cannot be read is told of as a secret."""
+    with suppress(ConfigError):
+        for told in folder.keys_not_in_force():
+            yield Finding("key in force", State.WARNING, told)
 
 
 def _deadlines(folder: DataFolder, now: datetime) -> Iterator[Finding]:

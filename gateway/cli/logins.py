@@ -210,7 +210,7 @@ def streams_list(desk: Desk) -> None:
 @pass_desk
 def streams_pause(desk: Desk, name: str, why: str) -> None:
     """Let a stream take no mail until it is released: it answers 451. What was accepted before still goes."""
-    _streams(desk, name)
+    desk.stream(name)
     if not desk.with_store(lambda store: store.people.pause_stream(name, why, operator())):
         desk.no(f"{name} is paused already; see assent streams list", name=name)
     desk.say(f"{name} is paused; assent streams release {name} lets it go on", name=name, why=why)
@@ -222,5 +222,6 @@ def streams_pause(desk: Desk, name: str, why: str) -> None:
 def streams_release(desk: Desk, name: str) -> None:
     """Let a paused stream take mail again; its brake begins to count anew."""
     if not desk.with_store(lambda store: store.people.release_stream(name, operator())):
+        desk.stream(name)
         desk.no(f"{name} is not paused", name=name)
     desk.say(f"{name} takes mail again", name=name)

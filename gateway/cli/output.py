@@ -18,6 +18,7 @@ from gateway.config import Config, load
 from gateway.errors import ConfigError
 from gateway.ids import Ids
 from gateway.installation import OPERATOR_SLOT, Clock, data_folder, open_store
+from gateway.model import Stream
 from gateway.store import Store
 from gateway.store.sqlite import DataFolder
 
@@ -48,6 +49,13 @@ class Desk:
         if not folder.spool.exists():
             raise ConfigError([f"there is no store in {folder.root} yet; run assent migrate, or name another data_dir"])
         return folder
+
+    def stream(self, name: str) -> Stream:
+        """Return a stream of the configuration; raises `UsageError` where there is none of that name."""
+        streams = self.config().streams
+        if name not in streams:
+            raise click.UsageError(f"no such stream: {name}; there are {', '.join(streams)}")
+        return streams[name]
 
     def with_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """Open the store, do one piece of work, close it."""

@@ -36,7 +36,10 @@ EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 def status(desk: Desk, since: str) -> None:
     """Say what came of the last hours, what waits, and what to look at, with a command for each."""
     now = desk.now()
-    told = desk.with_store(lambda store: overview(desk.config(), desk.folder(), store, moment(since, now), now))
+    begin = moment(since, now)
+    if begin > now:
+        raise click.UsageError(f"--since {since} has not come yet")
+    told = desk.with_store(lambda store: overview(desk.config(), desk.folder(), store, begin, now))
     if desk.as_json:
         desk.tell(told)
         return

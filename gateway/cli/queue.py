@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -64,6 +64,8 @@ def queue_list(desk: Desk, stream: str, held: bool, limit: int) -> None:
     """List what waits, the oldest first."""
     which = Selection(stream=stream, only_held=held)
     rows = desk.with_store(lambda store: store.queue.waiting(which, limit))
+    if stream and not rows:
+        desk.stream(stream)
     desk.list([_line(one) for one in rows], _COLUMNS, "nothing waits")
 
 
@@ -89,7 +91,7 @@ def queue_retry(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
     with progress_bar("trying again") as progress:
         tried = desk.with_store(lambda store: store.queue.retry(which, progress))
     if not tried:
-        desk.no("nothing of that waits for another attempt", retried=0)
+        _nothing(desk, stream, "nothing of that waits for another attempt", retried=0)
     desk.say(f"{tried} recipients are tried again now", retried=tried)
 
 
@@ -102,7 +104,7 @@ def queue_hold(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
     with progress_bar("holding") as progress:
         held = desk.with_store(lambda store: store.queue.hold(which, progress))
     if not held:
-        desk.no("nothing of that waits that is not held already", held=0)
+        _nothing(desk, stream, "nothing of that waits that is not held already", held=0)
     desk.say(f"{held} recipients are held; assent queue release lets them go", held=held)
 
 
@@ -115,7 +117,7 @@ def queue_release(desk: Desk, messages: tuple[int, ...], stream: str) -> None:
     with progress_bar("releasing") as progress:
         released = desk.with_store(lambda store: store.queue.release(which, progress))
     if not released:
-        desk.no("nothing of that is held", released=0)
+        _nothing(desk, stream, "nothing of that is held", released=0)
     desk.say(f"{released} recipients are tried now", released=released)
 
 
@@ -131,11 +133,18 @@ def queue_drop(desk: Desk, messages: tuple[int, ...], stream: str, why: str) -> 
     with progress_bar("dropping") as progress:
         dropped, under_way = desk.with_store(lambda store: drop(desk, store, which, why, progress))
     if not dropped and not under_way:
-        desk.no("nothing of that waits", dropped=0)
+        _nothing(desk, stream, "nothing of that waits", dropped=0)
     desk.say(f"{dropped} recipients are dropped", dropped=dropped, under_way=under_way)
     if under_way:
         click.echo(f"{under_way} recipients are being relayed just now; see whether they wait again", err=True)
         sys.exit(os.EX_TEMPFAIL)
+
+
+def _nothing(desk: Desk, stream: str, sentence: str, **facts: int) -> NoReturn:
+    """Exit 1, or 2 where the stream was misspelled; mail of one that was configured once may still wait."""
+    if stream:
+        desk.stream(stream)
+    desk.no(sentence, **facts)
 
 
 async def drop(desk: Desk, store: Store, which: Selection, why: str, progress: Progress = untold) -> tuple[int, int]:

@@ -94,9 +94,7 @@ def simulate(
     not count here, only what the store knows.
     """
     config = desk.config()
-    if stream not in config.streams:
-        raise click.UsageError(f"no such stream: {stream}; there are {', '.join(config.streams)}")
-    purposes = _purposes(config.streams[stream], config.topics, topic, product, version)
+    purposes = _purposes(desk.stream(stream), config.topics, topic, product, version)
     trial = Trial(purposes, config.law, desk.now)
     with ExitStack() as files:
         outcome = Outcome(_lists(write, file, files))

@@ -314,6 +314,9 @@ class People(Protocol):
     async def standings_after(self, address_id: bytes, limit: int) -> list[tuple[bytes, Standing]]:
         """Return what stands for the next people with an address of their own, as `facts` does, in the order of ids."""
 
+    async def standings_of(self, persons: Sequence[str]) -> list[tuple[bytes, Standing]]:
+        """Return what stands for people by their ids in hexadecimal, without those who are unknown or erased."""
+
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         """Return the next events of the ledger, in the order in which they were recorded."""
 

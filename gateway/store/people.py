@@ -277,12 +277,27 @@ class SqlitePeople:
                 " AND address NOT LIKE '*@%' ORDER BY address_id LIMIT ?",
                 (address_id, limit),
             ).fetchall()
-            self._unfinished = unfinished_imports(connection)
-            self._domains.refresh(connection)
-            return [
-                (person, self._with_wider(connection, Address.parse(text), Standing.from_json(json.loads(standing))))
-                for person, text, standing in rows
-            ]
+            return self._standings(connection, rows)
+
+    async def standings_of(self, persons: Sequence[str]) -> list[tuple[bytes, Standing]]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT address_id, address, standing FROM people WHERE address IS NOT NULL"
+                " AND address_id IN (SELECT unhex(value) FROM json_each(?))",
+                (json.dumps(list(persons)),),
+            ).fetchall()
+            return self._standings(connection, rows)
+
+    def _standings(
+        self, connection: Connection, rows: Sequence[tuple[bytes, str, str]]
+    ) -> list[tuple[bytes, Standing]]:
+        """Return what stands for people by their id, address and own standing, as a look-up would."""
+        self._unfinished = unfinished_imports(connection)
+        self._domains.refresh(connection)
+        return [
+            (person, self._with_wider(connection, Address.parse(text), Standing.from_json(json.loads(standing))))
+            for person, text, standing in rows
+        ]
 
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         with self._reading() as connection:

@@ -205,16 +205,17 @@ def find_lines(folder: Path, column: str, value: str) -> list[bytes]:
     return found
 
 
-def find_shadowed(folder: Path, stream: str) -> set[str]:
-    """Return who got promotion of a stream that only shadow mode let go, as decision lines call them."""
-    found: set[str] = set()
+def find_shadowed(folder: Path, stream: str) -> set[tuple[str, str]]:
+    """Return who, as decision lines say it, got promotion that only shadow mode let go, and on which topic."""
+    found: set[tuple[str, str]] = set()
     for path in sorted(folder.glob("*.db")):
         with closing(connect(path, read_only=True)) as connection:
             rows = connection.execute(
-                "SELECT DISTINCT who FROM decisions WHERE instr(line, ?) AND instr(line, ?)",
+                "SELECT DISTINCT who, json_extract(CAST(line AS TEXT), '$.topic') FROM decisions"
+                " WHERE instr(line, ?) AND instr(line, ?)",
                 (b'"shadow":true', b'"stream":' + orjson.dumps(stream)),
             )
-            found.update(who for (who,) in rows)
+            found.update(rows)
     return found
 
 

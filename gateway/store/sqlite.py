@@ -129,6 +129,16 @@ class DataFolder:
     def token_ring(self) -> KeyRing:
         return self._ring(TOKEN_RING)
 
+    def keys_not_in_force(self) -> list[str]:
+        """Say of each ring whose newest key makes no values yet which one does. Raises `ConfigError`."""
+        rings = {name: self._ring(name) for name in (ADDRESS_RING, TOKEN_RING)}
+        return [
+            f"key {max(ring.keys)} of {name} is not in force, key {ring.in_force} is:"
+            " restart while no other command is at work"
+            for name, ring in rings.items()
+            if ring.in_force != max(ring.keys)
+        ]
+
     def _ring(self, name: str) -> KeyRing:
         return replace(read_ring(self.keys / name), named=read_keys_in_force(self.keys_in_force).get(name))
 
@@ -153,11 +163,12 @@ class DataFolder:
         unsealed = [line for line in self._unsealed() if json.loads(line).get(column) == value]
         return list(dict.fromkeys(find_lines(self.decisions, column, value) + unsealed))
 
-    def shadowed(self, stream: str) -> int:
-        """Return how many people got promotion of a stream that only its shadow mode let go (OPS-04)."""
+    def shadowed(self, stream: str) -> set[tuple[str, str]]:
+        """Return who got promotion of a stream that only its shadow mode let go, and on which topic (OPS-04)."""
         unsealed = [json.loads(line) for line in self._unsealed()]
-        lately = {one["who"] for one in unsealed if one.get("shadow") and one["stream"] == stream}
-        return len(find_shadowed(self.decisions, stream) | lately)
+        lately = {(one["who"], one["topic"]) for one in unsealed if one.get("shadow") and one["stream"] == stream}
+        with reading(self.decisions):
+            return find_shadowed(self.decisions, stream) | lately
 
     def _unsealed(self) -> list[bytes]:
         with reading(self.spool), closing(connect(self.spool, read_only=True)) as connection:
