@@ -35,7 +35,6 @@ from gateway.model import (
     SpooledMessage,
     Stream,
     Topic,
-    Tracking,
 )
 from gateway.sign import STEP, Signer, body_hash, body_hash_in_steps, signer_for
 from gateway.stamp import Draft, Link, Promotion, Stamped, Treatment, Unstampable, fitted, prepare, received
@@ -250,9 +249,16 @@ class CopyMaker:
     def _made_promotion(self, stream_name: str, slug: str) -> Promotion:
         topic, stream, company = self._topics.get(slug), self._streams.get(stream_name), self._company
         name, label = (topic.name, slug) if topic else (company.name, ANY_TOPIC)
-        template = (stream.footer if stream else None) or company.footer
-        tracking = stream.tracking if stream else Tracking.STRIP
-        return Promotion(company, name, f"{label}.{self._hostname}", template=template, tracking=tracking)
+        promotion = Promotion(company, name, f"{label}.{self._hostname}", template=company.footer)
+        if stream is None:
+            return promotion
+        return replace(
+            promotion,
+            template=stream.footer or company.footer,
+            tracking=stream.tracking,
+            mailto_first=stream.mailto_first,
+            refuses_others=stream.refuses_others,
+        )
 
     def _commercial(self, message: SpooledMessage) -> Imprint | None:
         """Return whose footer essential mail may have; None where its stream is not commercial anywhere."""

@@ -50,8 +50,9 @@ _READ_BY_PEOPLE = frozenset({"subject", "from", "reply-to"})
 class Promotion:
     """What promotional copies say of their sender and list. `list_id` is a dot-atom of at most 255 octets (RFC 2919).
 
-    `mailto_first` turns round the order of preference in List-Unsubscribe (UNS-05). `template` is the operator's own
-    footer, `tracking` what becomes of what reports on its reader.
+    `mailto_first` turns round the order of preference in List-Unsubscribe (UNS-05); `refuses_others` is that a message
+    whose To or Cc names others of its envelope is not rewritten (UNS-32). `template` is the operator's own footer,
+    `tracking` what becomes of what reports on its reader.
     """
 
     company: Company
@@ -60,6 +61,7 @@ class Promotion:
     mailto_first: bool = False
     template: FooterTemplate | None = None
     tracking: Tracking = Tracking.STRIP
+    refuses_others: bool = False
 
     def __post_init__(self) -> None:
         if len(self.list_id) > LIST_ID_LIMIT or not _LIST_ID.fullmatch(self.list_id):
@@ -271,6 +273,9 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     leak = _leak(contents.values(), kept, treatment, tool_url) if promotion else None
     if leak:
         return leak
+    promoted = _promoted(promotion, treatment, kept) if promotion else None
+    if promotion and promotion.refuses_others and promoted and promoted.named:
+        return _NAMES_OTHERS
     names = {field.name for field in kept}
     asked = link_placements(message, block) if treatment.asks else ()
     return Draft(
@@ -279,7 +284,7 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
         _dated=() if "date" in names else (make("Date", _date(treatment.date).encode("ascii")),),
         _needs_message_id="message-id" not in names,
         _bodies=_Bodies(message, block.body, grounds, asked),
-        _promoted=_promoted(promotion, treatment, kept) if promotion else None,
+        _promoted=promoted,
     )
 
 
@@ -476,6 +481,7 @@ _LEAKS: Final = {
     ),
 }
 _NO_LINK = Unstampable("5.7.0", "no part of this promotional message can carry its unsubscribe link")
+_NAMES_OTHERS = Unstampable("5.7.0", "its To or Cc names recipients to others of the same message")
 _FOLD = ",\r\n "
 _PHRASE_LIMIT = 100
 _ENCODED_RUN = 9

@@ -12,6 +12,7 @@ import http.client
 import random
 import re
 import secrets
+import smtplib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
@@ -108,6 +109,90 @@ def test_list_unsubscribe_is_https_then_mailto_in_brackets_and_the_post_header_i
     assert len(uris[0]) <= 100
     assert len(token_of(copy)) <= 64
     assert field_of(copy, "List-Unsubscribe-Post") == [b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"]
+
+
+def relisted(keys: str) -> dict[str, str]:
+    """Return the section of the newsletter's stream with further keys."""
+    return {
+        "streams": f"""
+            [streams.newsletter]
+            class = "promotional"
+            topics = ["product-announcements"]
+            from = ["*@news.example.com"]
+            {keys}
+            [streams.billing]
+            class = "account"
+            from = ["billing@example.com"]
+            """
+    }
+
+
+@pytest.mark.req("UNS-03", "UNS-05")
+@pytest.mark.parametrize(("keys", "order"), [("", ["https", "mailto"]), ("mailto_first = true", ["mailto", "https"])])
+def test_the_order_of_preference_is_configured_and_either_way_unsubscribes(
+    make_gateway: MakeGateway, sink: Sink, keys: str, order: list[str]
+) -> None:
+    gateway = make_gateway(relisted(keys))
+    readers = ["clicks@example.org", "writes@example.org"]
+    gateway.opt_in(*readers)
+    gateway.start()
+    for_click, for_mail = copies(gateway, sink, readers)
+    (field,) = field_of(for_mail, "List-Unsubscribe")
+    uris = [uri.decode("ascii") for uri in re.findall(rb"<([^>]*)>", field)]
+    assert [uri.partition(":")[0] for uri in uris] == order
+    assert gateway.one_click(token_of(for_click)).status == 200
+    (mailto,) = [urlsplit(uri) for uri in uris if uri.startswith("mailto:")]
+    with smtplib.SMTP("127.0.0.1", gateway.feedback, timeout=20) as client:
+        client.sendmail(
+            "writes@example.org", [mailto.path], b"From: writes@example.org\r\nSubject: unsubscribe\r\n\r\n"
+        )
+    assert verdicts(gateway, readers) == [STOPPED, STOPPED]
+
+
+TO_ALL = "To: Ann <ann@example.org>, bob@example.org\r\nCc: Readers <list@news.example.com>, cyd@example.org"
+ALL = ["ann@example.org", "bob@example.org", "cyd@example.org"]
+
+
+def to_all(message_id: str) -> bytes:
+    message = newsletter("everybody").replace(b"To: everybody", TO_ALL.encode())
+    return re.sub(rb"(?<=Message-ID: )\S+", message_id.encode(), message)
+
+
+@pytest.mark.req("UNS-31", "UNS-32", "UNS-33")
+def test_copies_of_one_submission_name_one_reader_each_and_have_ids_that_lead_back(
+    make_gateway: MakeGateway, sink: Sink
+) -> None:
+    gateway = make_gateway()
+    gateway.opt_in(*ALL)
+    gateway.start()
+    ours = "<4711@tool.example.net>"
+    got = copies(gateway, sink, ALL, to_all(ours))
+    addressed = [(field_of(one, "To"), field_of(one, "Cc")) for one in got]
+    listed = b"Cc: Readers <list@news.example.com>"
+    assert addressed == [
+        ([b"To: Ann <ann@example.org>\r\n"], [listed + b"\r\n"]),
+        ([b"To: bob@example.org\r\n"], [listed + b"\r\n"]),
+        ([b"To: cyd@example.org\r\n"], [listed + b",\r\n cyd@example.org\r\n"]),
+    ]
+    for reader, copy in zip(ALL, got, strict=True):
+        assert not [other for other in ALL if other != reader and other.encode() in copy]
+    ids = {identity for copy in got for identity in field_of(copy, "Message-ID")}
+    assert len(ids) == len(ALL) and not [one for one in ids if ours.encode() in one]
+    (alone,) = copies(gateway, sink, ALL[:1], to_all(ours))
+    assert field_of(alone, "Message-ID") == [f"Message-ID: {ours}\r\n".encode()]
+    assert field_of(alone, "To") + field_of(alone, "Cc") == [f"{one}\r\n".encode() for one in TO_ALL.split("\r\n")]
+
+
+@pytest.mark.req("UNS-32")
+def test_where_it_is_wished_a_message_that_names_others_is_refused(make_gateway: MakeGateway, sink: Sink) -> None:
+    gateway = make_gateway(relisted('other_recipients = "refuse"'))
+    gateway.opt_in(*ALL)
+    gateway.start()
+    code, text = gateway.submit(to_all("<4712@tool.example.net>"), ALL)[""]
+    assert (code, text.split(": ")[0]) == (550, "5.7.0 content")
+    assert "names recipients" in text
+    assert len(copies(gateway, sink, ALL, newsletter("list@news.example.com"))) == len(ALL)
+    assert len(copies(gateway, sink, ALL[:1], to_all("<4713@tool.example.net>"))) == 1
 
 
 def host_of_length(length: int) -> str:

@@ -281,7 +281,7 @@ ADDED = {
     "dns": "servers check_keys sending_ips",
     "smarthosts": "tls_authorities warn_after",
     "streams": "give_up_after summary_after product controller also_called reads_as_promotion claims_without_end"
-    " language footer_text footer_html commercial",
+    " other_recipients mailto_first language footer_text footer_html commercial",
     "console": "password_file",
     "retention": "evidence",
     "submission": "proxy_from max_hops timeout connections_per_address connection_rate message_rate",

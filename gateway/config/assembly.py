@@ -163,6 +163,8 @@ def _stream(name: str, table: Table) -> Stream:
         reads_as_promotion=_treatment(table),
         needs_ends=table["claims_without_end"] == "refuse",
         tracking=Tracking(table["tracking"]),
+        refuses_others=table["other_recipients"] == "refuse",
+        mailto_first=table["mailto_first"],
         language=table["language"],
         footer=_footer(dict(table)),
         is_commercial=table["commercial"],

@@ -465,6 +465,16 @@ STREAMS = Section(
             "strip",
             "What becomes of hidden images on others' hosts; where EU or UK rules hold, of our own too (POL-16).",
         ),
+        Key(
+            "other_recipients",
+            choice("rewrite", "refuse"),
+            "rewrite",
+            "What becomes of promotion whose To or Cc names others of its envelope: a copy names its one recipient, or"
+            " the message is refused (UNS-32).",
+        ),
+        Key(
+            "mailto_first", FLAG, False, "Whether `List-Unsubscribe` prefers the mailto link to the https one (UNS-05)."
+        ),
         Key("language", LANGUAGE, UNSET, "What its footers are written in, where it is not the company's."),
         Key("footer_text", FOOTER, UNSET, "A footer of its own instead of the company's, for plain text."),
         Key("footer_html", FOOTER, UNSET, "The same for HTML."),

@@ -42,8 +42,9 @@ class Stream:
     for the company's own (POL-31). `is_shadow` says that it only records who has not opted in, up to the end of the
     day `until` (OPS-04). `also_called` is as a topic's. `reads_as_promotion` is what happens to essential mail that
     does, by its class where None; `needs_ends` that a subject whose claim ends needs Assent-Campaign-Ends (CLS-09).
-    `tracking`, `language` and `footer` are how its promotion looks; essential mail that `is_commercial` has a footer
-    where the law wants one (LAW-CA-06).
+    `tracking`, `language` and `footer` are how its promotion looks; `refuses_others` is that it must not name others of
+    its envelope (UNS-32), `mailto_first` that its List-Unsubscribe prefers mail (UNS-05). Essential mail that
+    `is_commercial` has a footer where the law wants one (LAW-CA-06).
     """
 
     name: str
@@ -64,6 +65,8 @@ class Stream:
     reads_as_promotion: Treatment | None = None
     needs_ends: bool = False
     tracking: Tracking = Tracking.STRIP
+    refuses_others: bool = False
+    mailto_first: bool = False
     language: str = ""
     footer: FooterTemplate | None = None
     is_commercial: bool = False
