@@ -36,6 +36,9 @@ USER_AGENT_LIMIT: Final = 256
 RETRY_AFTER: Final = timedelta(seconds=30)
 SECURITY_TXT_LIFE: Final = timedelta(days=180)
 
+MARKS: Final = ".,:;!?*'\")]>’”»…"
+"""What a sentence leaves at the end of a link where a mail reader takes it along; no token ends with any of it."""
+
 Network = IPv4Network | IPv6Network
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -188,7 +191,7 @@ class _Site:
         return web.Response(text="".join(f"{line}\n" for line in lines))
 
     def _read_link(self, request: web.Request) -> _Link:
-        link = self._tokens.read_url(request.match_info["token"])
+        link = self._tokens.read_url(request.match_info["token"].rstrip(MARKS))
         if link.scope is not Scope.TOPIC:
             return _Link(link.address_id, link.scope, None)
         return _Link(link.address_id, link.scope, self._topic(link))
