@@ -286,6 +286,8 @@ def test_the_link_of_a_notice_asks_and_a_press_of_its_button_consents_anew(
     page = house.get(path)
     assert page.status == 200 and "italy" in page.text and reader not in page.text
     assert house.http("HEAD", path).status == 200
+    for bare in (b"", b"List-Unsubscribe=One-Click"):
+        assert house.post(path, bare).status == 400, "a robot's POST is no press"
     assert outcome(house, reader) == "expired", "a look changes nothing"
     done = house.post(path, b"agree=yes", **{"Content-Type": "application/x-www-form-urlencoded"})
     assert done.status == 200 and "Set-Cookie" not in done.headers

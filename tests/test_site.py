@@ -960,13 +960,20 @@ async def test_the_page_names_the_version_and_a_masked_address_and_nothing_else(
     assert [one["href"] for one in seen.all("link")] == ["/static/site.css"]
 
 
-@pytest.mark.parametrize("body", [b"agree=yes", b"", b"\xff" * 100])
-async def test_any_press_is_recorded_with_its_version_and_trace(client: Browserless, body: bytes) -> None:
-    answer = await client.ask("POST", f"{client.site.url}/a/{RECONSENT_TOKEN}", data=body, headers=FORM)
+async def test_a_press_is_recorded_with_its_version_and_trace(client: Browserless) -> None:
+    answer = await client.ask("POST", f"{client.site.url}/a/{RECONSENT_TOKEN}", data=b"agree=yes", headers=FORM)
     assert answer.status == 200 and "Set-Cookie" not in answer.headers
     event = only_event(client.site)
     assert (event.type, event.address_id, event.facts["policy_version"]) == ("RECONSENT", ALICE, "2027-1")
     assert event.personal and event.personal["ip"] == "127.0.0.1"
+
+
+@pytest.mark.req("POL-12")
+@pytest.mark.parametrize("body", [b"", b"agree=", b"agree=no", b"List-Unsubscribe=One-Click", b"\xff" * 100])
+async def test_a_post_that_is_not_the_buttons_is_no_consent(client: Browserless, body: bytes) -> None:
+    answer = await client.ask("POST", f"{client.site.url}/a/{RECONSENT_TOKEN}", data=body, headers=FORM)
+    assert answer.status == 400 and "Nothing was changed" in answer.text
+    assert client.site.store.ledger == []
 
 
 async def test_a_press_that_could_not_be_recorded_says_so(client: Browserless) -> None:

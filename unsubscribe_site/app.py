@@ -29,7 +29,7 @@ from gateway.tokens import Unsubscribe, UnsubscribeTokens
 from unsubscribe_site.pages import STYLESHEET, Pages, Subject, mask
 from unsubscribe_site.server import ROUTE, report
 from unsubscribe_site.throttle import Throttle
-from unsubscribe_site.wish import Body, Wish, read_wish
+from unsubscribe_site.wish import Body, Wish, agrees, read_wish
 
 BODY_LIMIT: Final = 8 * 1024
 USER_AGENT_LIMIT: Final = 256
@@ -167,9 +167,10 @@ class _Site:
         return _html(self._pages.ask_anew(what.version, await self._masked(what.address_id)))
 
     async def consent_anew(self, request: web.Request) -> web.Response:
-        """Record that somebody has pressed the button; it lifts no "no" (POL-12)."""
+        """Record that somebody has pressed the button; it lifts no "no" (POL-12), and no robot's POST is a press."""
         what = self._tokens.reconsents.read_url(request.match_info["token"])
-        await self._body(request)
+        if not agrees(request.headers.get("Content-Type", ""), await self._body(request)):
+            raise web.HTTPBadRequest
         facts = {"channel": "page", "policy_version": what.version}
         event = NewEvent(EventType.RECONSENT, what.address_id, self._now(), facts=facts, personal=self._trace(request))
         await self._store.record([event])

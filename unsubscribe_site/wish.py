@@ -1,7 +1,8 @@
-"""What does the body of a POST to an unsubscribe link ask for?
+"""What does the body of a POST ask for?
 
-Every body asks to stop mail (UNS-19): reading one only tells how much, and by what hand. So nothing here raises and
-nothing is refused; a body that cannot be read stops what the link says. Size and time limits are the caller's.
+Every body that comes to an unsubscribe link asks to stop mail (UNS-19): reading one only tells how much, and by what
+hand. So nothing here raises and nothing is refused; a body that cannot be read stops what the link says. Only its own
+button gives consent anew. Size and time limits are the caller's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gateway.model import Scope
 
 ONE_CLICK_FIELD: Final = "list-unsubscribe"
 SCOPE_FIELD: Final = "scope"
+AGREE_FIELD: Final = "agree"
 
 _PAGE_SCOPES = {Scope.TOPIC, Scope.PARTNER, Scope.ALL_MARKETING}
 _FOLD = re.compile(rb"\r?\n[ \t]+")
@@ -61,6 +63,11 @@ def read_wish(content_type: str, body: bytes, link: Scope) -> Wish:
     if chosen not in _PAGE_SCOPES:
         return Wish(link, Body.UNFAMILIAR)
     return Wish(Scope.ALL_MARKETING if chosen == Scope.ALL_MARKETING else link, Body.PAGE)
+
+
+def agrees(content_type: str, body: bytes) -> bool:
+    """True where a body is that of the button that gives consent anew: a yes is read narrowly (GDPR 4(11))."""
+    return _fields(content_type, body).get(AGREE_FIELD) == "yes"
 
 
 def _fields(content_type: str, body: bytes) -> dict[str, str]:
