@@ -6,9 +6,11 @@ recorded with the date on which it happened.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -431,6 +433,54 @@ def test_a_decision_is_explained_by_what_was_known_then(countries: Gateway, some
     assert before["rules"].endswith("US/2026-11")
     now = countries.run("--json", "explain", person, "--topic", TOPIC, check=False)
     assert now.returncode == 1 and '"unsubscribed"' in now.stdout
+
+
+KOREA = """
+code = "KR"
+name = "Korea"
+version = "2026-12"
+countries = ["KR"]
+bases = ["confirmed"]
+citations = ["Network Act, Art. 50(1)"]
+
+[[examples]]
+says = "an opt-in that the mailbox has not confirmed"
+events = [{ type = "EXPRESS_OPT_IN", at = 2026-01-01, topic = "news" }]
+now = 2026-11-22
+expect = "no-consent"
+"""
+
+
+@pytest.mark.req("LAW-XX-01", "LAW-XX-03")
+def test_a_country_is_added_by_a_file_and_judges_from_the_reload_on(
+    sink: Sink, tmp_path: Path, someone: Someone
+) -> None:
+    folder = tmp_path / "house"
+    rules = folder / "rules"
+    rules.mkdir(parents=True)
+    house = made(folder, sink, 'require = "regime"\nmarkets = ["US"]\nrules = "rules"')
+    try:
+        unconfirmed, confirmed = someone(), someone()
+        record(house, unconfirmed, "express", "--country", "KR")
+        record(house, confirmed, "confirmed", "--country", "KR")
+        assert outcome(house, "newsletter", unconfirmed) == "sent", (
+            "where no rules are known the company's promise holds"
+        )
+        (rules / "kr.toml").write_text(KOREA.replace("bases", "basis"))
+        broken = house.run("check", check=False)
+        assert broken.returncode == 78 and "kr.toml" in broken.stdout + broken.stderr
+        (rules / "kr.toml").write_text(KOREA)
+        assert house.process is not None
+        before = set(house.children())
+        house.process.send_signal(signal.SIGHUP)
+        eventually(lambda: house.children() and not before & set(house.children()), 60)
+        assert outcome(house, "newsletter", unconfirmed) == "no-consent"
+        assert outcome(house, "newsletter", confirmed) == "sent"
+        told = house.json("explain", confirmed, "--topic", TOPIC)
+        assert (told["action"], told["rules"].split()[-1]) == ("send", "KR/2026-12")
+        eventually(lambda: any(confirmed in one.recipients for one in sink.messages))
+    finally:
+        house.close()
 
 
 # one person, several addresses
