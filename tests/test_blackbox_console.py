@@ -47,10 +47,12 @@ class Reader(HTMLParser):
         self.words: list[str] = []
         self.tags: list[str] = []
         self.sources: list[str] = []
+        self.scrolled: list[bool] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.scrolled += ["tabindex" in dict(attrs)] if ("class", "wide") in attrs else []
         self.sources += [value or "" for name, value in attrs if name in ("src", "href", "action")]
 
     def handle_data(self, data: str) -> None:
@@ -169,6 +171,17 @@ def test_pages_load_nothing_from_elsewhere_and_cannot_be_framed(house: Gateway) 
         assert all(one.startswith("/console") for one in page.sources)
     assert ask(house, "/console", **{"Sec-Fetch-Site": "cross-site"}).status == 403
     assert fetch(f"http://127.0.0.1:{house.console}/console/console.css").status == 200
+
+
+def test_a_table_that_is_wider_than_the_screen_can_be_scrolled_by_keyboard(house: Gateway, someone: Someone) -> None:
+    """WCAG 2.2, 2.1.1: what scrolls by itself has to take the focus."""
+    reader = someone()
+    house.run("suppressions", "add", reader, "--scope", "all-marketing", "--reason", "objected")
+    shown = [ask(house, "/console"), ask(house, "/console/suppressions")]
+    for answer in (*shown, ask(house, "/console/person", {"address": reader})):
+        tables = Reader(answer.text)
+        assert len(tables.scrolled) == tables.tags.count("table") > 0
+        assert all(tables.scrolled)
 
 
 def test_without_a_password_there_are_no_pages(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> None:

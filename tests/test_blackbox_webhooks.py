@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import ssl
 import threading
 import time
@@ -22,7 +23,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from tests import anymail_judge
 from tests.conftest import MakeGateway
 from tests.gateway_under_test import TOPIC, Gateway, eventually, fetch, invoice, newsletter
-from tests.receiver import Receiver, receiving
+from tests.receiver import Receiver, Told, receiving
 from tests.sink import Certificate, Sink, make_certificate
 
 Someone = Callable[[], str]
@@ -258,6 +259,39 @@ def test_an_operator_tries_an_endpoint_out_and_makes_secrets(house: Gateway, tol
     assert house.json("webhooks", "secret")["secret"].startswith("whsec_")
     assert "PRIVATE KEY" in house.json("webhooks", "secret", "--format", "sendgrid")["secret"]
     told.normal()
+
+
+def test_a_secret_is_changed_without_a_gap(sink: Sink, tmp_path: Path, someone: Someone) -> None:
+    following = f"whsec_{base64.b64encode(os.urandom(32)).decode()}"
+    with receiving() as crm:
+        house = Gateway(tmp_path / "house", sink.url, sections={"webhooks": webhook("crm", f"{crm.url}/")})
+        put_secret(house, "crm")
+        house.prepare().start()
+        try:
+            for secrets, signing in (((SECRET, following), (True, True)), ((following,), (False, True))):
+                put_secret(house, "crm", "\n".join(secrets))
+                reload(house)
+                reader = someone()
+                withdraw(house, reader)
+                (raw,) = eventually(lambda who=reader: [one for one in crm.taken if who.encode() in one.body])
+                assert (is_signed(raw, SECRET), is_signed(raw, following)) == signing
+        finally:
+            house.close()
+
+
+def reload(house: Gateway) -> None:
+    """Have the configuration read anew, and return when nobody is left who knew the old one."""
+    assert house.process is not None
+    before = set(house.children())
+    house.process.send_signal(signal.SIGHUP)
+    eventually(lambda: house.children() and not before & set(house.children()), 60)
+
+
+def is_signed(raw: Told, secret: str) -> bool:
+    try:
+        return bool(Webhook(secret).verify(raw.body, raw.headers))
+    except WebhookVerificationError:
+        return False
 
 
 def test_no_redirect_is_followed(house: Gateway, told: Receiver, someone: Someone) -> None:
