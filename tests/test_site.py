@@ -934,6 +934,7 @@ async def test_a_public_url_with_a_path_puts_it_before_our_own_paths() -> None:
         assert page(await client.get()).all("link")[0]["href"] == "/mail/static/site.css"
 
 
+@pytest.mark.req("WEB-24")
 async def test_security_txt_names_the_contact_and_expires_within_a_year(client: Browserless) -> None:
     answer = await client.ask("GET", client.site.url + "/.well-known/security.txt")
     fields = dict(line.split(": ", 1) for line in answer.text.splitlines())
