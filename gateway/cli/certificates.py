@@ -111,12 +111,14 @@ def _issued_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    disk.make_folder(path.parent)
     form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    disk.write_new(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
+    _write(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
 
 
 def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.write(certificate.public_bytes(serialization.Encoding.PEM))
+    _write(path, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _write(path: Path, pem: bytes) -> None:
+    disk.make_folder(path.parent)
+    disk.write_new(path, pem)

@@ -7,7 +7,6 @@ The rule that must not be broken: what exists stays as it is. Each thing is made
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from gateway.findings import Finding, State
 from gateway.installation import data_folder, prepare
 from gateway.model import Login, Stream
 from gateway.passwords import hash_password, new_password
-from gateway.store import LoginRecord, Store
+from gateway.store import LoginRecord, Store, disk
 from gateway.store.keys import ADDRESS_RING, LEDGER_KEY, TOKEN_RING
 
 FIRST_PORTS = {"submission": 2525, "feedback": 2526, "site": 8080, "console": 8081}
@@ -85,7 +84,7 @@ def write_first_config(path: Path, wanted: Mapping[str, int]) -> dict[str, int]:
     """Write a configuration for a first try, and return the ports: those that were wanted, free ones where taken."""
     ports = _free_ports(wanted)
     template = resources.files("gateway.cli").joinpath("first_config.toml").read_text("utf-8")
-    with path.open("x", encoding="utf-8") as file:
+    with open(path, "x", encoding="utf-8", opener=disk.open_private) as file:
         file.write(Template(template).substitute(ports))
     return ports
 
@@ -110,14 +109,9 @@ def _make_console_password(config: Config) -> dict[str, str]:
     if console is None or console.password is None or console.password.text:
         return {}
     password, path = new_password(), console.password.path
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(path, "x", opener=_for_the_owner_only) as file:
-        file.write(f"{password}\n")
+    disk.make_folder(path.parent)
+    disk.write_new(path, f"{password}\n".encode("ascii"))
     return {"url": f"http://{console.listen[0]}{PAGES}", "password": password, "file": str(path)}
-
-
-def _for_the_owner_only(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _make_dkim_keys(config: Config) -> list[Path]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from gateway.ledger import SegmentHead
+from gateway.store import disk
 
 ANCHOR = "anchor.jsonl"
 
@@ -32,7 +33,7 @@ class Anchor:
 
     def append(self, heads: Iterable[SignedHead]) -> None:
         """Write signed heads at the end, and see them on disk."""
-        with open(self.path, "a", encoding="ascii", opener=_open_for_owner) as file:
+        with open(self.path, "a", encoding="ascii", opener=disk.open_private) as file:
             for head, signature in heads:
                 file.write(json.dumps({**asdict(head), "signature": signature.hex()}) + "\n")
             file.flush()
@@ -76,10 +77,6 @@ class Anchor:
                 rest, *lines = (file.read(_BLOCK) + rest).split(b"\n")
                 yield from reversed(lines)
         yield rest
-
-
-def _open_for_owner(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_CLOEXEC, 0o600)
 
 
 def _head_in(line: str) -> SignedHead:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from gateway.consent import NOTHING_KNOWN, EventType, NewEvent
@@ -130,8 +129,7 @@ def write_backup(places: Places, target: Path, now: datetime, progress: Progress
 
     Raises `FileExistsError`, and `StoreUnavailable` where the store cannot be read.
     """
-    with TemporaryDirectory(prefix=".backup-", dir=places.root) as scratch:
-        copy = Path(scratch)
+    with disk.scratch(places.root, ".backup-") as copy:
         manifest = Manifest(now, *_copied(places, copy, lambda part: progress(part / 2)))
         unnamed = target.with_name(f".{target.name}.partial")
         try:
@@ -233,8 +231,7 @@ def restore_backup(
     `later` is the people store whose newer "no"s are brought in: that which is replaced, or a copy of it. `pause` are
     the streams that take no mail afterwards, because there is none. Raises `NotABackup`, `StoreUnavailable`.
     """
-    with TemporaryDirectory(prefix=".restore-", dir=places.root) as scratch:
-        copy = Path(scratch)
+    with disk.scratch(places.root, ".restore-") as copy:
         manifest = _unpack(backup, copy, lambda part: progress(part / 2))
         for name, tables in ((PEOPLE_FILE, PEOPLE), (SPOOL_FILE, SPOOL)):
             earlier = migrate(copy / name, tables)

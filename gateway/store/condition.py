@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
+from gateway.store import disk
+
 _SIZE = 4096
 _MARKS_FROM = 64
 _MOST_MARKS = _SIZE // 8 - _MARKS_FROM
@@ -55,7 +57,7 @@ class Condition:
     """One process's view of the shared numbers."""
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = disk.open_private(path, os.O_RDWR | os.O_CREAT)
         try:
             if os.fstat(descriptor).st_size < _SIZE:
                 os.pwrite(descriptor, bytes(_SIZE), 0)

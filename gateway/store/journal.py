@@ -138,7 +138,7 @@ def _cut_torn_line(descriptor: int) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = disk.open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         yield descriptor
     finally:

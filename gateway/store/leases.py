@@ -13,16 +13,19 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from gateway.store import disk
+
 
 class Leases:
     """This process's own lease, and a look at everybody else's."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            disk.make_folder(folder)
         self._folder = folder
         self.owner = f"{name}-{secrets.token_hex(4)}"
         unnamed = folder / f".{self.owner}"
-        self._descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._descriptor = disk.open_private(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         unnamed.rename(folder / self.owner)
 

@@ -62,7 +62,7 @@ class Sealer:
         """True while more waits to be sealed than the last time took."""
         self._key = key
         self._now = now
-        self._lock = os.open(folder.parent / "sealer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = disk.open_private(folder.parent / "sealer.lock", os.O_RDWR | os.O_CREAT)
 
     def elected(self) -> bool:
         """True where this process is the sealer; asks for the office if nobody holds it."""

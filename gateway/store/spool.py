@@ -534,7 +534,7 @@ _SETTLE = (
 def _write_durably(path: Path, content: bytes) -> None:
     """Write a new file so that it and its name are on disk on return (fsync of file and folder)."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)) as file:
+    with open(path, "xb", opener=disk.open_private) as file:
         try:
             file.write(content)
             file.flush()

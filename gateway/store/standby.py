@@ -42,7 +42,7 @@ class Snapshot:
         told = asdict(known)
         unnamed = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            with open(unnamed, "w", encoding="utf-8", opener=_private) as file:
+            with open(unnamed, "w", encoding="utf-8", opener=disk.open_private) as file:
                 json.dump(told, file, default=datetime.isoformat)
                 file.flush()
                 os.fsync(file.fileno())
@@ -80,10 +80,6 @@ def _state(told: Mapping[str, Any]) -> StreamState:
 
 def _policy(told: Mapping[str, Any]) -> PolicyVersion:
     return PolicyVersion(told["version"], datetime.fromisoformat(told["effective"]), tuple(told["reconsent"]))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,17 @@ import fcntl
 import os
 from pathlib import Path
 
+from gateway.store import disk
+
 
 class Turn:
     """One process's hand on the lock of one database file; the kernel takes it away when the process ends."""
 
     def __init__(self, database: Path) -> None:
-        self._lock = _open(database.with_name(database.name + ".lock"))
-        self._door = _open(database.with_name(database.name + ".door"))
+        self._lock, self._door = (
+            disk.open_private(database.with_name(database.name + ending), os.O_RDWR | os.O_CREAT)
+            for ending in (".lock", ".door")
+        )
 
     def take(self) -> None:
         """Wait for the lock, however long that takes."""
@@ -34,7 +38,3 @@ class Turn:
     def close(self) -> None:
         os.close(self._door)
         os.close(self._lock)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

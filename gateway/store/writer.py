@@ -26,6 +26,7 @@ from pysqlite3 import dbapi2 as sqlite
 from gateway.consent import EventType
 from gateway.errors import ConfigError, StoreFull, StoreUnavailable
 from gateway.model import Scope
+from gateway.store import disk
 from gateway.store.turn import Turn
 
 T = TypeVar("T")
@@ -61,8 +62,10 @@ def connect(path: Path, *, read_only: bool = False, create: bool = False, patien
             [f"SQLite {sqlite.sqlite_version} can lose commits; install a pysqlite3 with SQLite {wanted} or newer"]
         )
     try:
+        if create:
+            os.close(disk.open_private(path, os.O_RDWR | os.O_CREAT))
         connection = sqlite.connect(
-            f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}",
+            f"file:{quote(str(path))}?mode=rw",
             uri=True,
             isolation_level=None,
             check_same_thread=False,
@@ -74,7 +77,7 @@ def connect(path: Path, *, read_only: bool = False, create: bool = False, patien
         ):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
-    except sqlite.Error as error:
+    except (sqlite.Error, OSError) as error:
         raise StoreUnavailable(f"{path.name} cannot be opened: {error}") from error
     return connection
 
