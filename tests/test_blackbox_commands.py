@@ -183,6 +183,56 @@ def test_an_address_that_another_program_has_is_named_and_may_be_free_later(hous
     assert f"127.0.0.1:{house.feedback} cannot be listened on: Address already in use; free it" in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["status", "report", "consent export", "suppressions export --purpose scrubbing"])
+def test_a_caller_who_has_closed_a_stream_still_gets_the_work_done(house: Gateway, command: str, closed: str) -> None:
+    line = f"{shlex.join(house.command(*command.split()))} {closed}"
+    done = subprocess.run(["sh", "-c", line], cwd=house.folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
+@pytest.mark.req("OPS-02")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "consent show nobody@example.net",
+        "suppressions check nobody@example.net",
+        "explain 01J00000000000000000000000",
+        "logins passwd nobody",
+        "streams release newsletter",
+        "queue retry --stream newsletter",
+        "webhooks test nobody",
+        "backup people.txt",
+    ],
+)
+def test_a_no_says_why_to_programs_too(house: Gateway, command: str) -> None:
+    said, told = (house.run(*command.split(), *more, check=False) for more in ([], ["--json"]))
+    assert said.returncode == told.returncode == 1
+    assert json.loads(told.stdout)["why"] == said.stdout.strip()
+
+
+NAMED = {
+    "a login": "logins add NAME --streams newsletter",
+    "a token": "tokens add NAME --scopes read",
+    "a notice": f"notices add NAME --topic {TOPIC} --text people.txt --url https://example.com --control unticked"
+    " --from 2026-01-01",
+    "a version of the policy": "policy publish NAME --text people.txt --effective 2026-01-01",
+    "a breach": "breach open NAME --what lost",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *((command, "") for command in NAMED.values()),
+        *((NAMED["a login"], name) for name in ("shop ", "a\nb", "x" * 65)),
+    ],
+)
+def test_what_nobody_could_read_or_type_again_is_no_name(house: Gateway, command: str, name: str) -> None:
+    done = house.run(*(name if word == "NAME" else word for word in command.split()), check=False)
+    assert done.returncode == 2 and f"{name!r} is no name" in done.stderr
+
+
 @pytest.mark.req("OPS-05")
 @pytest.mark.parametrize("folder", ["people.txt", "/proc/nowhere"])
 def test_a_reload_that_cannot_have_its_data_folder_changes_nothing(

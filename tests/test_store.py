@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -354,6 +355,15 @@ def test_a_ledger_key_that_is_loose_missing_or_another_kind_is_refused(rig: Rig)
     path.unlink()
     with pytest.raises(ConfigError, match="put back your copy"):
         read_ledger_key(path)
+
+
+def test_a_key_that_is_there_and_another_users_is_not_to_be_put_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(ConfigError, match="Permission denied; make it readable to this user"):
+        read_ledger_key(rig.folder.keys / LEDGER_KEY)
 
 
 @pytest.mark.parametrize("content", ["", "1 zz\n", "1\n", "0 00\n", "256 00\n", "one 00\n", "1 00 00\n"])

@@ -64,6 +64,7 @@ def assent(context: click.Context, path: Path, as_json: bool) -> None:
 def main() -> None:
     """Run a command; what went wrong is told in a sentence, and in the exit status (sysexits)."""
     os.umask(0o077)
+    _open_standard_streams()
     if not all(map(_is_text, sys.argv)):
         _leave(2, "a word of the command line is not in UTF-8; nothing was done")
     try:
@@ -75,7 +76,18 @@ def main() -> None:
     except Malformed as error:
         _leave(2, str(error))
     except OSError as error:
-        _leave(1, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        said = error.strerror or str(error)
+        _leave(1, f"{error.filename}: {said}" if error.filename else said)
+
+
+def _open_standard_streams() -> None:
+    """Let a standard stream that the caller has closed lead nowhere: not every cron opens all three."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _is_text(word: str) -> bool:

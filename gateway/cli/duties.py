@@ -19,7 +19,7 @@ import click
 from gateway.address import Address
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, TIME, WHY, operator
+from gateway.cli.people import ADDRESS, NAME, TIME, WHY, operator
 from gateway.consent import EventType, NewEvent
 from gateway.decisions import export_line
 from gateway.errors import Malformed
@@ -143,7 +143,7 @@ def breach() -> None:
 
 
 @breach.command("open")
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--known", type=TIME, default=None, help="When it became known, UTC; now unless told.")
 @click.option("--what", type=WHY, required=True, help="What has happened, as far as it is known.")
 @pass_desk

@@ -15,7 +15,7 @@ import click
 from gateway.address import Address
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, WHY, operator
+from gateway.cli.people import ADDRESS, NAME, WHY, operator
 from gateway.config.names import TOOL_HOST
 from gateway.errors import Malformed
 from gateway.model import Login
@@ -32,7 +32,7 @@ def logins() -> None:
 
 
 @logins.command("add")
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--streams", required=True, help="Names of streams, separated by commas.")
 @click.option("--contact", type=ADDRESS, default=None, help="The address that is told about this login's mail.")
 @click.option(

@@ -14,7 +14,7 @@ import click
 
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import TIME, known_topic, wording
+from gateway.cli.people import NAME, TIME, known_topic, wording
 from gateway.evidence import METHODS, STATEMENTS, Notice, about_controllers, statements_in
 from gateway.law import in_force
 from gateway.store import Store
@@ -26,7 +26,7 @@ def notices() -> None:
 
 
 @notices.command("add")
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--topic", required=True)
 @click.option("--text", "text", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--url", required=True, help="Where the question stood.")

@@ -105,8 +105,8 @@ class Desk:
             click.echo(f"{count} lines, recorded as {number}", err=True)
 
     def no(self, sentence: str, **facts: Any) -> NoReturn:
-        """Print why the answer is no, and exit 1."""
-        click.echo(_as_json(facts) if self.as_json else sentence)
+        """Print why the answer is no, which is `why` among the facts for programs, and exit 1."""
+        click.echo(_as_json({"why": sentence, **facts}) if self.as_json else sentence)
         sys.exit(1)
 
 

@@ -86,6 +86,18 @@ class TimeType(click.ParamType[datetime]):
             self.fail(f"{value} is no time: write 2026-11-22, 2026-11-22T10:00:00 or 2026-11-22T10:00:00Z", param, ctx)
 
 
+class NameType(click.ParamType[str]):
+    """A name that is given once and typed again later: it can be printed, nothing stands around it, and it is short."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.isprintable() or text != text.strip() or not 0 < len(text) <= LONGEST_NAME:
+            self.fail(f"{text!r} is no name: write 1 to {LONGEST_NAME} characters, no space around them", param, ctx)
+        return text
+
+
 class WhyType(click.ParamType[str]):
     """A reason, which is part of the record for ever: it must not name who may ask to be forgotten."""
 
@@ -103,8 +115,10 @@ ADDRESS = AddressType()
 LANGUAGE_TAG = LanguageType()
 ENTRY = AddressType(takes_domains=True)
 COUNTRY_CODE = CountryType()
+NAME = NameType()
 WHY = WhyType()
 TIME = TimeType()
+LONGEST_NAME = 64
 LONGEST_WORDING = 1024 * 1024
 
 

@@ -14,14 +14,11 @@ import click
 from gateway.address import Address
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import ADDRESS, TIME, operator, wording
+from gateway.cli.people import ADDRESS, NAME, TIME, operator, wording
 from gateway.config.names import COUNTRIES
 from gateway.consent import EventType, NewEvent
 from gateway.law import PolicyVersion
 from gateway.store import Facts, NoticeRecord, PublishedPolicy, Store
-
-_LONGEST_NAME = 64
-"""Characters of a version's name."""
 
 
 @assent.group()
@@ -30,15 +27,13 @@ def policy() -> None:
 
 
 @policy.command("publish")
-@click.argument("version")
+@click.argument("version", type=NAME)
 @click.option("--text", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--effective", type=TIME, required=True, help="From when it is in force, UTC.")
 @click.option("--reconsent", default="", help="Countries where consent from before it is over then, by commas.")
 @pass_desk
 def policy_publish(desk: Desk, version: str, text: Path, effective: datetime, reconsent: str) -> None:
     """Publish a version. It never changes afterwards."""
-    if not version.isprintable() or version != version.strip() or not 0 < len(version) <= _LONGEST_NAME:
-        raise click.UsageError(f"{version!r} cannot name a version: messages name it in a header, and links hold it")
     try:
         countries = COUNTRIES.read([one.strip() for one in reconsent.split(",") if one.strip()], Path())
     except ValueError as error:

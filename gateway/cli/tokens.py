@@ -12,7 +12,7 @@ import click
 
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import TIME
+from gateway.cli.people import NAME, TIME
 from gateway.console.access import SCOPES, digest_of, new_token
 from gateway.store import ApiToken, Store
 
@@ -23,7 +23,7 @@ def tokens() -> None:
 
 
 @tokens.command("add")
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--scopes", required=True, help=f"Separated by commas: {', '.join(SCOPES)}.")
 @click.option("--expires", type=TIME, default=None, help="When it ends, UTC; never unless told.")
 @pass_desk

@@ -89,7 +89,8 @@ def _read_secret(path: Path) -> bytes:
             raise ConfigError([f"{path}: others can read this secret; run chmod 600 {path}"])
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror}; {_REMEDY}"]) from error
+        remedy = "make it readable to this user" if isinstance(error, PermissionError) else _REMEDY
+        raise ConfigError([f"{path}: {error.strerror}; {remedy}"]) from error
 
 
 def _new_ledger_key() -> bytes:
