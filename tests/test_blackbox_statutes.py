@@ -91,6 +91,7 @@ def test_the_link_is_seen_in_each_alternative_and_leads_out(gateway: Gateway, si
     page = gateway.get(path)
     assert page.status == 200 and "<form" in page.text
     assert outcome(gateway, reader) == "sent", "looking changes nothing"
+    sink.wait_for(2)
     button = re.findall(r'<button type="submit" name="scope" value="([a-z-]+)"', page.text)[0]
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert gateway.post(path, f"scope={button}".encode(), **form).status == 200

@@ -69,6 +69,7 @@ def test_honest_clients_get_in_and_are_served_while_a_crowd_guesses(guarded: Gat
             known.append(logged_in(guarded, "127.2.0.1"))
             new.append(logged_in(guarded, f"127.2.1.{round_number + 1}"))
         told, _ = crowd.communicate(timeout=120)
+    sink.wait_for(len(calm) + len(stormy), 60)
     codes = Counter({int(code): times for code, times in json.loads(told).items()})
     before, during = quantiles(calm, n=100)[98], quantiles(stormy, n=100)[98]
     if IS_TORTURE:
