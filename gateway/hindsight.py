@@ -37,16 +37,14 @@ ON_ITS_WAY = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Hindsight:
-    """A decision seen from later: `then` with what was known at the moment, `now` with what is known of that moment."""
+    """A decision seen from later: `then` with what was known at the moment, `now` with what is known of that moment.
+
+    `told_late` is the "no" that the person had said before mail was allowed, and that reached us only later.
+    """
 
     then: Verdict
     now: Verdict
     told_late: Event | None
-
-    @property
-    def is_violation(self) -> bool:
-        """True where mail was allowed that the person had said "no" to before, by an event that reached us later."""
-        return self.told_late is not None
 
 
 def known_at(history: History, moment: datetime, completed: Completed) -> Standing:

@@ -90,11 +90,6 @@ def columns_of(event: Event) -> tuple[Any, ...]:
     return (event.seq, event.type, event.address_id, *times, event.topic, event.scope, facts)
 
 
-def event_leaf(event: Event, committed: bytes) -> bytes:
-    """Return an event's own hash: over its public fields and the commitment to the personal ones."""
-    return leaf_of(columns_of(event), committed)
-
-
 def leaf_of(columns: Sequence[Any], committed: bytes) -> bytes:
     """Return the hash of an event whose public fields are spelled already: it is over their canonical JSON."""
     seq, kind, who, at, recorded_at, topic, scope, facts = columns

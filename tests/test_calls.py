@@ -115,7 +115,7 @@ async def test_a_link_that_has_come_since_its_no_was_read_stays(rig: Rig) -> Non
         assert spool.calls.tool_links(who) == [new]
         rig.clock.move(MINUTE)
         await spool.calls.forget_tool_links(rig.clock.now())
-        assert not spool.calls.has_tool_links
+        assert spool.calls.tool_links(who) == []
 
 
 async def test_an_erased_persons_address_is_kept_only_for_whoever_is_told_and_only_until_then(rig: Rig) -> None:

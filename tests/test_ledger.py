@@ -17,9 +17,10 @@ from gateway.ledger import (
     SegmentHead,
     break_in_chain,
     canonical_json,
+    columns_of,
     commitment,
-    event_leaf,
     leaf,
+    leaf_of,
     merkle_root,
     seal,
     timestamp,
@@ -59,6 +60,10 @@ ROOTS = (
     "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 )
+
+
+def event_leaf(event: Event, committed: bytes) -> bytes:
+    return leaf_of(columns_of(event), committed)
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -40,10 +40,6 @@ class SqliteCalls:
     def tool_links(self, who: str) -> list[ToolLink]:
         return [ToolLink(*row) for row in self._read("SELECT topic, login, url FROM tool_links WHERE who = ?", who)]
 
-    @property
-    def has_tool_links(self) -> bool:
-        return bool(self._read("SELECT 1 FROM tool_links LIMIT 1"))
-
     async def publish(
         self,
         calls: Sequence[NewCall],

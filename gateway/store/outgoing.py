@@ -98,10 +98,6 @@ class Calls(Protocol):
     def tool_links(self, who: str) -> list[ToolLink]:
         """Return where tools want to hear of a person's "no"."""
 
-    @property
-    def has_tool_links(self) -> bool:
-        """True where there is anyone of whom a tool wants to hear."""
-
     async def publish(
         self,
         calls: Sequence[NewCall],
