@@ -176,6 +176,12 @@ def with_line(text: str, line: int, change: Callable[[str], str]) -> str:
 # What a good file says
 
 
+def test_the_database_lies_in_the_data_folder_unless_it_is_told_where(house: House) -> None:
+    line = next(one for one in EXAMPLE.splitlines(keepends=True) if one.startswith("database"))
+    elsewhere = house.change(line, "").change('data_dir = "var"', 'data_dir = "/var/lib/assent"')
+    assert elsewhere.load().database == "sqlite:/var/lib/assent/assent.db"
+
+
 def test_the_example_loads_once_its_files_exist(house: House) -> None:
     config = house.load()
     assert config.hostname == "relay.example.com"

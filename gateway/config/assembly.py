@@ -46,7 +46,7 @@ def assembled(path: Path, read: Table) -> Config:
         hostname=read["hostname"],
         workers=read["workers"],
         data_dir=read["data_dir"],
-        database=read["database"],
+        database=read["database"] or f"sqlite:{read['data_dir']}/assent.db",
         company=_company(read),
         submission=_submission(read["submission"]),
         smarthosts={name: _smarthost(name, table) for name, table in read["smarthosts"].items()},

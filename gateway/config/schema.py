@@ -143,7 +143,12 @@ TOP = Section(
             "var",
             "Where everything is kept that is not in the database: spool, keys, decision log.",
         ),
-        Key("database", DATABASE, "sqlite:var/assent.db", "People, ledger and logins. Never on a network file system."),
+        Key(
+            "database",
+            DATABASE,
+            UNSET,
+            "People, ledger and logins: `assent.db` in `data_dir` unless told. Never on a network file system.",
+        ),
     ),
 )
 
