@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.gateway_under_test import Gateway, eventually, invoice
+from tests.gateway_under_test import Gateway, eventually, invoice, transact
 from tests.sink import Sink, make_certificate
 
 NAME = "mta.example.net"
@@ -69,10 +69,10 @@ def test_the_queue_and_the_log_say_what_is_wrong_with_a_smarthost_that_is_down(m
         (reply,) = eventually(lambda: replies(gateway))
         assert reply.startswith(f"451 4.4.1 {sink.url}: ")
         assert "refused" in reply.lower() or "connect call failed" in reply.lower()
-        assert gateway.log.read_text().count(f"no mail can be relayed to {sink.url} now") == 1
+        assert gateway.log.read_text().count(f"{sink.url} does not take more mail now") == 1
         sink.start()
         sink.wait_for(1, 30)
-        eventually(lambda: gateway.log.read_text().count(f"mail is relayed to {sink.url} again") == 1)
+        eventually(lambda: gateway.log.read_text().count(f"{sink.url} takes mail again") == 1)
 
 
 def test_a_smarthost_is_reached_and_named_by_its_ipv6_address(make_gateway: MakeGateway) -> None:
@@ -87,3 +87,21 @@ def test_a_smarthost_is_reached_and_named_by_its_ipv6_address(make_gateway: Make
         hand_in(gateway)
         (reply,) = eventually(lambda: replies(gateway))
         assert reply.startswith(f"451 4.4.1 {url}: ")
+
+
+@pytest.mark.req("OUT-19")
+def test_mail_does_not_wait_for_a_retry_where_a_smarthost_only_bears_fewer_connections(
+    make_gateway: MakeGateway,
+) -> None:
+    with Sink() as sink:
+        sink.on("CONNECT", "421 4.7.0 too many connections from your address", skip=3)
+        sink.on("DOT", delay=0.3)
+        gateway = make_gateway()
+        gateway.write_config(smarthosts=f'[smarthosts.default]\nurls = ["{sink.url}"]\nretry = ["1h"]')
+        gateway.start()
+        with gateway.smtp("shop") as client:
+            for n in range(40):
+                told = transact(client, invoice(), [f"reader{n}@example.org"], "billing@example.com")
+                assert told[""][0] == 250
+        assert len(sink.wait_for(40, 30)) == 40
+        eventually(lambda: gateway.json("queue", "list") == [])

@@ -617,6 +617,38 @@ async def test_there_are_never_more_connections_than_allowed(sink: Sink) -> None
     assert sink.connections == 3
 
 
+@pytest.mark.req("OUT-19")
+@on_both_loops
+async def test_where_a_server_takes_no_more_connections_copies_wait_for_those_at_work(sink: Sink) -> None:
+    sink.on("CONNECT", "421 4.7.0 too many connections from your address", skip=2)
+    sink.on("DOT", delay=0.05)
+    async with pool_to(sink.url, connections=6) as pool:
+        done = await asyncio.gather(*(send(pool) for _ in range(24)))
+    assert set(done) == {(Reply(250, "2.0.0", "taken"),)}
+    assert len(sink.messages) == 24
+    assert {one.connection for one in sink.messages} == {1, 2}
+
+
+@on_both_loops
+async def test_a_connection_that_comes_back_goes_first_to_who_does_not_give_way(sink: Sink) -> None:
+    sink.on("CONNECT", "421 4.7.0 too many connections from your address", skip=1)
+    order = []
+
+    async def take(name: str, *, gives_way: bool) -> None:
+        async with pool.connection(gives_way=gives_way):
+            order.append(name)
+
+    async with pool_to(sink.url) as pool:
+        async with pool.connection():
+            promotion = asyncio.create_task(take("promotion", gives_way=True))
+            await until(lambda: sink.connections == 2)
+            invoice = asyncio.create_task(take("invoice", gives_way=False))
+            await until(lambda: pool.rest_left > 0)
+            await asyncio.sleep(0)
+        await asyncio.gather(promotion, invoice)
+    assert order == ["invoice", "promotion"]
+
+
 @on_both_loops
 async def test_an_idle_connection_is_left_politely(sink: Sink) -> None:
     async with pool_to(sink.url, timeouts=Timeouts(idle=0.02)) as pool:

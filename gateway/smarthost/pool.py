@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -118,6 +119,9 @@ class Pool:
         self._routes = [Route(Endpoint.parse(url), terms, tls) for url in smarthost.urls]
         self._slots = asyncio.Semaphore(smarthost.connections if connections is None else connections)
         self._idle: list[Connection] = []
+        self._at_work = 0
+        """How many connections are lent, or are being opened to be."""
+        self._waiting: tuple[deque[asyncio.Future[Connection | None]], ...] = (deque(), deque())
         self._interval = 1 / smarthost.rate if smarthost.rate else 0.0
         self._turnstile = turnstile or Turnstile()
         self._is_closed = False
@@ -131,13 +135,14 @@ class Pool:
     async def connection(self, recipients: int = 1, *, gives_way: bool = False) -> AsyncIterator[Connection]:
         """Lend a live connection, waiting for a free one and, where there is a rate, for the recipients' turn.
 
-        Those who give way wait for their turn behind those who do not.
-        Raises `RelayUnavailable`, at once while every address is backing off.
+        Those who give way wait for their turn behind those who do not. A server that takes no more connections while
+        others of ours are at work is busy and not down: then one of those is waited for.
+        Raises `RelayUnavailable`, at once while every address is backing off and nothing is lent.
         """
         async with self._slots:
             if self._interval:
                 await self._turnstile.go_through(recipients * self._interval, gives_way=gives_way)
-            connection = self._take_idle() or Connection(self, *await self.open_route())
+            connection = await self._obtain(gives_way)
             try:
                 yield connection
             finally:
@@ -149,6 +154,8 @@ class Pool:
         Connections that are still lent are ended as they come back.
         """
         self._is_closed = True
+        while self._hand_on(None):
+            pass
         for connection in self._idle:
             connection.quit()
         await asyncio.gather(*(connection.wait_closed() for connection in self._idle))
@@ -173,9 +180,43 @@ class Pool:
             if not connection.is_open:
                 continue
             if connection.route is self._routes[0] or not self._may_improve(connection.route):
+                self._at_work += 1
                 return connection
             connection.quit()
         return None
+
+    async def _obtain(self, gives_way: bool) -> Connection:
+        """Return an idle connection, or a new one; where there is none, wait for another as long as any is at work."""
+        while True:
+            if idle := self._take_idle():
+                return idle
+            self._at_work += 1
+            try:
+                return Connection(self, *await self.open_route())
+            except BaseException as error:
+                self._one_is_over()
+                others = self._idle or (self._at_work and not self._is_closed)
+                if not others or not isinstance(error, RelayUnavailable):
+                    raise
+            if not self._idle and (handed := await self._handed_on(gives_way)):
+                return handed
+
+    async def _handed_on(self, gives_way: bool) -> Connection | None:
+        """Wait for a connection that comes back; None where one may be opened again, or one more is over."""
+        loop, waiting = asyncio.get_running_loop(), self._waiting[gives_way]
+        waiter: asyncio.Future[Connection | None] = loop.create_future()
+        waiting.append(waiter)
+        timer = loop.call_later(self.rest_left, _answer, waiter, None)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and (handed := waiter.result()):
+                self._take_back(handed)
+            raise
+        finally:
+            timer.cancel()
+            with suppress(ValueError):
+                waiting.remove(waiter)
 
     def _may_improve(self, route: Route) -> bool:
         return any(not earlier.rest_left for earlier in self._routes[: self._routes.index(route)])
@@ -183,6 +224,31 @@ class Pool:
     def _take_back(self, connection: Connection) -> None:
         if self._is_closed or not connection.is_open:
             connection.quit()
+            self._one_is_over()
             return
         connection.rest()
-        self._idle.append(connection)
+        if not self._hand_on(connection):
+            self._at_work -= 1
+            self._idle.append(connection)
+
+    def _one_is_over(self) -> None:
+        """Tell one of those who wait, or all where there is nothing left to wait for."""
+        self._at_work -= 1
+        while self._hand_on(None) and not self._at_work:
+            pass
+
+    def _hand_on(self, connection: Connection | None) -> bool:
+        """Give whoever waits a connection, or the news that one is over: first who gives no way; False for nobody."""
+        for waiting in self._waiting:
+            while waiting:
+                if _answer(waiting.popleft(), connection):
+                    return True
+        return False
+
+
+def _answer(waiter: asyncio.Future[Connection | None], connection: Connection | None) -> bool:
+    """False where the waiter has its answer already, or has gone."""
+    if waiter.done():
+        return False
+    waiter.set_result(connection)
+    return True

@@ -182,8 +182,9 @@ class Route:
     async def relay(self, carrier: Carrier, copy: Copy) -> tuple[Reply, ...]:
         """Relay over a connection of this route, and learn from it whether the address works.
 
-        It works once it has answered about a copy; a fresh connection that is lost before is one more failure. One that
-        is lost in the middle of a copy says nothing of the address: other copies go on.
+        It works once it has answered about a copy on a fresh connection; one that is lost before is one more failure.
+        What a connection of old answers does not say that more of them are welcome, and one that is lost in the middle
+        of a copy says nothing of the address: other copies go on.
         """
         is_fresh = not carrier.is_kept_open
         self._trial = None
@@ -195,10 +196,8 @@ class Route:
             if is_fresh:
                 self._failed(str(error))
             raise
-        self._failures = 0
-        if self.problem:
-            log.info("mail is relayed to %s again", self._endpoint)
-            self.problem = ""
+        if is_fresh:
+            self._recovered()
         return replies
 
     def spared(self, carrier: Carrier) -> None:
@@ -208,10 +207,16 @@ class Route:
             self._failures -= 1
             self._rests_until = 0.0
 
+    def _recovered(self) -> None:
+        self._failures = 0
+        if self.problem:
+            log.info("%s takes mail again", self._endpoint)
+            self.problem = ""
+
     def _failed(self, why: str) -> None:
         """Remember what is wrong; the log hears of it once, and of its end."""
         if not self.problem:
-            log.warning("no mail can be relayed to %s now: %s", self._endpoint, why)
+            log.warning("%s does not take more mail now: %s", self._endpoint, why)
         self.problem = f"{self._endpoint}: {why}"
         self._rest()
 
