@@ -316,6 +316,11 @@ class Gateway:
         with self.smtp(login) as client:
             return transact(client, message, recipients, sender)
 
+    def outcome(self, reader: str) -> str:
+        """Submit a newsletter to one reader; return "sent", or the slug of its refusal."""
+        (reply,) = self.submit(newsletter(reader), [reader]).values()
+        return outcome_of(*reply)
+
     # the recipient
 
     def get(self, path: str, **headers: str) -> Answer:
@@ -361,6 +366,11 @@ def transact(
         code, text = client.data(message)
         replies[""] = (code, text.decode())
     return replies
+
+
+def outcome_of(code: int, text: str) -> str:
+    """Return what the reply to a message amounts to: "sent", or the slug of the refusal."""
+    return "sent" if code == 250 else text.split()[1].rstrip(":")
 
 
 class Answer:

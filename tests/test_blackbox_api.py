@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Answer, Gateway, fetch, field_of, newsletter, token_of, transact
+from tests.gateway_under_test import TOPIC, Answer, Gateway, fetch, field_of, token_of
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -72,12 +72,6 @@ def consent(address: str, **more: Any) -> dict[str, Any]:
     return {"address": address, "notice": NOTICE, "at": now(hours=-1), **more}
 
 
-def outcome(house: Gateway, recipient: str) -> str:
-    with house.smtp("news") as client:
-        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], "letters@news.example.com").items()
-    return "sent" if code == 250 else text.split()[1].rstrip(":")
-
-
 def fields_of(answer: Answer) -> set[str]:
     assert answer.status == 422, answer.text
     assert answer.headers["Content-Type"].startswith("application/problem+json")
@@ -87,16 +81,16 @@ def fields_of(answer: Answer) -> set[str]:
 @pytest.mark.req("CON-01", "CON-02")
 def test_a_consent_opens_the_door_and_a_withdrawal_shuts_it(house: Gateway, program: Program, someone: Someone) -> None:
     reader = someone()
-    assert outcome(house, reader) == "no-consent"
+    assert house.outcome(reader) == "no-consent"
     answer = program.post("/consents", consent(reader, ip="192.0.2.7", user_agent="Browser/1"))
     assert answer.status == 201
     (event,) = json.loads(answer.text)["events"]
-    assert outcome(house, reader) == "sent"
+    assert house.outcome(reader) == "sent"
     (entry,) = house.json("consent", "show", reader)
     assert (entry["seq"], entry["facts"]["notice"], entry["facts"]["token"]) == (event, NOTICE, "crm")
     assert entry["personal"]["ip"] == "192.0.2.7"
     assert program.post("/withdrawals", {"address": reader, "channel": "phone", "words": "Stop!"}).status == 201
-    assert outcome(house, reader) == "unsubscribed"
+    assert house.outcome(reader) == "unsubscribed"
 
 
 @pytest.mark.req("UNS-24", "SUP-06")
@@ -109,9 +103,9 @@ def test_a_no_that_is_said_again_outlives_a_confirmation_from_between(
     told = [one["type"] for one in house.json("consent", "show", reader)]
     assert told == ["UNSUBSCRIBE", "UNSUBSCRIBE"], "what comes twice at once is one"
     assert program.post("/consents", consent(reader, basis="confirmed", at=now(minutes=-20))).status == 201
-    assert outcome(house, reader) == "unsubscribed"
+    assert house.outcome(reader) == "unsubscribed"
     assert program.post("/consents", consent(reader, basis="confirmed", at=now())).status == 201
-    assert outcome(house, reader) == "sent"
+    assert house.outcome(reader) == "sent"
 
 
 @pytest.mark.req("CON-02")
@@ -151,7 +145,7 @@ def test_what_is_no_consent_is_not_recorded_as_one(house: Gateway, program: Prog
     terms = consent(reader, basis="policy-accepted", with_terms=True)
     assert program.post("/consents", terms).status == 201
     assert [one["type"] for one in house.json("consent", "show", reader)] == ["POLICY_ACCEPTED"]
-    assert outcome(house, reader) == "no-consent"
+    assert house.outcome(reader) == "no-consent"
 
 
 @pytest.mark.req("CON-12")
@@ -160,7 +154,7 @@ def test_a_refusal_at_the_question_is_an_event_of_its_own(house: Gateway, progra
     assert program.post("/consents", consent(reader)).status == 201
     assert program.post("/consents", consent(reader, answer="no")).status == 201
     assert [one["type"] for one in house.json("consent", "show", reader)] == ["EXPRESS_OPT_IN", "CONSENT_REFUSED"]
-    assert outcome(house, reader) == "no-consent"
+    assert house.outcome(reader) == "no-consent"
 
 
 @pytest.mark.req("POL-14")
@@ -170,11 +164,11 @@ def test_where_an_address_was_seen_adds_rules_and_loosens_none(
     seen, german = someone(), someone()
     for reader, places in ((seen, {"seen_in": "DE"}), (german, {"country": "DE", "seen_in": "US"})):
         assert program.post("/consents", consent(reader, **places)).status == 201
-        assert outcome(house, reader) == "no-consent", "an opt-in that nobody has confirmed is none in Germany"
+        assert house.outcome(reader) == "no-consent", "an opt-in that nobody has confirmed is none in Germany"
     told = house.json("person", "export", seen)["countries"]
     assert [(one["country"], one["source"]) for one in told] == [("DE", "ip")]
     house.run("consent", "record", reader := someone(), "--topic", TOPIC, "--basis", "express", "--seen-in", "DE")
-    assert outcome(house, reader) == "no-consent"
+    assert house.outcome(reader) == "no-consent"
 
 
 @pytest.mark.req("POL-14")
@@ -195,12 +189,12 @@ def test_an_older_yes_that_is_told_late_does_not_end_a_newer_no(
     for late in (now(hours=-1), now(minutes=-30, days=-3)):
         for reader in people:
             assert program.post("/consents", consent(reader, at=late)).status == 201
-            assert outcome(house, reader) == "no-consent"
+            assert house.outcome(reader) == "no-consent"
     asked = json.loads(program.post("/people/lookup", {"address": refused}).text)
     assert [*asked["do_not_ask"]] == [TOPIC]
     for reader in people:
         assert program.post("/consents", consent(reader, at=now())).status == 201
-        assert outcome(house, reader) == "sent", "who has thought better of it since is heard"
+        assert house.outcome(reader) == "sent", "who has thought better of it since is heard"
     assert house.run("ledger", "verify").returncode == 0
 
 
@@ -270,7 +264,7 @@ def test_each_no_is_counted_however_it_comes_and_a_scrape_names_nobody(
     reader, before = someone(), opt_outs_counted(house)
     house.opt_in(reader)
     shared_sink.clear()
-    assert outcome(house, reader) == "sent"
+    assert house.outcome(reader) == "sent"
     copy = shared_sink.wait_for(1)[0].content
     (mailbox,) = re.findall(rb"<mailto:([^?>]+)", b"".join(field_of(copy, "List-Unsubscribe")))
     with smtplib.SMTP("127.0.0.1", house.feedback, timeout=20) as client:
@@ -280,7 +274,7 @@ def test_each_no_is_counted_however_it_comes_and_a_scrape_names_nobody(
     assert opt_outs_counted(house) == before + 2, "by one click"
     assert program.post("/withdrawals", {"address": reader}).status == 201
     assert opt_outs_counted(house) == before + 3, "by the API"
-    assert outcome(house, reader) == "unsubscribed"
+    assert house.outcome(reader) == "unsubscribed"
     scraped = metrics(house)
     for secret in (reader, reader.partition("@")[0], token_of(copy), mailbox.decode().partition("@")[0], program.token):
         assert secret not in scraped

@@ -19,12 +19,6 @@ from tests.sink import Sink
 Someone = Callable[[], str]
 
 
-def outcome(house: Gateway, recipient: str) -> str:
-    with house.smtp("news") as client:
-        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], "letters@news.example.com").items()
-    return "sent" if code == 250 else text.split()[1].rstrip(":")
-
-
 def backed_up(house: Gateway, name: str = "backup.tar.gz") -> Path:
     file = house.folder / name
     house.run("backup", str(file))
@@ -39,12 +33,12 @@ def test_what_people_said_since_a_backup_is_not_forgotten(
     house = make_gateway(workers=2).start()
     stays, leaves, objects, forgotten, newcomer, new_reader = (someone() for _ in range(6))
     house.opt_in(stays, leaves, objects, forgotten)
-    assert outcome(house, leaves) == "sent"
+    assert house.outcome(leaves) == "sent"
     old_link = token_of(sink.wait_for(1)[0].content)
     backup = backed_up(house)
 
     house.opt_in(newcomer, new_reader)
-    assert outcome(house, newcomer) == outcome(house, new_reader) == "sent"
+    assert house.outcome(newcomer) == house.outcome(new_reader) == "sent"
     newest = {one.recipients[0]: token_of(one.content) for one in sink.wait_for(3)}
     assert house.one_click(old_link).status == 200
     house.run("suppressions", "add", objects, "--scope", "all-marketing", "--reason", "objected")
@@ -56,10 +50,10 @@ def test_what_people_said_since_a_backup_is_not_forgotten(
     assert told["later"] == 4 and told["paused"] == []
     shutil.rmtree(told["aside"])
     house.start()
-    said = [outcome(house, one) for one in (stays, leaves, objects, forgotten, newcomer, new_reader)]
+    said = [house.outcome(one) for one in (stays, leaves, objects, forgotten, newcomer, new_reader)]
     assert said == ["sent", "unsubscribed", "objected", "erased", "complained", "no-consent"], "a yes since is lost"
     assert house.one_click(newest[new_reader]).status == 200, "a link that left since still works"
-    assert outcome(house, new_reader) == "unsubscribed"
+    assert house.outcome(new_reader) == "unsubscribed"
     assert house.run("ledger", "verify").returncode == 0
     house.stop()
     data = [one for one in (house.folder / "var").rglob("*") if one.is_file()]
@@ -87,7 +81,7 @@ def test_where_nothing_later_is_left_promotion_waits_for_the_operator(
     assert (code, text.decode().split()[1]) == (451, "paused:")
     assert house.submit(invoice(reader), [reader], login="shop", sender="billing@example.com")[""][0] == 250
     house.run("streams", "release", "newsletter")
-    assert outcome(house, reader) == "sent"
+    assert house.outcome(reader) == "sent"
 
 
 @pytest.mark.req("POL-23")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Gateway, eventually, newsletter, transact
+from tests.gateway_under_test import TOPIC, Gateway, eventually, newsletter, outcome_of, transact
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -105,8 +105,8 @@ def outcome(house: Gateway, login: str, recipient: str, *headers: str) -> str:
     author = SENDERS.get(login, "letters@news.example.com")
     content = "".join(f"{one}\r\n" for one in headers).encode() + newsletter(recipient, sender=author)
     with house.smtp(login) as client:
-        ((_, (code, text)),) = transact(client, content, [recipient], author).items()
-    return "sent" if code == 250 else text.split()[1].rstrip(":")
+        (reply,) = transact(client, content, [recipient], author).values()
+    return outcome_of(*reply)
 
 
 def record(house: Gateway, who: str, basis: str, *more: str, topic: str = TOPIC) -> None:

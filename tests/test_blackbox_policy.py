@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice, newsletter, transact
+from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice, outcome_of
 from tests.sink import Received, Sink
 
 Someone = Callable[[], str]
@@ -39,12 +39,6 @@ def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = Gateway(tmp_path_factory.mktemp("policy") / "house", shared_sink.url, sections=sections, workers=2)
     yield running.prepare().start()
     running.close()
-
-
-def outcome(house: Gateway, recipient: str) -> str:
-    with house.smtp("news") as client:
-        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], "letters@news.example.com").items()
-    return "sent" if code == 250 else text.split()[1].rstrip(":")
 
 
 @pytest.mark.req("POL-33")
@@ -97,14 +91,14 @@ def test_a_version_that_asks_anew_ends_older_consent_in_its_countries_from_its_h
         house.run("consent", "record", person, "--topic", TOPIC, "--basis", "confirmed", "--country", country)
     begins = datetime.now(UTC) + timedelta(seconds=6)
     house.publish_policy("asks", "--reconsent", "DE", effective=f"{begins:%Y-%m-%dT%H:%M:%S}")
-    assert [outcome(house, one) for one in (german, later, american)] == ["sent"] * 3, "it is not in force yet"
+    assert [house.outcome(one) for one in (german, later, american)] == ["sent"] * 3, "it is not in force yet"
     eventually(lambda: datetime.now(UTC) > begins)
-    assert [outcome(house, one) for one in (german, later, american)] == ["expired", "expired", "sent"]
+    assert [house.outcome(one) for one in (german, later, american)] == ["expired", "expired", "sent"]
     at = (begins - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S")
     assert house.run("explain", german, "--topic", TOPIC, "--at", at, check=False).returncode == 0
     house.run("policy", "agreed", "asks", german)
     house.run("consent", "record", later, "--topic", TOPIC, "--basis", "confirmed")
-    assert [outcome(house, one) for one in (german, later, american)] == ["sent"] * 3
+    assert [house.outcome(one) for one in (german, later, american)] == ["sent"] * 3
     assert house.run("policy", "agreed", "no such version", german, check=False).returncode == 1
 
 
@@ -116,10 +110,10 @@ def test_who_agrees_to_a_version_has_agreed_to_what_those_before_it_asked(house:
     house.run("suppressions", "add", gone, "--scope", "all-marketing", "--reason", "objected")
     for version, effective in (("first", "2026-02-01"), ("second", "2026-03-01T12:00")):
         house.publish_policy(version, "--reconsent", "SE", effective=effective)
-    assert outcome(house, swede) == "expired"
+    assert house.outcome(swede) == "expired"
     told = house.json("policy", "agreed", "second", swede, gone, stranger)
     assert (told["suppressed"], told["nothing_to_renew"]) == ([gone], [stranger])
-    assert [outcome(house, one) for one in (swede, gone, stranger)] == ["sent", "objected", "no-consent"]
+    assert [house.outcome(one) for one in (swede, gone, stranger)] == ["sent", "objected", "no-consent"]
     assert f'the "no" of {gone} stands all the same' in house.run("policy", "agreed", "second", gone).stdout
 
 
@@ -147,7 +141,7 @@ def notice(
 def told(house: Gateway, message: bytes, readers: Sequence[str]) -> dict[str, str]:
     """Submit a notice; return "sent" or the slug of the refusal, by reader, or for all of them under ""."""
     replies = house.submit(message, readers, login="shop", sender=SENDER)
-    return {who: "sent" if code == 250 else text.split()[1].rstrip(":") for who, (code, text) in replies.items()}
+    return {who: outcome_of(*reply) for who, reply in replies.items()}
 
 
 def received_by(sink: Sink, reader: str) -> list[Received]:
@@ -288,10 +282,10 @@ def test_the_link_of_a_notice_asks_and_a_press_of_its_button_consents_anew(
     assert house.http("HEAD", path).status == 200
     for bare in (b"", b"List-Unsubscribe=One-Click"):
         assert house.post(path, bare).status == 400, "a robot's POST is no press"
-    assert outcome(house, reader) == "expired", "a look changes nothing"
+    assert house.outcome(reader) == "expired", "a look changes nothing"
     done = house.post(path, b"agree=yes", **{"Content-Type": "application/x-www-form-urlencoded"})
     assert done.status == 200 and "Set-Cookie" not in done.headers
-    assert outcome(house, reader) == "sent"
+    assert house.outcome(reader) == "sent"
     (anew,) = [one for one in house.json("consent", "show", reader) if one["type"] == "RECONSENT"]
     assert anew["facts"]["policy_version"] == "italy"
 
@@ -323,7 +317,7 @@ def test_who_has_objected_is_told_but_not_asked(house: Gateway, sink: Sink, some
     house.publish_policy("tells", effective="2025-07-01")
     house.opt_in(reader)
     house.run("suppressions", "add", reader, "--scope", "all-marketing", "--reason", "objected")
-    assert outcome(house, reader) == "objected", "a re-permission campaign is promotion like any other"
+    assert house.outcome(reader) == "objected", "a re-permission campaign is promotion like any other"
     assert told(house, notice([reader], "tells", LINK), [reader]) == {"": "objected"}
     assert told(house, notice([reader], "tells"), [reader]) == {"": "sent"}
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import MakeGateway
 from tests.faketime import shifted
-from tests.gateway_under_test import TOPIC, Gateway, eventually, fetch, newsletter, token_of, transact
+from tests.gateway_under_test import TOPIC, Gateway, eventually, fetch, newsletter, token_of
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -48,14 +48,6 @@ def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running.close()
 
 
-def outcome(house: Gateway, recipient: str) -> str:
-    """Submit a newsletter; return "sent", or the slug of its refusal."""
-    with house.smtp("news") as client:
-        sender = "letters@news.example.com"
-        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], sender).items()
-    return "sent" if code == 250 else text.split()[1].rstrip(":")
-
-
 def decided_at_the_door(house: Gateway, message: bytes, recipient: str) -> dict[str, object]:
     """Return the line of the decision that let a message in."""
     message_id = re.findall(rb"(?im)^message-id: (<.*>)", message)[0].decode()
@@ -85,7 +77,7 @@ def test_who_has_not_opted_in_gets_it_and_the_verdict_is_recorded(house: Gateway
         door = decided_at_the_door(house, message, person)
         assert (door["action"], door["reason"], door["shadow"]) == ("send", reason, True)
         assert house.one_click(token_of(received.content)).status == 200, "the link names whoever got it"
-        assert outcome(house, person) == "unsubscribed"
+        assert house.outcome(person) == "unsubscribed"
 
 
 @pytest.mark.req("OPS-04")
@@ -94,16 +86,16 @@ def test_a_no_is_a_no_in_shadow_mode_too(house: Gateway, someone: Someone) -> No
         person = someone()
         scope = "address" if reason == "bounced" else "all-marketing"
         house.run("suppressions", "add", person, "--scope", scope, "--reason", reason)
-        assert outcome(house, person) == reason
+        assert house.outcome(person) == reason
     erased = someone()
     house.opt_in(erased)
     house.run("person", "erase", erased)
-    assert outcome(house, erased) == "erased"
+    assert house.outcome(erased) == "erased"
 
 
 def test_status_and_metrics_tell_when_it_ends_and_for_how_many(house: Gateway, sink: Sink, someone: Someone) -> None:
     first, second = someone(), someone()
-    assert [outcome(house, one) for one in (first, second, first)] == ["sent"] * 3
+    assert [house.outcome(one) for one in (first, second, first)] == ["sent"] * 3
     sink.wait_for(3)
     (told,) = house.json("status")["shadow_ends"]
     assert told.startswith(f"newsletter after {ahead(30)}: ") and int(told.split()[-2]) >= 2
@@ -124,7 +116,7 @@ def test_who_opts_in_or_says_no_meanwhile_is_no_more_among_those_who_will_be_ref
     stays, agrees, objects, erased = (someone() for _ in range(4))
     before = to_be_refused(house)
     for one in (stays, agrees, objects, erased):
-        assert outcome(house, one) == "sent"
+        assert house.outcome(one) == "sent"
     sink.wait_for(4)
     eventually(lambda: to_be_refused(house) == before + 4)
     house.opt_in(agrees)
@@ -138,14 +130,14 @@ def test_after_the_last_day_it_enforces_by_itself(make_gateway: MakeGateway, sin
     house = make_gateway({"topics": TOPICS, "streams": streams(ahead(5))})
     house.start()
     strangers = [someone() for _ in range(3)]
-    assert [outcome(house, one) for one in strangers] == ["sent"] * 3
+    assert [house.outcome(one) for one in strangers] == ["sent"] * 3
     sink.wait_for(3)
     house.stop()
     for shift, alarm in (("+4d", f"ends with {ahead(5)}: 3 people"), ("+6d", f"since {ahead(5)} was over: 3 people")):
         house.environment = shifted(shift)
         house.start()
         eventually(lambda alarm=alarm: alarm in house.log.read_text())
-        assert outcome(house, strangers[0]) == ("sent" if shift == "+4d" else "no-consent")
+        assert house.outcome(strangers[0]) == ("sent" if shift == "+4d" else "no-consent")
         house.stop()
 
 

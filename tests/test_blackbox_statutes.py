@@ -23,7 +23,6 @@ from tests.gateway_under_test import (
     field_of,
     newsletter,
     token_of,
-    transact,
 )
 from tests.sink import Sink
 
@@ -31,16 +30,10 @@ Someone = Callable[[], str]
 _names = count(1)
 
 
-def outcome(house: Gateway, recipient: str) -> str:
-    with house.smtp("news") as client:
-        ((_, (code, text)),) = transact(client, newsletter(recipient), [recipient], "letters@news.example.com").items()
-    return "sent" if code == 250 else text.split()[1].rstrip(":")
-
-
 def copy_for(house: Gateway, sink: Sink, reader: str) -> bytes:
     """Return the newsletter as it reached a reader who has just opted in."""
     house.opt_in(reader)
-    assert outcome(house, reader) == "sent"
+    assert house.outcome(reader) == "sent"
     return eventually(lambda: [one.content for one in sink.messages if reader in one.recipients])[0]
 
 
@@ -57,7 +50,7 @@ def test_a_link_works_for_years_after_the_last_mail_that_carried_it(
         house.start()
         assert house.get(f"/u/{token}").status == 200
         assert house.one_click(token).status == 200
-        assert outcome(house, reader) == "unsubscribed"
+        assert house.outcome(reader) == "unsubscribed"
         house.stop()
 
 
@@ -69,7 +62,7 @@ def test_an_opt_out_counts_from_its_answer_on_and_brings_no_mail(
     token = token_of(copy_for(gateway, sink, reader))
     sink.clear()
     assert gateway.one_click(token).status == 200
-    assert outcome(gateway, reader) == "unsubscribed"
+    assert gateway.outcome(reader) == "unsubscribed"
     witness = someone()
     copy_for(gateway, sink, witness)
     assert not [one for one in sink.messages if reader in one.recipients], "nothing tells them that they have left"
@@ -90,12 +83,12 @@ def test_the_link_is_seen_in_each_alternative_and_leads_out(gateway: Gateway, si
     assert path in header
     page = gateway.get(path)
     assert page.status == 200 and "<form" in page.text
-    assert outcome(gateway, reader) == "sent", "looking changes nothing"
+    assert gateway.outcome(reader) == "sent", "looking changes nothing"
     sink.wait_for(2)
     button = re.findall(r'<button type="submit" name="scope" value="([a-z-]+)"', page.text)[0]
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert gateway.post(path, f"scope={button}".encode(), **form).status == 200
-    assert outcome(gateway, reader) == "unsubscribed"
+    assert gateway.outcome(reader) == "unsubscribed"
 
 
 @pytest.mark.req("LAW-EU-02", "LAW-AU-02")
@@ -110,7 +103,7 @@ def test_leaving_takes_one_step_and_asks_nothing(gateway: Gateway, sink: Sink, s
     button = re.findall(r'<button type="submit" name="scope" value="([a-z-]+)"', page.text)[0]
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert gateway.post(f"/u/{token}", f"scope={button}".encode(), **form).status == 200
-    assert outcome(gateway, reader) == "unsubscribed"
+    assert gateway.outcome(reader) == "unsubscribed"
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +132,7 @@ def test_an_objection_needs_no_reason_whatever_way_it_comes(
 ) -> None:
     reader = someone()
     way(gateway, copy_for(gateway, sink, reader), reader)
-    assert outcome(gateway, reader) in ("unsubscribed", "objected")
+    assert gateway.outcome(reader) in ("unsubscribed", "objected")
 
 
 @pytest.mark.req("LAW-EU-01", "POL-08")
@@ -151,7 +144,7 @@ def test_a_program_objects_for_a_person_without_a_reason(
     said = json.dumps({"address": reader}).encode()
     headers = {"Authorization": f"Bearer {api_token}", "Content-Type": "application/json"}
     assert fetch(f"http://127.0.0.1:{gateway.console}/api/v1/withdrawals", "POST", said, headers).status == 201
-    assert outcome(gateway, reader) == "unsubscribed"
+    assert gateway.outcome(reader) == "unsubscribed"
 
 
 @pytest.mark.req("LAW-UK-02")
@@ -180,7 +173,7 @@ def test_a_page_is_not_shown_in_the_clear_and_a_no_is_taken_all_the_same(
     assert gateway.get(f"/u/{token}", **{"X-Forwarded-Proto": "https"}).status == 200
     assert gateway.get("/healthz", **in_clear).status == 200
     assert gateway.post(f"/u/{token}", b"List-Unsubscribe=One-Click", **in_clear).status == 200
-    assert outcome(gateway, reader) == "unsubscribed"
+    assert gateway.outcome(reader) == "unsubscribed"
 
 
 @pytest.mark.req("LAW-US-08")
