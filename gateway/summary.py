@@ -30,7 +30,7 @@ def refusal_summary(
     header = (
         f"From: Mail gateway <postmaster@{hostname}>",
         f"To: <{to}>",
-        f"Subject: {len(refusals)} recipients of a campaign were not sent to",
+        f"Subject: {_so_many(refusals, 'of a campaign ')}not sent to",
         f"Date: {format_datetime(now)}",
         f"Message-ID: <{summary_id}@{hostname}>",
         "Auto-Submitted: auto-generated",
@@ -46,9 +46,13 @@ def _told(campaign: CampaignName, refusals: Sequence[ReportedRefusal]) -> tuple[
     named = f', campaign "{_plain(campaign.name)}"' if campaign.name else ""
     return (
         f"Login {campaign.login}, stream {campaign.stream}{named}:",
-        f"{len(refusals)} recipients were answered 250 and not sent to, as this stream's configuration asks.",
+        f"{_so_many(refusals)}answered 250 and not sent to, as this stream's configuration asks.",
         "",
     )
+
+
+def _so_many(refusals: Sequence[ReportedRefusal], of: str = "") -> str:
+    return f"1 recipient {of}was " if len(refusals) == 1 else f"{len(refusals)} recipients {of}were "
 
 
 def _counted(refusals: Sequence[ReportedRefusal]) -> tuple[str, ...]:

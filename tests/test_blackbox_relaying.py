@@ -218,7 +218,7 @@ def test_without_a_verified_certificate_mail_waits_and_nothing_of_it_is_said(hub
         assert hub.sinks[name].messages == []
 
 
-@pytest.mark.parametrize("offer", ["AUTH PLAIN LOGIN", "AUTH LOGIN"])
+@pytest.mark.parametrize("offer", ["AUTH PLAIN LOGIN", "AUTH LOGIN", "AUTH=LOGIN PLAIN"])
 def test_the_smarthost_is_logged_in_to_by_plain_or_login(hub: Hub, offer: str) -> None:
     sink = hub.sinks["login"]
     sink.on("EHLO", f"250-sink.example.com\r\n250 {offer}")

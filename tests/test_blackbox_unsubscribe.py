@@ -29,7 +29,7 @@ from tests.conftest import MakeGateway
 from tests.gateway_under_test import Gateway, eventually, field_of, invoice, link_of, newsletter, token_of
 from tests.sink import Sink
 
-READERS = 80
+READERS = 90
 ONE_CLICK = b"List-Unsubscribe=One-Click"
 FORM = "application/x-www-form-urlencoded"
 OFFERS = {"login": "offers", "sender": "shop@offers.example.com"}
@@ -402,10 +402,25 @@ def guesses_that_hit(gateway: Gateway, token: str, count: int) -> int:
 
 
 @pytest.mark.req("UNS-16", "LAW-US-03")
-def test_the_marks_that_a_sentence_leaves_at_the_end_of_a_link_break_none(
+def test_what_a_sentence_or_a_tool_leaves_behind_a_link_breaks_none(
     gateway: Gateway, sink: Sink, reader: NextReader
 ) -> None:
-    marks = [".", ")", ").", ">", "%3E", "%22", ",", "*", "]", "!", "%E2%80%9D", "./"]
+    marks = [
+        ".",
+        ")",
+        ").",
+        ">",
+        "%3E",
+        "%22",
+        ",",
+        "*",
+        "]",
+        "!",
+        "%E2%80%9D",
+        "./",
+        "&utm_source=news",
+        ";jsessionid=1",
+    ]
     readers = [reader() for _ in marks]
     for token, mark in zip(tokens(gateway, sink, readers), marks, strict=True):
         assert gateway.get(f"/u/{token}{mark}").text == gateway.get(f"/u/{token}").text, mark

@@ -41,6 +41,10 @@ def test_who_is_beyond_the_list_is_counted_all_the_same() -> None:
     assert f"{MOST_LISTED + 3} recipients were answered 250" in text
 
 
+def test_one_recipient_is_one() -> None:
+    assert "\n1 recipient was answered 250 and not sent to" in summary([refused(1)])
+
+
 def test_a_campaign_without_a_name_has_none_and_a_name_stays_on_its_line() -> None:
     assert "campaign " not in summary([refused(1)], CampaignName("news", "newsletter", "")).splitlines()[0]
     first = summary([refused(1)], CampaignName("news", "newsletter", "a\r\nb\x85c")).splitlines()[0]

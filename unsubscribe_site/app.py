@@ -39,6 +39,9 @@ SECURITY_TXT_LIFE: Final = timedelta(days=180)
 MARKS: Final = ".,:;!?*'\")]>’”»…"
 """What a sentence leaves at the end of a link where a mail reader takes it along; no token ends with any of it."""
 
+ADDED: Final = re.compile("[&;]")
+"""What begins the `&utm_source=…` that a tool adds to a link without a query; no token has it."""
+
 Network = IPv4Network | IPv6Network
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -192,7 +195,8 @@ class _Site:
         return web.Response(text="".join(f"{line}\n" for line in lines))
 
     def _read_link(self, request: web.Request) -> _Link:
-        link = self._tokens.read_url(request.match_info["token"].rstrip(MARKS))
+        token, *_ = ADDED.split(request.match_info["token"], 1)
+        link = self._tokens.read_url(token.rstrip(MARKS))
         if link.scope is not Scope.TOPIC:
             return _Link(link.address_id, link.scope, None)
         return _Link(link.address_id, link.scope, self._topic(link))

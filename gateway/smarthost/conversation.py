@@ -29,6 +29,8 @@ _GO_AHEAD = 354
 
 _ANSWER_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*))?\r?")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: +|$)")
+_KEYWORD = re.compile("[ =]")
+"""What ends the keyword in a line of EHLO's answer; `AUTH=LOGIN` is how servers wrote it before RFC 2554."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 _MAIL_DSN = re.compile(r"(?:RET|ENVID)=\S+", re.IGNORECASE)
@@ -281,8 +283,8 @@ def _hello(hostname: str, lmtp: bool, timeouts: Timeouts) -> Conversation[Mappin
         yield from _ask(command(f"HELO {hostname}"), 250, timeouts.command, "HELO")
         return {}
     _expect(answer, 250, verb)
-    keywords = (line.decode("ascii", "replace").partition(" ") for line in answer.lines[1:])
-    return {keyword.upper(): parameters for keyword, _, parameters in keywords}
+    keywords = (_KEYWORD.split(line.decode("ascii", "replace"), 1) for line in answer.lines[1:])
+    return {keyword.upper(): " ".join(parameters) for keyword, *parameters in keywords}
 
 
 def _log_in(username: str, password: str, mechanisms: Sequence[str], timeouts: Timeouts) -> Conversation[None]:

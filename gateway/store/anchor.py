@@ -83,5 +83,5 @@ def _head_in(line: str) -> SignedHead:
     try:
         told = json.loads(line)
         return SegmentHead(**{name: told[name] for name in _NAMES}), bytes.fromhex(told["signature"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a segment head: {line[:80]!r}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a segment head: {line[:80].rstrip()!r}") from error
