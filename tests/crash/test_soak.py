@@ -27,7 +27,10 @@ PAUSE = 0.4
 
 
 class Held(NamedTuple):
-    """What all processes hold together; memory in octets, what they share counted once."""
+    """What all processes hold together; memory in octets, what they share counted once.
+
+    Pages of files are left out: how many of them count here depends on who else on the machine runs this Python.
+    """
 
     memory: float
     descriptors: float
@@ -46,7 +49,8 @@ def held_by(gateway: Gateway) -> Held:
 
 def _proportional(pid: int) -> int:
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    kinds = ("Pss_Anon:", "Pss_Shmem:")
+    return sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith(kinds))
 
 
 def typical(looks: Sequence[Held]) -> Held:
