@@ -44,7 +44,8 @@ sent to gets nothing, and stands in the report to the reverse path.
 class that no "no" stops, such as `account`: a login may ask for what the operator has allowed it by its streams, and
 promotion never. Asked for, refused or not, it stands in the decision line.
 
-**Families.** A name that ends in a star stands for every header that begins so and has no row of its own.
+**Families.** A name that ends in a star stands for every header that begins so. A vendor's headers without a row here
+stay in the message: mail that is passed on bears traces of other systems, which ask for nothing.
 """
 
 _EFFECTS: Final = {

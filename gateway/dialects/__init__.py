@@ -82,15 +82,11 @@ class Unsupported:
 
 @dataclass(frozen=True, slots=True)
 class Dialects:
-    """All vendors' headers. Those called `removed`, and those that begin with a removed family, are for us alone.
-
-    A header that nobody described by its own name is one of the `families`, the longest first, if it begins so.
-    """
+    """All vendors' headers. Those called `removed`, and those that begin with a removed `family`, are for us alone."""
 
     read_headers: Mapping[str, Header]
     removed: frozenset[str] = frozenset()
     removed_families: tuple[str, ...] = ()
-    families: tuple[Header, ...] = ()
 
     @classmethod
     def of(cls, vendors: Iterable[Vendor]) -> Dialects:
@@ -99,58 +95,48 @@ class Dialects:
         for header in (one for vendor in vendors for one in vendor.headers):
             if known.setdefault(header.key, header) is not header:
                 raise ValueError(f"{header.name} is described by {known[header.key].vendor} and by {header.vendor}")
-        families = sorted((one for one in known.values() if one.is_family), key=lambda one: -len(one.key))
+        for_us = [one for one in known.values() if not one.keep]
         return cls(
-            {key: header for key, header in known.items() if header.is_read and not header.is_family},
-            frozenset(one.key for one in known.values() if not (one.keep or one.is_family)),
-            tuple(one.key for one in families),
-            tuple(families),
+            {key: header for key, header in known.items() if header.is_read},
+            frozenset(one.key for one in for_us if not one.is_family),
+            tuple(one.key for one in for_us if one.is_family),
         )
 
     def read(self, block: HeaderBlock) -> Asked | Unsupported:
         """Return what a message's header asks for in other systems' words."""
-        spoken = [(header, field) for field in block.fields if (header := self._header_of(field.name))]
+        spoken = [field for field in block.fields if field.name in self.read_headers]
         if not spoken:
             return NOTHING_ASKED
         try:
-            return Asked(tuple(claim for header, field in _counting(spoken) for claim in _claims(header, field)))
+            return Asked(tuple(claim for field in self._counting(spoken) for claim in self._claims(field)))
         except Malformed as problem:
             return Unsupported(str(problem))
 
-    def _header_of(self, name: str) -> Header | None:
-        """Return how a field of that name is read; None for one that says nothing to us."""
-        if not name.startswith(self.removed_families) or name in self.removed:
-            return self.read_headers.get(name)
-        family = next(one for one in self.families if name.startswith(one.key))
-        return family if family.is_read else None
+    def _counting(self, fields: list[Field]) -> Iterator[Field]:
+        """Yield the fields that count: of some headers the vendor reads the first alone."""
+        seen = set[str]()
+        for field in fields:
+            if not (self.read_headers[field.name].first and field.name in seen):
+                yield field
+            seen.add(field.name)
+
+    def _claims(self, field: Field) -> Iterator[Claim]:
+        header = self.read_headers[field.name]
+        for rule, where, value in _values(header, unencoded(field.value)):
+            if not _asks_nothing(rule, value):
+                yield from _meant(header.vendor, rule, where, value)
 
 
 SILENT: Final = Dialects({})
 """No dialect at all."""
 
 
-def _counting(spoken: Iterable[tuple[Header, Field]]) -> Iterator[tuple[Header, Field]]:
-    """Yield the fields that count: of some headers the vendor reads the first alone."""
-    seen = set[str]()
-    for header, field in spoken:
-        if not (header.first and field.name in seen):
-            yield header, field
-        seen.add(field.name)
-
-
-def _claims(header: Header, field: Field) -> Iterator[Claim]:
-    for rule, where, value in _values(header, field):
-        if not _asks_nothing(rule, value):
-            yield from _meant(header.vendor, rule, where, value)
-
-
-def _values(header: Header, field: Field) -> Iterator[tuple[Rule, str, Any]]:
+def _values(header: Header, raw: bytes) -> Iterator[tuple[Rule, str, Any]]:
     """Yield every value of a header, with the rule for it and its place in words; raises `Malformed`."""
-    raw = unencoded(field.value)
     rule, text = header.rules[0], raw.decode("utf-8", "replace")
     match header.reading:
         case Reading.TEXT:
-            yield rule, field.raw[: len(field.name)].decode("ascii"), text
+            yield rule, header.name, text
         case Reading.LIST:
             yield from ((rule, header.name, one.strip()) for one in text.split(","))
         case Reading.PATTERN:

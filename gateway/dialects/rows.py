@@ -70,7 +70,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One header of a vendor's; the name of a family ends in "*", and is for those that have no row of their own.
+    """One header of a vendor's; the name of a family ends in "*".
 
     `first` says that only the topmost counts; `keep`, that it goes on to the recipients.
     """
@@ -136,8 +136,8 @@ def _header(vendor: str, raw: Mapping[str, Any]) -> Header:
         re.compile(raw["pattern"]) if "pattern" in raw else None,
         **{switch: raw.get(switch, False) for switch in ("first", "keep")},
     )
-    if header.is_family and (header.keep or rules[0].meanings not in ((Meaning.NOTHING,), (Meaning.SERVICE,))):
-        raise ValueError(f"{name} is a family of headers, which can only be removed or refused")
+    if header.is_family and header.is_read:
+        raise ValueError(f"{name} is a family of headers, which can only be removed")
     return header
 
 
