@@ -1,7 +1,7 @@
 """The anchor: the signed heads of sealed segments, in a file outside the database, one JSON object a line.
 
-It only ever grows, by some 400 octets a segment, and is never read whole: years of it would not fit in memory. A copy
-that is kept on another machine shows what the database alone cannot (docs/decisions/0004-ledger-and-segments.md).
+It only ever grows, by some 400 octets a segment, and is never in memory whole: years of it would not fit. A copy that
+is kept on another machine shows what the database alone cannot (docs/decisions/0004-ledger-and-segments.md).
 """
 
 from __future__ import annotations
