@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
+from gateway.errors import Malformed
 from gateway.footer import Imprint, Lacking, lacking, wording
 from gateway.footer.charsets import codec, is_ascii_compatible
 from gateway.mend import base64_lines, quoted_printable
@@ -36,6 +37,9 @@ _ENDING: Final = 1024
 
 _REMEMBERED: Final = 256 * 1024
 """Octets of a text up to which what is found in it is remembered: in a large one there may be as much to remember."""
+
+_MOST_PLACES: Final = 1000
+"""Places for a link in one part; a tool that asks for more has gone wrong, and each costs every copy its time."""
 
 _SOFT_BREAK = rb"(?:=[ \t]*\r\n)?"
 
@@ -168,8 +172,8 @@ def survey(content: Content, terms: Terms) -> Ground | None:
     """Look at a shown part: where its author wants links, what it lacks, what of it reports on its reader.
 
     Returns None where nothing can be written into the part: OpenPGP armour, base64 that does not decode, text that is
-    not in its charset. Raises `Unfillable` and `Tracked`. What was found is remembered, since many a campaign comes as
-    one message a recipient, with the same text in each.
+    not in its charset. Raises `Unfillable`, `Tracked`, and `Malformed` where it wants too many links. What was found is
+    remembered, since many a campaign comes as one message a recipient, with the same text in each.
     """
     part = content.part
     written = (part.content_type, part.encoding, part.parameters.get("charset"), part.parameters.get("format"))
@@ -193,6 +197,8 @@ def _look(content: Content, terms: Terms) -> _Look | None:
     pieces, text, is_whole = read.pieces, read.pieces.text, not read.is_in_place
     page = Page(pieces) if part.is_html else None
     found = find(pieces, terms.own_link, terms.tool_link, is_html=part.is_html) if terms.is_promotional else []
+    if len(found) > _MOST_PLACES:
+        raise Malformed(f"a part has more than {_MOST_PLACES} places for an unsubscribe link")
     _refuse_unfillable(text, found)
     unseen = page.unseen() if page and terms.tracking is not Tracking.ALLOW else []
     _refuse_trackers(text, unseen, terms)

@@ -264,6 +264,8 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
             if field.name in _READ_BY_PEOPLE:
                 refuse_links(decoded(field))
         grounds = _grounds([contents[id(part)] for part in shown(root)], treatment, tool_url) if contents else []
+    except Malformed as problem:
+        return Unstampable("5.6.0", str(problem))
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")
     except Tracked as problem:

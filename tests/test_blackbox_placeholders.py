@@ -280,6 +280,14 @@ def test_what_cannot_be_filled_is_refused_and_named(house: Gateway, row: dict[st
     assert code == 554 and reply.startswith("5.6.0 content: ") and row["text"].strip("{} ") in reply
 
 
+def test_a_thousand_places_for_a_link_are_filled_and_one_more_is_refused(house: Gateway, sink: Sink) -> None:
+    link, plain, _ = arrived(house, sink, written("Leave: {{unsubscribe_url}}\n" * 1000 + COMPLETE, "<p>Hello</p>"))
+    assert plain.count(link) == 1000 and "{{" not in plain
+    one_more = written("Leave: {{unsubscribe_url}}\n" * 1001 + COMPLETE, "<p>Hello</p>")
+    code, reply = house.submit(one_more, ["reader@example.org"])[""]
+    assert code == 554 and reply.startswith("5.6.0 content: a part has more than 1000 places for an unsubscribe link (")
+
+
 def test_a_link_in_anothers_query_is_percent_encoded(house: Gateway, sink: Sink) -> None:
     page = f'<body><a href="https://t.example.com/?u={{{{unsubscribe_url}}}}&amp;x=1">leave</a><p>{COMPLETE}</p></body>'
     link, _, filled = arrived(house, sink, written(f"{{{{unsubscribe_url}}}}\n{COMPLETE}\n", page))

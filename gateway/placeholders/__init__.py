@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from gateway.pieces import Finder, Pieces
@@ -72,13 +72,16 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """One row of the data: whose it is, how it is shown, what it stands for; one that `is_odd` has its own pattern."""
+    """One row of the data: whose it is, how it is shown, what it stands for; one that `is_odd` has its own pattern.
+
+    The pattern is in pieces, one for each sign.
+    """
 
     system: str
     shown: str
     kind: str
     words: str
-    pattern: str
+    pattern: tuple[str, ...]
     is_verified: bool
     is_odd: bool = False
 
@@ -200,7 +203,7 @@ def every() -> tuple[Placeholder, ...]:
 
 
 def _found(content: bytes, match: re.Match[bytes], data: _Data, is_html: bool) -> Found:
-    name = match.lastgroup or ""  # a row's own group holds the others, so it is the last to end
+    name = match.lastgroup or ""
     what, before = data.known[name], _named(match, f"before{name[1:]}")
     start, end = (match.start() + len(before), match.end()) if before else _with_braces(content, *match.span())
     start -= len(_prefix_before(content, start))
@@ -300,8 +303,22 @@ def _beginning(opening: bytes, rows: Mapping[str, Placeholder]) -> dict[str, Pla
 
 
 def _one_of(rows: Mapping[str, Placeholder]) -> re.Pattern[bytes]:
-    whole = "|".join(f"(?P<{name}>{_numbered(one.pattern, name[1:])})" for name, one in rows.items())
-    return re.compile(whole.encode("ascii"), re.IGNORECASE)
+    """Match any of these rows, whose own groups are empty, at their ends; what several begin with is tried once."""
+    tree: _Tree = {}
+    for name, one in rows.items():
+        branch = tree
+        for piece in (*one.pattern, f"(?P<{name}>)"):
+            branch = branch.setdefault(_numbered(piece, name[1:]), {})
+    return re.compile(_either(tree).encode("ascii"), re.IGNORECASE)
+
+
+_Tree: TypeAlias = "dict[str, _Tree]"
+"""Pieces of patterns, and what may follow each."""
+
+
+def _either(tree: _Tree) -> str:
+    ways = [piece + _either(rest) for piece, rest in tree.items()]
+    return f"(?:{'|'.join(ways)})" if len(ways) > 1 else "".join(ways)
 
 
 def _numbered(pattern: str, number: str) -> str:
@@ -311,7 +328,7 @@ def _numbered(pattern: str, number: str) -> str:
 
 def _read(row: Mapping[str, Any]) -> Placeholder:
     shown = row.get("shown", row.get("text", ""))
-    pattern = row.get("pattern") or _spelled(row["text"]) + _NOT_MARKDOWN
+    pattern = (row["pattern"],) if "pattern" in row else (*_spelled(row["text"]), _NOT_MARKDOWN)
     return Placeholder(
         *(row["system"], shown, row["kind"], row.get("words", ""), pattern),
         is_verified=row.get("verified", True),
@@ -326,18 +343,16 @@ _NOT_MARKDOWN: Final = r"(?!\()"
 _GAP: Final = r"(?:[\s+\xA0]|\xC2\xA0|\xE2\x80\x8B|&(?:nbsp|ZeroWidthSpace|#(?:160|8203|xA0|x200B));|%(?:20|C2%A0))*"
 """White space, and what editors write in its place: the space that does not break, and the one that has no width."""
 
-_FILLED_IN: Final = {"<words>": r"(?P<words>[^<>{}\"'%|]{0,200})", "<url>": r"[^\s\"'<>|]{0,2000}"}
+_FILLED_IN: Final = {
+    " ": _GAP,
+    "<words>": r"(?P<words>[^<>{}\"'%|]{0,200})",
+    "<url>": r"[^\s\"'<>|]{0,2000}",
+}
 
 
-def _spelled(text: str) -> str:
-    """Return a pattern for a placeholder in any spelling that editors and encoders give it."""
-    return "".join(_piece(one) for one in re.split(r"(<words>|<url>| )", text) if one)
-
-
-def _piece(piece: str) -> str:
-    if piece == " ":
-        return _GAP
-    return _FILLED_IN.get(piece) or "".join(_character(one) for one in piece)
+def _spelled(text: str) -> list[str]:
+    """Return the pattern for a placeholder in any spelling that editors and encoders give it."""
+    return [_FILLED_IN.get(one) or _character(one) for one in re.findall(r"<words>|<url>|.", text)]
 
 
 def _character(one: str) -> str:
