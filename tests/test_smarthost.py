@@ -570,6 +570,29 @@ async def server_saying(*said: bytes) -> AsyncIterator[str]:
         yield f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@asynccontextmanager
+async def slow_reader(seconds: float) -> AsyncIterator[str]:
+    """A server that reads a little of the content at a time for so long, then the rest, and says how much it got."""
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for text in (b"220 hello", b"250 mx", b"250 ok", b"250 ok"):
+            writer.write(text + b"\r\n")
+            await reader.readline()
+        writer.write(b"354 go on\r\n")
+        taken, end, clock = 0, b"", asyncio.get_running_loop().time
+        hurries_from = clock() + seconds
+        while end != b"\r\n.\r\n" and (piece := await reader.read(65536)):
+            taken, end = taken + len(piece), (end + piece)[-5:]
+            await asyncio.sleep(0.01 if clock() < hurries_from else 0)
+        writer.write(f"250 2.0.0 took {taken}\r\n".encode())
+        await reader.readline()
+        writer.close()
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    async with server:
+        yield f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 @on_both_loops
 async def test_copies_share_a_connection_and_arrive_as_they_are(sink: Sink) -> None:
     contents = [CONTENT, b"Subject: dots\r\n\r\n.\r\n..\r\n.a\r\n", b"Subject: none\r\n\r\n"]
@@ -775,6 +798,15 @@ async def test_a_server_that_does_not_read_the_content_is_given_up(sink: Sink) -
     async with pool_to(sink.url, timeouts=Timeouts(block=0.2)) as pool:
         with pytest.raises(RelayUnavailable, match="did not go on within"):
             await send(pool, copy)
+
+
+@on_both_loops
+async def test_a_server_that_reads_the_content_slowly_gets_it_all() -> None:
+    """RFC 5321 §4.5.3.2.5 is about each block: 25 MB over a poor line are not a server that has stopped."""
+    content = (b"x" * 78 + b"\r\n") * 200_000
+    async with slow_reader(1.0) as url, pool_to(url, timeouts=Timeouts(block=10, final=0.5)) as pool:
+        replies = await send(pool, replace(copy_to(), segments=(content,)))
+    assert replies == (Reply(250, "2.0.0", f"took {len(content) + 3}"),)
 
 
 @on_both_loops

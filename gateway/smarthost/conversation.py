@@ -39,7 +39,11 @@ _RCPT_DSN = re.compile(r"(?:NOTIFY|ORCPT)=\S+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each answer may take, in seconds (RFC 5321 §4.5.3.2); `opening` bounds all before the first copy."""
+    """How long each answer may take, in seconds (RFC 5321 §4.5.3.2); `opening` bounds all before the first copy.
+
+    `block` is for each piece of the content (256 KiB) and `final` for the answer to the dot: nothing bounds the whole,
+    since a large copy over a slow line takes as long as it takes.
+    """
 
     opening: float = 600
     connect: float = 30
@@ -82,7 +86,7 @@ class Answer(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What is written in one go, how many answers it calls for (fewer where one closes), and the seconds for each."""
+    """What is written, how many answers it calls for (fewer where one closes), and the seconds for each of those."""
 
     pieces: Iterable[bytes]
     answers: int

@@ -152,12 +152,15 @@ class Line(asyncio.Protocol):
         self._alarm.set(self._patience, partial(self._time_out, self._patience))
 
     async def _write(self, group: Group) -> bool:
-        """Write as fast as the server reads; return False if it answered or left before it had the last piece."""
-        give_up = self._loop.time() + group.timeout
+        """Write as fast as the server reads; return False if it answered or left before it had the last piece.
+
+        However long it takes in all, what is written has to go on within `timeouts.block` seconds (RFC 5321
+        §4.5.3.2.5).
+        """
+        block = self._timeouts.block
         for piece in group.pieces:
             while self._is_paused and self._is_listened_to:
-                wait = min(self._timeouts.block, give_up - self._loop.time())
-                self._alarm.set(wait, partial(self._time_out, wait))
+                self._alarm.set(block, partial(self._time_out, block))
                 await self._woken()
             if self._transport is None or not self._due:
                 return False
