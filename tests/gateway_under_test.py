@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import smtplib
@@ -20,9 +21,10 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +37,27 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free and not the same: all are taken before one is given back."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Return ports that are free, each another one: none that this process has given before, while there are more."""
+    found = list[int]()
+    while len(found) < count:
+        port = next(_ports)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
+
+
+def _own_ports() -> Iterator[int]:
+    """Yield this process's ports for ever; it shares them with none of the others that run tests (pytest-xdist).
+
+    They are none of those which the system gives to whoever connects, from 32768 on.
+    """
+    first = 12_000 + 5_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    start = random.randrange(5_000)
+    return cycle(first + (start + n) % 5_000 for n in range(5_000))
+
+
+_ports = _own_ports()
 
 
 def eventually(true: Any, seconds: float = 20.0) -> Any:

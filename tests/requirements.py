@@ -7,8 +7,8 @@ too. Who prints the table is `tests.requirements_table`.
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def read_results() -> dict[str, str]:
 
 
 class Recorder:
-    """Keeps the outcome of each test with a claim, and writes them when the run ends."""
+    """Keeps the outcome of each test with a claim, and writes them when the run ends, or this process's part of it."""
 
     def __init__(self) -> None:
         self._claimed: set[str] = set()
@@ -97,9 +97,11 @@ class Recorder:
         if not self._outcomes:
             return
         RESULTS.parent.mkdir(exist_ok=True)
-        scratch = RESULTS.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(read_results() | self._outcomes, indent=1, sort_keys=True) + "\n", "utf-8")
-        scratch.replace(RESULTS)
+        with RESULTS.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            scratch = RESULTS.with_suffix(".new")
+            scratch.write_text(json.dumps(read_results() | self._outcomes, indent=1, sort_keys=True) + "\n", "utf-8")
+            scratch.replace(RESULTS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
