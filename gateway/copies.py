@@ -154,7 +154,7 @@ class CopyMaker:
 
         Done before anything else holds the message, so that only one of the two stays in memory.
         """
-        fit = await _beside_where_large(message, fitted, message)
+        fit = await _beside_where_large(message, fitted, message, self._dialects)
         return message if isinstance(fit, Unstampable) else fit
 
     async def written_in(self, alphabet: Alphabet, message: SpooledMessage) -> SpooledMessage | Unstampable:
@@ -162,7 +162,8 @@ class CopyMaker:
         is_utf8 = _SMTPUTF8 in message.options
         if alphabet is Alphabet.EIGHT_BIT and not is_utf8:
             return message  # whose header asks for nothing that the next hop lacks
-        fit = await _beside_where_large(message.message, partial(fitted, is_utf8=is_utf8), message.message, alphabet)
+        fit_in = partial(fitted, dialects=self._dialects, alphabet=alphabet, is_utf8=is_utf8)
+        fit = await _beside_where_large(message.message, fit_in, message.message)
         return fit if isinstance(fit, Unstampable) else replace(message, message=fit)
 
     async def draft(self, message: SpooledMessage, block: HeaderBlock | None = None) -> MessageDraft | Unstampable:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from gateway.errors import Malformed
@@ -87,11 +87,17 @@ def _regularised(message: bytes) -> Iterator[Edit]:
         yield Edit(position, position, (b"\r\n",))
 
 
-def mend(message: bytes) -> bytes:
-    """Return a message without long lines that reads as this one does; raises `Malformed` where there is none."""
+def mend(message: bytes, is_removed: Callable[[Field], bool] = lambda field: False) -> bytes:
+    """Return a message without long lines that reads as this one does; raises `Malformed` where there is none.
+
+    A field that `is_removed` before anything leaves may be as long as it likes.
+    """
     root = parse(message, split(message))
     mended = applied(message, [*_folded_headers(message, root), *_recoded_parts(message, root)])
-    if has_long_line(mended):
+    block = split(mended)
+    if has_long_line(mended, block.body) or any(
+        has_long_line(field.raw) and not is_removed(field) for field in block.fields
+    ):
         raise Malformed(f"a line is longer than {LINE_LIMIT} octets and cannot be folded or re-encoded")
     return mended
 

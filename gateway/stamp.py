@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Final, NamedTuple
 
 from gateway.address import Address, domain_key
@@ -232,21 +232,26 @@ def prepare(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft |
     (554 5.6.0) where the lines break SMTP's rules and cannot be mended; (5.6.3, 5.6.7) where the next hop takes too few
     letters.
     """
-    fit = fitted(message, treatment.alphabet, is_utf8=treatment.is_utf8)
+    fit = fitted(message, treatment.dialects, treatment.alphabet, is_utf8=treatment.is_utf8)
     if isinstance(fit, Unstampable):
         return fit
     return _drafted(fit, block if fit is message else split(fit), treatment)
 
 
-def fitted(message: bytes, alphabet: Alphabet = Alphabet.UTF8, *, is_utf8: bool = False) -> bytes | Unstampable:
+def fitted(
+    message: bytes, dialects: Dialects = SILENT, alphabet: Alphabet = Alphabet.UTF8, *, is_utf8: bool = False
+) -> bytes | Unstampable:
     """Return a message as SMTP and the next hop take it: a header of fields, no long lines, letters of this alphabet.
 
+    Fields that are for us, by `dialects` too, do not leave, and may be long: compact JSON cannot be folded.
     `is_utf8` is True where the submitter declared SMTPUTF8. What fits already is returned as it is; `Unstampable` says
     why something cannot be made to (5.6.0, 5.6.3, 5.6.7).
     """
     try:
         message = with_regular_header(message)
-        return written_in(alphabet, mend(message) if has_long_line(message) else message, is_utf8=is_utf8)
+        if has_long_line(message):
+            message = mend(message, partial(_is_for_us, dialects=dialects))
+        return written_in(alphabet, message, is_utf8=is_utf8)
     except Inexpressible as problem:
         return Unstampable(problem.enhanced, str(problem))
     except Malformed as problem:
@@ -330,12 +335,18 @@ def _promoted(promotion: Promotion, treatment: Treatment, kept: tuple[Field, ...
     return _Promoted(_listed(promotion), promotion.mailto_first, envelope, tuple(_named(kept, envelope)))
 
 
-def _is_removed(field: Field, treatment: Treatment) -> bool:
-    """HDR-01, DKIM-12, DKIM-13; and what this message is to get anew."""
+def _is_for_us(field: Field, dialects: Dialects) -> bool:
+    """HDR-01, CLS-02, DKIM-13: what is never relayed, whatever becomes of the message."""
     name = field.name
     if name.startswith(("list-", CONTROL_PREFIX)) or name in _NEVER_KEPT:
         return True
-    if name in treatment.dialects.removed or name.startswith(treatment.dialects.removed_families):
+    return name in dialects.removed or name.startswith(dialects.removed_families)
+
+
+def _is_removed(field: Field, treatment: Treatment) -> bool:
+    """Return whether a message loses a field: what is for us, and what it is to get anew (DKIM-12)."""
+    name = field.name
+    if _is_for_us(field, treatment.dialects):
         return True
     if name == "message-id":
         return treatment.splits or not field.value

@@ -513,6 +513,17 @@ def test_a_fold_at_a_tab_and_what_says_nothing_break_no_json(house: Gateway, sin
     sink.wait_for(2)
 
 
+@pytest.mark.req("SMTP-08", "CLS-02")
+@pytest.mark.parametrize("header", [f'X-SMTPAPI: {{"asm_group_id":{NEWS},"unique_args":{{"a":"%s"}}}}', "Bcc: %s"])
+def test_what_is_for_us_alone_may_have_longer_lines_than_mail_has(house: Gateway, sink: Sink, header: str) -> None:
+    """Such a line is never relayed; JSON without white space, as many a program writes it, could not be folded."""
+    field = header % ",".join(f"somebody{n}@example.org" for n in range(100))
+    assert slug(answer(house, field, f"Assent-Topic: {TOPIC}")) == "sent"
+    content = sent(sink)
+    assert not field_of(content, field.partition(":")[0]) and b"somebody" not in content
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+
+
 ENCODED = """\
 X-SMTPAPI: =?UTF-8?Q?=7B=22category=22=3A=22spring-campaign-w?=\r
  =?UTF-8?Q?ith-a-rather-long-name-that-goes-on=22?=\r
@@ -575,9 +586,12 @@ def test_a_recipient_in_a_header_who_is_refused_stands_in_the_report(
     )
 
 
-def test_a_recipient_in_a_header_gets_account_mail(house: Gateway, sink: Sink, someone: Someone) -> None:
+@pytest.mark.parametrize(
+    "header", ["X-MC-BccAddress: %s", 'X-SMTPAPI: {"unique_args":{"a":"' + "x" * 999 + '"},"to":["%s"]}']
+)
+def test_a_recipient_in_a_header_gets_account_mail(house: Gateway, sink: Sink, someone: Someone, header: str) -> None:
     other = someone()
-    assert slug(answer(house, f"X-MC-BccAddress: {other}", author="billing@example.com")) == "sent"
+    assert slug(answer(house, header % other, author="billing@example.com")) == "sent"
     assert {one for message in sink.wait_for(1) for one in message.recipients} == {READER, other}
 
 
