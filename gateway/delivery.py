@@ -138,7 +138,7 @@ class Delivery:
 
     def share(self, message: SpooledMessage, copies: int) -> int:
         lane = self._lane(priority_of(message.message_class), message.stream)
-        if lane.room <= len(message.message):
+        if not lane.connections or lane.room <= len(message.message):
             return 0
         is_shared = copies >= SHARED_FROM and message.message_class is MessageClass.PROMOTIONAL
         return -(-copies // self._bell.crew) if is_shared else copies
@@ -183,14 +183,15 @@ class Delivery:
             await self._bell.wait(BACKLOG_SECONDS if is_more else CLAIM_SECONDS)
 
     async def _claim(self) -> bool:
-        """Fill each lane that has room; True where one of them could not take all that is due."""
+        """Fill each lane that leads out of here and has room; True where one could not take all that is due."""
         await self._take_over()
         due: dict[Lane, list[Waiting]] = {}
         for waiting in filter(self._may_move, self._store.spool.due()):
             due.setdefault(self._lane(*waiting), []).append(waiting)
         is_more = False
         for lane, kinds in due.items():
-            is_more |= await self._fill(lane, kinds)
+            if lane.connections:
+                is_more |= await self._fill(lane, kinds)
         return is_more
 
     def _may_move(self, waiting: Waiting) -> bool:

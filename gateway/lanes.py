@@ -170,15 +170,15 @@ class Lane:
 
 
 class Lanes:
-    """The two lanes of a smarthost, which share so many connections and so much memory."""
+    """The two lanes of a smarthost, which share so many connections and so much memory: neither, where it is none."""
 
     def __init__(self, pool: Pool, smarthost: Smarthost, connections: int, budget: int) -> None:
         paces = Paces()
         promotion = int(budget * PROMOTION_OF_IT)
-        left_alone = max(1, connections // LEFT_ALONE)
+        lent = max(min(1, connections), connections - max(1, connections // LEFT_ALONE))
         self.schedule = smarthost.schedule
         self.essential = Lane(pool, smarthost, connections, budget - promotion, paces)
-        self.promotion = Lane(pool, smarthost, max(1, connections - left_alone), promotion, paces, gives_way=True)
+        self.promotion = Lane(pool, smarthost, lent, promotion, paces, gives_way=True)
 
     def lane(self, priority: Priority) -> Lane:
         return self.promotion if priority is Priority.PROMOTION else self.essential

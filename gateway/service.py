@@ -364,9 +364,9 @@ class Worker:
         return Lanes(pool, smarthosts[name], self._share(smarthosts[name].connections), budget)
 
     def _share(self, connections: int) -> int:
-        """Return this worker's part of what the whole machine may open; at least one."""
+        """Return this worker's part of what the whole machine may open: none where there are not enough for all."""
         whole, rest = divmod(connections, self._config.workers)
-        return max(1, whole + (self._number < rest))
+        return whole + (self._number < rest)
 
 
 def _keep(config: Config, plant: Plant, clock: Clock) -> Callable[[asyncio.Event], Awaitable[None]]:

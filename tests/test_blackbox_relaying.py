@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.copies_under_test import dkimpy_accepts
-from tests.gateway_under_test import Gateway, eventually, fetch, field_of, link_of, newsletter
+from tests.gateway_under_test import Gateway, eventually, fetch, field_of, link_of, newsletter, transact
 from tests.sink import DROP, OFFERED, Certificate, Received, Sink, make_certificate, offering
 
 RATE_SECONDS = float(os.environ.get("ASSENT_RATE_SECONDS", "4"))
@@ -168,6 +168,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         made.smarthost("login", Sink(login=("user", "secret")), *logged_in)
         made.smarthost("throttled", Sink(), 'rate = "14/s"')
         made.smarthost("patient", Sink(), "connections = 2", "messages_per_connection = 2")
+        made.smarthost("single", Sink(), "connections = 1")
         made.smarthost("lmtp", Sink(lmtp=True))
         made.smarthost("first", Sink())
         second = stack.enter_context(Sink())
@@ -477,6 +478,17 @@ def test_a_smarthost_gets_no_more_connections_and_messages_on_each_than_it_allow
     assert len(sink.messages) == 8
     assert most <= 2
     assert sink.connections - before >= 3, "at most two messages on each connection"
+
+
+@pytest.mark.req("OUT-19")
+def test_a_smarthost_that_allows_fewer_connections_than_there_are_workers_gets_no_more(hub: Hub) -> None:
+    """Who has no connection to open leaves what it takes to the worker that has."""
+    sink, message = hub.sinks["single"], notice("single", READER)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(hub.gateway.smtp("all")) for _ in range(12)]
+        for client in clients:
+            assert transact(client, message, [READER], "single@example.com")[""][0] == 250
+    assert {one.connection for one in sink.wait_for(len(clients))} == {1}
 
 
 @pytest.mark.req("OUT-19")

@@ -859,11 +859,6 @@ def test_a_key_with_a_passphrase_is_refused_without_asking_for_it(house: House) 
     assert "without a passphrase" in house.only_problem()
 
 
-def test_fewer_connections_than_workers_are_a_warning(house: House) -> None:
-    assert not house.change('workers  = "auto"', "workers = 4").warnings_about("workers opens at least one")
-    assert house.change("connections = 20", "connections = 2").warnings_about("each of 4 workers opens at least one")
-
-
 def test_authorities_must_be_certificates(house: House) -> None:
     named = house.change('# tls_authorities = "var/tls/ca.pem"', 'tls_authorities = "var/tls/ca.pem"')
     assert named.load().smarthosts["default"].authorities.startswith("-----BEGIN CERTIFICATE-----")

@@ -33,7 +33,7 @@ def parcel(rig: Rig, message_class: MessageClass = MessageClass.ACCOUNT) -> Parc
     return Parcel(Shared(rig.message(message_class=message_class)), tuple(rig.addressees(ALICE)))
 
 
-@pytest.mark.parametrize(("connections", "for_promotion"), [(1, 1), (2, 1), (10, 9), (20, 18)])
+@pytest.mark.parametrize(("connections", "for_promotion"), [(0, 0), (1, 1), (2, 1), (10, 9), (20, 18)])
 async def test_promotion_leaves_connections_alone_where_there_is_more_than_one(
     connections: int, for_promotion: int
 ) -> None:

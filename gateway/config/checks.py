@@ -37,7 +37,7 @@ def check(config: Config, notes: Notes, today: date) -> None:
     _check_certificates(config, notes)
     _check_dkim(config, notes)
     for smarthost in config.smarthosts.values():
-        _check_smarthost(smarthost, config.workers, notes)
+        _check_smarthost(smarthost, notes)
     for stream in config.streams.values():
         _check_stream(stream, config, notes)
         _check_shadow(stream, notes, today)
@@ -203,17 +203,12 @@ def _overlaps(ours: Iterable[str], theirs: Iterable[str]) -> Iterator[str]:
                 yield other
 
 
-def _check_smarthost(smarthost: Smarthost, workers: int, notes: Notes) -> None:
+def _check_smarthost(smarthost: Smarthost, notes: Notes) -> None:
     place = ("smarthosts", smarthost.name)
     if smarthost.username and not smarthost.password:
         notes.problem((*place, "password_file"), f"{dotted(place)} has a username and no password_file; add it")
     if smarthost.password and not smarthost.username:
         notes.problem((*place, "username"), f"{dotted(place)} has a password_file and no username; add it")
-    if smarthost.connections < workers:
-        said = (
-            f"{dotted(place)}.connections = {smarthost.connections}, and each of {workers} workers opens at least one"
-        )
-        notes.warning((*place, "connections"), f"{said}; allow {workers}, or have fewer workers")
     if not smarthost.processor:
         said = f"{dotted(place)}.processor is missing: a person's export cannot say who relays"
         notes.warning((*place, "processor"), f"{said}; name the company that runs it")
