@@ -508,7 +508,11 @@ def _house(config: Config) -> House:
 
 
 def _bound(config: Config, parts: Sequence[str]) -> Sockets:
-    return Sockets(**{name: _bind(addresses) for name, addresses in _addresses(config, parts).items()})
+    places = _addresses(config, parts)
+    ipv4_ports = {one.port for addresses in places.values() for one in addresses if one.ip.version == 4}
+    return Sockets(
+        **{name: bind([(one.host, one.port) for one in addresses], ipv4_ports) for name, addresses in places.items()}
+    )
 
 
 def _addresses(config: Config, parts: Sequence[str]) -> Mapping[str, Sequence[ListenAddress]]:
@@ -530,10 +534,6 @@ def _warn_of_addresses(config: Config, plant: Plant) -> None:
         if bound != {(one.host, one.port) for one in addresses}:
             section = name.partition("_")[0]
             log.warning("[%s] names other addresses to listen on; that takes a restart, and the old ones stay", section)
-
-
-def _bind(addresses: Sequence[ListenAddress]) -> list[socket.socket]:
-    return bind([(address.host, address.port) for address in addresses])
 
 
 def _warn(config: Config) -> None:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
@@ -35,15 +35,21 @@ class Crew:
     pids: dict[int, str] = field(default_factory=dict)
 
 
-def bind(addresses: Sequence[tuple[str, int]]) -> list[socket.socket]:
-    """Return listening sockets that children inherit; raises `OSError` naming the address."""
-    return [_bind(host, port) for host, port in addresses]
+def bind(addresses: Sequence[tuple[str, int]], ipv4_ports: Collection[int] = ()) -> list[socket.socket]:
+    """Return listening sockets that children inherit; raises `OSError` naming the address.
+
+    One of IPv6 takes IPv4 as well, where the system has it so, but at none of the `ipv4_ports`, which have sockets of
+    their own.
+    """
+    return [_bind(host, port, port in ipv4_ports) for host, port in addresses]
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, is_apart: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_apart and family == socket.AF_INET6:
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
         listening.bind((host, port))
     except OSError as error:

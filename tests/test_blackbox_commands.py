@@ -8,6 +8,7 @@ import pty
 import re
 import shlex
 import signal
+import smtplib
 import socket
 import subprocess
 import sys
@@ -181,6 +182,18 @@ def test_an_address_that_another_program_has_is_named_and_may_be_free_later(hous
         done = house.run("serve", check=False)
     assert done.returncode == 75
     assert f"127.0.0.1:{house.feedback} cannot be listened on: Address already in use; free it" in done.stderr
+
+
+def test_all_of_ipv4_and_all_of_ipv6_can_be_listened_on_at_one_port(house: Gateway, rewritten: None) -> None:
+    replace(house, f'"127.0.0.1:{house.submission}"', f'"0.0.0.0:{house.submission}", "[::]:{house.submission}"')
+    replace(house, f'"127.0.0.1:{house.site}"', f'"[::]:{house.site}", "0.0.0.0:{house.site}"')
+    house.start()
+    for host in ("127.0.0.1", "::1"):
+        with smtplib.SMTP(host, house.submission, timeout=10) as client:
+            assert client.noop()[0] == 250
+    for host in ("127.0.0.1", "[::1]"):
+        assert fetch(f"http://{host}:{house.site}/healthz").status == 200
+    assert house.stop() == 0
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
