@@ -55,10 +55,6 @@ def subject_of(message: SpooledMessage, spool_id: str, message_id: str = "", byp
     )
 
 
-NOTHING_KEPT = Subject("", "", "", "", None, "")
-"""The subject of a transaction that was refused whole."""
-
-
 PEOPLE_AWAY = {"people": "away"}
 """Marks a decision that was made without the people store (SMTP-22); `person_line` follows once it is back."""
 

@@ -157,6 +157,33 @@ def test_a_refusal_can_be_explained_by_its_decision_id(offices: Gateway, someone
     assert text.startswith(f"5.7.1 no-consent: {told['sentence']} (decision ")
 
 
+@pytest.mark.req("OPS-01")
+@pytest.mark.parametrize(
+    ("field", "reason"), [("Assent-Class: account", "class-mismatch"), ("X-SMTPAPI: {", "unsupported-header")]
+)
+def test_a_message_that_is_refused_whole_is_explained_for_each_of_its_recipients(
+    offices: Gateway, someone: Someone, field: str, reason: str
+) -> None:
+    content = f"{field}\r\n".encode() + newsletter(sender="ann@news.example.com")
+    readers = [someone(), someone()]
+    replies = offices.submit(content, readers, login="everything", sender="ann@news.example.com")
+    assert [*replies] == [""] and replies[""][1].partition(" ")[2].startswith(f"{reason}: ")
+    message_id = field_of(content, "Message-ID")[0].split()[1].decode()
+    for reader in readers:
+        asked = ("--json", "explain", message_id, reader)
+        done = eventually(lambda asked=asked: (ran := offices.run(*asked, check=False)).returncode == 0 and ran)
+        (told,) = json.loads(done.stdout)
+        assert (told["login"], told["action"], told["reason"]) == ("everything", "refuse", reason)
+
+
+@pytest.mark.req("OPS-01")
+def test_a_reverse_path_that_is_refused_is_explained_with_the_login_that_gave_it(offices: Gateway) -> None:
+    replies = offices.submit(newsletter(), [NOBODY], login="marketing", sender="ceo@elsewhere.example")
+    decision = replies["MAIL"][1].partition("(decision ")[2].partition(",")[0]
+    (told,) = offices.json("explain", decision)
+    assert (told["login"], told["class"], told["reason"]) == ("marketing", "promotional", "class-mismatch")
+
+
 @pytest.mark.req("CLS-02")
 @pytest.mark.parametrize("login", ["marketing", "essentials"])
 def test_no_control_header_leaves(offices: Gateway, sink: Sink, login: str) -> None:

@@ -165,23 +165,25 @@ def test_a_tool_hears_of_it_in_its_own_vendors_words(house: Gateway, told: Recei
 def test_what_becomes_of_messages_is_told_with_the_decision_that_explain_knows(
     house: Gateway, told: Receiver, sink: Sink, someone: Someone
 ) -> None:
-    reader, stranger, customer, broken = someone(), someone(), someone(), someone()
-    house.opt_in(reader)
+    reader, stranger, customer, broken, misled = someone(), someone(), someone(), someone(), someone()
+    house.opt_in(reader, misled)
     assert house.submit(newsletter(reader), [reader])[""][0] == 250
     assert house.submit(newsletter(stranger), [stranger])[stranger][0] == 550
+    assert house.submit(newsletter(misled, subject="Re: your order"), [misled])[""][0] == 550
     assert house.submit(invoice(customer), [customer], login="shop", sender="billing@example.com")[""][0] == 250
     sink.on("RCPT", "550 5.1.1 no such mailbox", containing=broken)
     assert house.submit(invoice(broken), [broken], login="shop", sender="billing@example.com")[""][0] == 250
     here = lambda kind, address: on("/crm", told).of(kind, address)  # noqa: E731
     (relayed,) = eventually(lambda: here("message.relayed", reader))
     (refused,) = eventually(lambda: here("message.refused", stranger))
+    (whole,) = eventually(lambda: here("message.refused", misled))
     eventually(lambda: here("message.relayed", customer))
     (failed,) = eventually(lambda: here("message.failed", broken))
     assert (relayed["data"]["login"], relayed["data"]["stream"], relayed["data"]["topic"]) == (
         *("news", "newsletter"),
         TOPIC,
     )
-    assert refused["data"]["reason"] == "no-consent"
+    assert (refused["data"]["reason"], whole["data"]["reason"]) == ("no-consent", "content")
     assert "no such mailbox" in failed["data"]["reply"] and failed["data"]["outcome"] == "failed"
     explained = house.json("explain", refused["data"]["decision"])
     assert stranger not in str(explained) and "no-consent" in str(explained)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from gateway import headers
@@ -35,6 +35,8 @@ _WAITS: Final = Reply(451, "4.3.0", "consent cannot be checked at this moment, t
 _SMTPUTF8: Final = "SMTPUTF8"
 _LONGEST_CAMPAIGN: Final = 200
 """Characters of a campaign's name that are kept."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,15 @@ class Visit:
     def begin(self) -> None:
         """Forget the transaction before."""
         self.facts, self.is_preflight = {}, False
+
+    def subject(self, message_id: str = "") -> Subject:
+        """Return how the decision log calls a message of which no more is known than what all of the login's streams
+        have in common, and its Message-ID's digest.
+        """
+        streams = {stream.name for stream in self.streams}
+        classes = {purpose.message_class for purpose in self.purposes}
+        topics = {purpose.topic.slug for purpose in self.purposes if purpose.topic}
+        return Subject("", message_id, self.login.name, _only(streams) or "", _only(classes), _only(topics) or "")
 
     def is_told_by_summary(self, *streams: Stream) -> bool:
         """True where refusals of one of the streams are answered 250; never where nobody could be told."""
@@ -238,7 +249,7 @@ class Intake:
             options=tuple(envelope.mail_options),
             peer=_peer(session),
             received_at=self._now(),
-            recipients=_each_once(envelope.rcpt_tos),
+            recipients=each_once(envelope.rcpt_tos),
             message=envelope.content,
             campaign=campaign,
             product=choice.purposes[0].product if choice.purposes else "",
@@ -247,7 +258,7 @@ class Intake:
         )
 
 
-def _each_once(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
+def each_once(recipients: Sequence[Recipient]) -> tuple[Recipient, ...]:
     """Return recipients without those who were named before: nobody gets a message twice for being listed twice."""
     first: dict[tuple[str, str], Recipient] = {}
     for one in recipients:
@@ -264,10 +275,18 @@ def _tool_url(login: Login, block: headers.HeaderBlock, recipients: Sequence[Rec
         return ""
 
 
-def _subject(message: SpooledMessage, block: headers.HeaderBlock, asked: Asked) -> Subject:
+def message_id_in(block: headers.HeaderBlock) -> str:
+    """Return the digest that stands for a message's Message-ID in decision lines; "" where it has none."""
     message_id = block.first("message-id")
-    digest = message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
-    subject = subject_of(message, spool_text(message.id), digest, asked.bypasses)
+    return message_id_digest(message_id.value.decode("utf-8", "replace")) if message_id else ""
+
+
+def _only(values: set[T]) -> T | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _subject(message: SpooledMessage, block: headers.HeaderBlock, asked: Asked) -> Subject:
+    subject = subject_of(message, spool_text(message.id), message_id_in(block), asked.bypasses)
     return replace(subject, claims=claims_in(block)) if message.ends else subject
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from gateway import headers
 from gateway.address import Address
@@ -18,13 +18,13 @@ from gateway.campaigns import Campaigns
 from gateway.classify import Choice, Mismatch, matches_any
 from gateway.consent import Standing
 from gateway.copies import CopyMaker, MessageDraft
-from gateway.decisions import NOTHING_KEPT, Subject, door_line
+from gateway.decisions import Subject, door_line
 from gateway.errors import Malformed
 from gateway.ids import Ids, spool_text
 from gateway.law import Law
 from gateway.listener.content import Judge, judge_of
 from gateway.listener.desk import LoginDesk
-from gateway.listener.intake import House, Intake, Visit
+from gateway.listener.intake import House, Intake, Visit, each_once, message_id_in
 from gateway.listener.preflight import Preflight
 from gateway.listener.protocol import NO_ROOM, Session
 from gateway.metrics import Metrics
@@ -59,8 +59,6 @@ _CODES = {
     **{"2.0.0": 250, "4.3.0": 451, "4.7.5": 451},
     **{"5.4.6": 554, "5.6.0": 554, "5.7.0": 550, "5.7.1": 550},
 }
-
-T = TypeVar("T")
 
 
 class Outbound(Protocol):
@@ -140,7 +138,7 @@ class SubmissionHandler:
             return _TOO_FAST
         visit.begin()
         if not _may_return_to(visit.streams, reverse_path):
-            return self._objection(_NOT_ITS_REVERSE_PATH)
+            return self._turn_away(visit, _NOT_ITS_REVERSE_PATH)
         return _OK
 
     async def handle_RCPT(self, server: Any, session: Session, envelope: Any, recipient: Recipient) -> Reply:
@@ -160,7 +158,7 @@ class SubmissionHandler:
         if verdict is not PAUSED and not is_test:
             await self._count_refused_at_rcpt(visit, envelope.mail_from)
         ruling = Ruling(recipient, facts, verdict, self._ids.decision())
-        return self._refuse_all([ruling], _subject_at_rcpt(visit), "4.3.0" if verdict is PAUSED else "5.7.1")
+        return self._refuse_all([ruling], visit.subject(), "4.3.0" if verdict is PAUSED else "5.7.1")
 
     async def handle_DATA(self, server: Any, session: Session, envelope: Any) -> Reply:
         visit: Visit = session.visit
@@ -171,7 +169,7 @@ class SubmissionHandler:
         if isinstance(taken, Reply):
             return taken
         if isinstance(taken, Mismatch):
-            return self._objection(taken)
+            return self._refuse_whole(visit, envelope, taken)
         if self._store.people.orders().is_paused(taken.choice.stream.name):
             return self._postponed(taken.message, visit, taken.subject)
         return await self._rule(taken.message, visit, taken.choice, taken.block, taken.subject)
@@ -260,6 +258,16 @@ class SubmissionHandler:
         ]
         return self._refuse_all(rulings, subject, "4.3.0")
 
+    def _refuse_whole(self, visit: Visit, envelope: Any, found: Mismatch) -> Reply:
+        """Refuse a message, or put it off, whoever it goes to; each recipient's line says so."""
+        verdict = _verdict_of(found)
+        rulings = [
+            Ruling(one, visit.facts[one.address.text], verdict, self._ids.decision())
+            for one in each_once(envelope.rcpt_tos)
+        ]
+        subject = visit.subject(message_id_in(headers.split(envelope.content)))
+        return self._refuse_all(rulings, subject, found.enhanced)
+
     def _refuse_all(self, rulings: Sequence[Ruling], subject: Subject, enhanced: str = "") -> Reply:
         """Refuse a message that may go to nobody; each recipient's line says why, the reply names the first."""
         is_final = all(one.verdict.action is Action.REFUSE for one in rulings)
@@ -315,20 +323,23 @@ class SubmissionHandler:
     def _refusal(self, ruling: Ruling, enhanced: str = "") -> Reply:
         verdict = ruling.verdict
         enhanced = enhanced or ("5.7.0" if verdict.reason is Reason.CONTENT else "5.7.1")
-        return self._reply(enhanced, f"{verdict.reason}: {verdict.sentence}", ruling.decision)
+        code = 550 if verdict.reason is Reason.UNSUPPORTED_HEADER else None
+        return self._reply(enhanced, f"{verdict.reason}: {verdict.sentence}", ruling.decision, code)
 
-    def _objection(self, found: Mismatch) -> Reply:
-        """Refuse a whole transaction, or put it off, and keep a line that says why."""
-        decision = self._ids.decision()
-        verdict = Verdict(found.action, found.reason, found.sentence, rules=RULES)
-        self._metrics.decided(None, verdict)
-        self._store.spool.note([door_line(decision, self._now(), "", NOTHING_KEPT, verdict)])
-        code = 550 if found.reason is Reason.UNSUPPORTED_HEADER else None
-        return self._reply(found.enhanced, found.text, decision, code)
+    def _turn_away(self, visit: Visit, found: Mismatch) -> Reply:
+        """Refuse a transaction before anybody is named in it, and keep a line that says why and whose it was."""
+        decision, subject, verdict = self._ids.decision(), visit.subject(), _verdict_of(found)
+        self._metrics.decided(subject.message_class, verdict)
+        self._store.spool.note([door_line(decision, self._now(), "", subject, verdict)])
+        return self._reply(found.enhanced, found.text, decision)
 
     def _reply(self, enhanced: str, text: str, decision: str, code: int | None = None) -> Reply:
         where = f", see {self._house.help_url}" if self._house.help_url else ""
         return Reply(code or _CODES[enhanced], enhanced, f"{text} (decision {decision}{where})")
+
+
+def _verdict_of(found: Mismatch) -> Verdict:
+    return Verdict(found.action, found.reason, found.sentence, rules=RULES)
 
 
 def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
@@ -344,15 +355,3 @@ def _may_return_to(streams: Sequence[Stream], reverse_path: str) -> bool:
         or matches_any(address, [f"*@{sender.rpartition('@')[2]}" for sender in stream.senders])
         for stream in streams
     )
-
-
-def _subject_at_rcpt(visit: Visit) -> Subject:
-    """Before DATA a message is whatever all of the login's streams have in common."""
-    streams = {stream.name for stream in visit.streams}
-    classes = {purpose.message_class for purpose in visit.purposes}
-    topics = {purpose.topic.slug for purpose in visit.purposes if purpose.topic}
-    return Subject("", "", visit.login.name, _only(streams) or "", _only(classes), _only(topics) or "")
-
-
-def _only(values: set[T]) -> T | None:
-    return next(iter(values)) if len(values) == 1 else None
