@@ -1,10 +1,11 @@
-"""A real Postfix as the smarthost: an instance of its own, beside any other of the machine, that delivers to Maildirs.
+"""A real Postfix: an instance of its own, beside any other of the machine, that delivers to Maildirs or relays.
 
 Everything lies in one folder: configuration, queue, log, and the Maildirs of people at example.org.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -22,7 +23,7 @@ queue_directory = {folder}/queue
 data_directory = {folder}/data
 maillog_file = {folder}/log/postfix.log
 maillog_file_prefixes = {folder}
-myhostname = mx.example.org
+myhostname = {hostname}
 mydestination =
 alias_maps =
 alias_database =
@@ -53,6 +54,8 @@ showq     unix n - n - - showq
 error     unix - - n - - error
 retry     unix - - n - - error
 virtual   unix - n n - - virtual
+smtp      unix - - n - - smtp
+tlsmgr    unix - - n 1000? 1 tlsmgr
 anvil     unix - - n - 1 anvil
 postlog   unix-dgram n - n - 1 postlogd
 """
@@ -66,11 +69,18 @@ def why_not() -> str:
 
 
 class Postfix:
-    """One instance, with a mailbox for each name; other users must be able to enter `folder`, as Postfix's parts do."""
+    """One instance, with a mailbox at example.org for each name, and `more` in its main.cf.
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+    Other users must be able to enter `folder`, as Postfix's parts do.
+    """
+
+    def __init__(
+        self, folder: Path, names: Sequence[str] = (), *, hostname: str = "mx.example.org", more: str = ""
+    ) -> None:
         self.folder = folder
         self.names = names
+        self.hostname = hostname
+        self.more = more
         self.port = free_port()
 
     @property
@@ -79,12 +89,13 @@ class Postfix:
 
     def start(self) -> Postfix:
         owner = pwd.getpwnam("nobody")
-        values = {"folder": self.folder, "port": self.port, "domain": DOMAIN, "uid": owner.pw_uid, "gid": owner.pw_gid}
+        values = {"folder": self.folder, "port": self.port, "uid": owner.pw_uid, "gid": owner.pw_gid}
+        values |= {"hostname": self.hostname, "domain": DOMAIN if self.names else ""}
         for part in ("queue", "data", "log", "mail"):
             (self.folder / part).mkdir(parents=True)
         shutil.chown(self.folder / "data", "postfix")
         shutil.chown(self.folder / "mail", owner.pw_uid, owner.pw_gid)
-        (self.folder / "main.cf").write_text(_MAIN.format(**values))
+        (self.folder / "main.cf").write_text(_MAIN.format(**values) + self.more)
         (self.folder / "master.cf").write_text(_MASTER.format(**values))
         (self.folder / "mailboxes").write_text("".join(f"{one}@{DOMAIN} {one}/\n" for one in self.names))
         self._command("start")
@@ -113,5 +124,11 @@ class Postfix:
 
     def is_idle(self) -> bool:
         """True while Postfix's queue is empty."""
-        listed = subprocess.run(["postqueue", "-c", str(self.folder), "-j"], capture_output=True, timeout=60)
-        return listed.returncode == 0 and not listed.stdout.strip()
+        return self.waiting() == []
+
+    def waiting(self) -> list[str]:
+        """Return for each recipient in the queue why mail waits, "" where it was not tried yet."""
+        command = ["postqueue", "-c", str(self.folder), "-j"]
+        listed = subprocess.run(command, capture_output=True, check=True, timeout=60)
+        messages = [json.loads(line) for line in listed.stdout.splitlines()]
+        return [one.get("delay_reason", "") for message in messages for one in message["recipients"]]

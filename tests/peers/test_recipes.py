@@ -9,7 +9,9 @@ import json
 import os
 import re
 import shutil
+import smtplib
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 
 from tests.copies_under_test import shown_texts
 from tests.gateway_under_test import TOPIC, Gateway, eventually, field_of, link_of, token_of
+from tests.peers.postfix import Postfix, why_not
 from tests.sink import Received, Sink
 
 HERE = Path(__file__).parent
@@ -27,6 +30,8 @@ DOCUMENT = (HERE.parent.parent / "docs" / "recipes.md").read_text("utf-8")
 PYTHON = HERE.parent.parent / "build" / "peers" / "bin" / "python"
 PHP_LIBRARIES = Path("/usr/share/php")
 STREAMS = "What all of them share"
+WITH_STREAMS = (STREAMS, "Postfix")
+"""The headings under which streams and logins stand."""
 
 PATIENCE = 90.0
 """Seconds that a program may take from its start to its last message, on a machine that does much else."""
@@ -159,9 +164,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with Sink() as sink:
         gateway = Gateway(tmp_path_factory.mktemp("recipes"), sink.url)
         gateway.prepare_files()
-        gateway.write_config(streams=code(STREAMS, "toml"))
+        gateway.write_config(streams="\n".join(code(one, "toml") for one in WITH_STREAMS))
         gateway.run("migrate")
-        for line in code(STREAMS, "sh").splitlines():
+        for line in "".join(code(one, "sh") for one in WITH_STREAMS).splitlines():
             _, _, _, name, option, streams, *more = line.split()
             assert line.startswith("assent logins add ") and option == "--streams"
             gateway.add_login(name, streams, *more)
@@ -295,6 +300,41 @@ def test_mailman_welcomes_everybody_and_announces_to_who_has_opted_in(house: Hou
     assert mailman.queued("retry") == 0
 
 
+@pytest.fixture(scope="module")
+def postfix(house: House) -> Iterator[Postfix]:
+    if why_not():
+        pytest.skip(why_not())
+    with tempfile.TemporaryDirectory(prefix="assent-recipes-") as scratch, ExitStack() as ending:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        certificate = shutil.copy(house.gateway.folder / "server.pem", folder)
+        recipe = house.fill_in(code("Postfix", "ini")).replace("/etc/ssl/certs/ca-certificates.crt", certificate)
+        running = Postfix(folder / "postfix", hostname="mta.example.com", more=f"{recipe}smtp_host_lookup = native\n")
+        running.folder.mkdir()
+        (running.folder / "relay").write_text(house.fill_in(code("Postfix", "text"), login="mta"))
+        ending.callback(running.stop)
+        yield running.start()
+
+
+def hand_over(postfix: Postfix, reader: str) -> None:
+    """Hand Postfix a newsletter, as an application on its machine does."""
+    message = f"From: letters@news.example.com\nTo: {reader}\nSubject: Spring news\n\nHello!\n"
+    with smtplib.SMTP("127.0.0.1", postfix.port) as client:
+        assert client.sendmail("letters@news.example.com", [reader], message) == {}
+
+
+def test_postfix_reports_who_is_refused_through_the_stream_for_reports(house: House, postfix: Postfix) -> None:
+    for reader in (STRANGER, READER):
+        hand_over(postfix, reader)
+    report, copy = sorted(house.relayed(2), key=lambda one: one.envelope_from)
+    assert_promotional(copy)
+    assert_plain(report, "letters@news.example.com")
+    assert report.envelope_from == ""
+    assert b"MAILER-DAEMON@mta.example.com" in field_of(report.content, "From")[0]
+    assert STRANGER.encode() in report.content and b"5.7.1 no-consent: " in report.content
+    eventually(postfix.is_idle)
+
+
 def test_wordpress_hook_makes_its_phpmailer_submit(house: House, tmp_path: Path) -> None:
     need(RECIPES["PHPMailer"])
     (tmp_path / "relay.php").write_text(house.fill_in(code("WordPress", "php")))
@@ -305,7 +345,8 @@ def test_wordpress_hook_makes_its_phpmailer_submit(house: House, tmp_path: Path)
 
 def test_every_block_of_the_document_is_run() -> None:
     run = {(one, language) for one, recipe in RECIPES.items() for language in recipe.files.values()}
-    run |= {(STREAMS, "toml"), (STREAMS, "sh"), ("WordPress", "php")}
+    run |= {(one, language) for one in WITH_STREAMS for language in ("toml", "sh")}
+    run |= {("Postfix", "ini"), ("Postfix", "text"), ("WordPress", "php")}
     run |= {("Mailman 3", language) for language in ("ini", "python", "sh")}
     assert {(one.heading, one.language) for one in BLOCKS} == run
     assert TOPIC in code(STREAMS, "toml")
@@ -338,4 +379,10 @@ def test_django_newsletter_does_not_come_again(
 def test_mailman_keeps_what_must_come_again_later(house: House, paused: None, mailman: Mailman) -> None:
     mailman.post("Later news")
     eventually(lambda: mailman.queued("retry") == 1, PATIENCE)
+    assert house.relayed(0) == []
+
+
+def test_postfix_keeps_what_must_come_again_later(house: House, paused: None, postfix: Postfix) -> None:
+    hand_over(postfix, READER)
+    eventually(lambda: any("451 4.3.0 paused: " in why for why in postfix.waiting()), PATIENCE)
     assert house.relayed(0) == []
