@@ -334,7 +334,8 @@ class Worker:
 
     async def _feedback(self, store: Store, tokens: UnsubscribeTokens) -> Listener:
         assert self._config.feedback is not None
-        handler = FeedbackHandler(self._config.feedback.domain, store.people, tokens, self._metrics, self._now)
+        domain, contact = self._config.feedback.domain, self._config.company.contact
+        handler = FeedbackHandler(domain, contact, store.people, tokens, self._metrics, self._now)
         listener = Listener(handler, Terms(self._config.hostname), census=self._strangers)
         for bound in self._sockets.feedback:
             await listener.serve(bound)

@@ -149,6 +149,17 @@ def test_the_order_of_preference_is_configured_and_either_way_unsubscribes(
     assert verdicts(gateway, readers) == [STOPPED, STOPPED]
 
 
+@pytest.mark.parametrize("mailbox", ["postmaster", "Abuse"])
+def test_who_writes_to_a_person_at_the_feedback_domain_is_told_where_people_read(
+    gateway: Gateway, mailbox: str
+) -> None:
+    with smtplib.SMTP("127.0.0.1", gateway.feedback, timeout=20) as client:
+        client.ehlo()
+        assert client.mail("reader@example.org")[0] == 250
+        told = client.rcpt(f"{mailbox}@bounce.example.com")
+    assert told == (551, b"5.1.6 nobody reads mail at this domain; please try <privacy@example.com>")
+
+
 TO_ALL = "To: Ann <ann@example.org>, bob@example.org\r\nCc: Readers <list@news.example.com>, cyd@example.org"
 ALL = ["ann@example.org", "bob@example.org", "cyd@example.org"]
 

@@ -2,7 +2,7 @@
 
 So far that is the mailto unsubscribe (FBL-07): the token is the local-part of the address, or stands in the subject
 of a mail to `unsubscribe@`. 250 is said after the opt-out has been committed. A mail that answers by itself
-changes nothing (FBL-10).
+changes nothing (FBL-10). No person reads mail here: who writes to one is told where to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from gateway.store import Now, People
 from gateway.tokens import Unsubscribe, UnsubscribeTokens
 
 UNSUBSCRIBE = "unsubscribe"
+_PERSONS = frozenset({"postmaster", "abuse"})
+"""Mailboxes that every domain is expected to have (RFC 5321 §4.5.1, RFC 2142 §4 and §5)."""
 _WORD = re.compile(r"[A-Za-z0-9._-]{49}")
 _OK_SENDER = Reply(250, "2.1.0", "ok")
 _OK_RECIPIENT = Reply(250, "2.1.5", "ok")
@@ -32,10 +34,13 @@ _NO_TOKEN = Reply(550, "5.7.1", "the mail has no unsubscribe token; write to the
 
 
 class FeedbackHandler:
-    """The hooks of the feedback listener."""
+    """The hooks of the feedback listener; whoever writes to a person there is referred to `contact` (RFC 5321 §3.4)."""
 
-    def __init__(self, domain: str, people: People, tokens: UnsubscribeTokens, metrics: Metrics, now: Now) -> None:
+    def __init__(
+        self, domain: str, contact: str, people: People, tokens: UnsubscribeTokens, metrics: Metrics, now: Now
+    ) -> None:
         self._domain = domain_key(domain)
+        self._elsewhere = Reply(551, "5.1.6", f"nobody reads mail at this domain; please try <{contact}>")
         self._people = people
         self._tokens = tokens
         self._metrics = metrics
@@ -50,6 +55,8 @@ class FeedbackHandler:
         address = recipient.address
         if address.key.rpartition("@")[2] != self._domain:
             return _NOT_OURS
+        if address.local.lower() in _PERSONS:
+            return self._elsewhere
         if address.local.lower() != UNSUBSCRIBE and self._wish(address.local) is None:
             return _NOBODY
         return _OK_RECIPIENT
