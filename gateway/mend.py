@@ -102,6 +102,16 @@ def mend(message: bytes, is_removed: Callable[[Field], bool] = lambda field: Fal
     return mended
 
 
+def in_quoted_printable(message: bytes, parts: Iterable[Part]) -> bytes:
+    """Return a message in which these parts, in which nothing is encoded, are hidden in quoted-printable."""
+    return applied(message, [edit for part in parts for edit in _hidden_in_quoted_printable(message, part)])
+
+
+def _hidden_in_quoted_printable(message: bytes, part: Part) -> Iterator[Edit]:
+    fields = split(message, part.head, part.end).fields
+    return hidden(part, fields, memoryview(message)[part.start : part.end], in_base64=False)
+
+
 def quoted_printable(data: Segment) -> bytes:
     """Encode data, in which CRLF is a line break, by RFC 2045 §6.7; no line is longer than 76 octets."""
     return joined(quoted_printable_in_steps(data))

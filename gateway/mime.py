@@ -31,7 +31,8 @@ _LOOKALIKES_LIMIT = 2 * PARTS_LIMIT
 
 _SEALED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 AMP: Final = "text/x-amp-html"
-_HTML = frozenset({"text/html", AMP})
+WATCH: Final = "text/watch-html"
+_HTML = frozenset({"text/html", AMP, WATCH})
 _SHOWN = _HTML | {"text/plain"}
 _EMBEDDED = frozenset({"message/rfc822", "message/global"})
 _ENCODINGS = IDENTITY | {"quoted-printable", "base64"}
@@ -87,7 +88,7 @@ def parse(message: bytes, block: HeaderBlock) -> Part:
 def shown(part: Part) -> Iterator[Part]:
     """Yield the parts in plain text and HTML that a mail program shows as the message itself (RFC 8621 §4.1.4).
 
-    AMP for Email is HTML that some programs show instead of the other.
+    AMP for Email is HTML that some programs show instead of the other, and so is what is made for Apple's watches.
     """
     if part.disposition == "attachment" or part.is_sealed:
         return
@@ -96,6 +97,23 @@ def shown(part: Part) -> Iterator[Part]:
     elif part.is_multipart:
         for child in _bodies(part):
             yield from shown(child)
+
+
+def unshown(root: Part) -> Iterator[Part]:
+    """Yield what else a message itself holds: attachments, and kinds of text that few programs show.
+
+    An embedded message is somebody else's, and what is in it is not yielded.
+    """
+    known = {id(part) for part in shown(root)}
+    return (part for part in _own_leaves(root) if id(part) not in known)
+
+
+def _own_leaves(part: Part) -> Iterator[Part]:
+    if not part.is_multipart or part.is_sealed:
+        yield part
+        return
+    for child in part.children:
+        yield from _own_leaves(child)
 
 
 def leaves(part: Part) -> Iterator[Part]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from gateway.headers import Field, HeaderBlock, unencoded
-from gateway.mime import AMP, Part, parse, shown
+from gateway.mime import AMP, WATCH, Part, parse, shown
 
 READ: Final = 512 * 1024
 """Octets of a message's parts that are read where only its drift is asked for."""
@@ -91,7 +91,7 @@ def bodies_of(message: bytes, block: HeaderBlock) -> list[str]:
     Hidden elements and what a reply quotes are left out, and nothing is read past `READ` octets.
     """
     quotes = is_reply(block)
-    bodies: dict[str, list[str]] = {"text/plain": [], "text/html": [], AMP: []}
+    bodies: dict[str, list[str]] = {"text/plain": [], "text/html": [], AMP: [], WATCH: []}
     left = READ
     for part in shown(parse(message, block)):
         octets = message[part.start : min(part.end, part.start + left)]

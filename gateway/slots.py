@@ -16,13 +16,13 @@ from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from gateway.errors import Malformed
-from gateway.footer import Imprint, Lacking, lacking, wording
+from gateway.footer import NOTHING_LACKS, Imprint, Lacking, lacking, wording
 from gateway.footer.charsets import codec, is_ascii_compatible
-from gateway.mend import base64_lines, quoted_printable
-from gateway.mime import Content, Part, is_inline_pgp
+from gateway.mend import LINE_LIMIT, base64_lines, quoted_printable
+from gateway.mime import IDENTITY, Content, Part, is_inline_pgp
 from gateway.model import Manner, Tracking
 from gateway.pieces import Pieces
-from gateway.placeholders import Found, Hole, find
+from gateway.placeholders import TOKEN_LENGTH, Found, Hole, find
 from gateway.redirectors import redirector_in
 from gateway.sight import Page
 from gateway.sight.elements import Unseen
@@ -37,6 +37,9 @@ _ENDING: Final = 1024
 
 _REMEMBERED: Final = 256 * 1024
 """Octets of a text up to which what is found in it is remembered: in a large one there may be as much to remember."""
+
+_LONGEST_ADDRESS: Final = 320
+"""Octets of a mail address, at most (RFC 5321 §4.5.3.1)."""
 
 _MOST_PLACES: Final = 1000
 """Places for a link in one part; a tool that asks for more has gone wrong, and each costs every copy its time."""
@@ -100,7 +103,8 @@ class Terms(NamedTuple):
 
     `own_link` is what every unsubscribe link of ours begins with, `tool_link` the one that the message's tool made for
     itself, "" for none. Only where a message `is_promotional` are its
-    placeholders filled and its trackers looked for.
+    placeholders filled and its trackers looked for. What is not shown as the message (`is_shown`) gets its placeholders
+    filled, and nothing else.
     """
 
     imprint: Imprint
@@ -109,12 +113,13 @@ class Terms(NamedTuple):
     own_link: bytes = b""
     tool_link: bytes = b""
     is_promotional: bool = True
+    is_shown: bool = True
 
 
 class _Look(NamedTuple):
     """What was found in a part, by its places in what `_Reading` calls its content; it holds none of its text.
 
-    One that `is_whole` is encoded anew as a whole.
+    One that `is_whole` is encoded anew as a whole; one that `is_crowded` has lines too long for the links in them.
     """
 
     wanted: Sequence[_Insertion]
@@ -122,19 +127,28 @@ class _Look(NamedTuple):
     lacks: Lacking
     end: int
     is_whole: bool
+    is_crowded: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A shown part that was looked at, once a message; what becomes of it depends on the copy's manner alone."""
+    """A part that was looked at, once a message; what becomes of it depends on the copy's manner alone."""
 
+    part: Part
     _message: bytes
-    _part: Part
-    _imprint: Imprint
+    _terms: Terms
     _look: _Look
 
     @property
+    def is_crowded(self) -> bool:
+        """True where the links make lines longer than SMTP's, so that the part needs a transfer encoding first."""
+        return self._look.is_crowded
+
+    @property
     def carries_link(self) -> bool:
+        """True where a reader of the message sees the link in this part."""
+        if not self._terms.is_shown:
+            return False
         return self._look.lacks.link or any(not hole.is_mail for one in self._look.wanted for hole in one.holes)
 
     def trackers(self, manner: Manner) -> list[str]:
@@ -149,27 +163,27 @@ class Ground:
         look = self._look
         cuts = [cut.insertion for cut in look.cuts if manner.is_untracked or not cut.is_own]
         wanted = [one for one in look.wanted if not any(one.start < cut.end and cut.start < one.end for cut in cuts)]
-        read = _read(Content(self._part, self._message)) if look.is_whole else None
-        part, content = (read.part, read.pieces.text) if read else (self._part, self._ending())
+        read = _read(Content(self.part, self._message)) if look.is_whole else None
+        part, content = (read.part, read.pieces.text) if read else (self.part, self._ending())
         together = sorted([*wanted, *cuts, *self._footer(part, content, manner)])
         return _within_whole(part, content, together, read.encode) if read else _in_place(part, together)
 
     def _ending(self) -> bytes:
         """Return what stands at the end of the part, as it is encoded."""
-        return self._message[max(self._part.start, self._part.end - _ENDING) : self._part.end]
+        return self._message[max(self.part.start, self.part.end - _ENDING) : self.part.end]
 
     def _footer(self, part: Part, content: bytes, manner: Manner) -> list[_Insertion]:
         end, lacks = self._look.end, self._look.lacks
-        if not (any(lacks) or manner.is_advertising or manner.states_objection):
+        if not self._terms.is_shown or not (any(lacks) or manner.is_advertising or manner.states_objection):
             return []
-        words = wording(part, content, self._imprint, lacks, manner)
+        words = wording(part, content, self._terms.imprint, lacks, manner)
         if not lacks.link:
             return [_Insertion(end, end, (words.before,))]
         return [_Insertion(end, end, (words.before, words.after), (Hole(escapes=part.is_html),))]
 
 
 def survey(content: Content, terms: Terms) -> Ground | None:
-    """Look at a shown part: where its author wants links, what it lacks, what of it reports on its reader.
+    """Look at a part: where its author wants links, what it lacks, what of it reports on its reader.
 
     Returns None where nothing can be written into the part: OpenPGP armour, base64 that does not decode, text that is
     not in its charset. Raises `Unfillable`, `Tracked`, and `Malformed` where it wants too many links. What was found is
@@ -181,7 +195,7 @@ def survey(content: Content, terms: Terms) -> Ground | None:
     if not memory:
         memory.append(_look(content, terms))
     look = memory[0]
-    return Ground(content.message, part, terms.imprint, look) if look else None
+    return Ground(part, content.message, terms, look) if look else None
 
 
 @lru_cache(maxsize=256)
@@ -195,7 +209,7 @@ def _look(content: Content, terms: Terms) -> _Look | None:
     if read is None or (not part.is_html and is_inline_pgp(read.pieces.text)):
         return None
     pieces, text, is_whole = read.pieces, read.pieces.text, not read.is_in_place
-    page = Page(pieces) if part.is_html else None
+    page = Page(pieces) if part.is_html and terms.is_shown else None
     found = find(pieces, terms.own_link, terms.tool_link, is_html=part.is_html) if terms.is_promotional else []
     if len(found) > _MOST_PLACES:
         raise Malformed(f"a part has more than {_MOST_PLACES} places for an unsubscribe link")
@@ -211,7 +225,21 @@ def _look(content: Content, terms: Terms) -> _Look | None:
             wanted, cuts, end = moved.places[: len(wanted)], moved.places[len(wanted) :], moved.end
         is_whole = moved is None
     gone = [_Cut(cut, one.host, terms.is_own(one.host)) for cut, one in zip(cuts, unseen, strict=True)]
-    return _Look(wanted, gone, _lacking(read.part, text, page, found, terms), end, is_whole)
+    lacks = _lacking(read.part, text, page, found, terms) if terms.is_shown else NOTHING_LACKS
+    is_crowded = part.encoding in IDENTITY and _overflows(text, wanted, terms.own_link)
+    return _Look(wanted, gone, lacks, end, is_whole, is_crowded)
+
+
+def _overflows(text: bytes, wanted: Sequence[_Insertion], own_link: bytes) -> bool:
+    """True where a line is too long with the links in it, as long as they may be."""
+    url, mailto = own_link.decode("ascii") + "x" * TOKEN_LENGTH, "x" * _LONGEST_ADDRESS
+    grown = dict[int, int]()
+    for one in wanted:
+        begins, ends = text.rfind(b"\n", 0, one.start) + 1, text.find(b"\n", one.end)
+        link = sum(len(hole.fill(url, mailto)) for hole in one.holes)
+        length = grown.get(begins, (ends if ends >= 0 else len(text)) - begins)
+        grown[begins] = length + link - (one.end - one.start)
+    return any(length > LINE_LIMIT for length in grown.values())
 
 
 class _Reading(NamedTuple):

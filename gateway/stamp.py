@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -23,8 +23,8 @@ from gateway.errors import Malformed
 from gateway.footer import Imprint, one_line
 from gateway.headers import Field, HeaderBlock, entries, make, split
 from gateway.leaks import exposed
-from gateway.mend import LINE_LIMIT, has_long_line, mend, with_regular_header
-from gateway.mime import Content, parse, shown, texts
+from gateway.mend import LINE_LIMIT, has_long_line, in_quoted_printable, mend, with_regular_header
+from gateway.mime import Content, Part, parse, shown, texts, unshown
 from gateway.model import PLAIN_MANNER, Alphabet, Company, FooterTemplate, Manner, Peer, Reply, Segment, Tracking
 from gateway.prose import decoded
 from gateway.reconsent import link_placements
@@ -268,13 +268,16 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
         for field in block.fields if promotion else ():
             if field.name in _READ_BY_PEOPLE:
                 refuse_links(decoded(field))
-        grounds = _grounds([contents[id(part)] for part in shown(root)], treatment, tool_url) if contents else []
+        grounds = _grounds(root, contents, treatment, tool_url) if contents else []
     except Malformed as problem:
         return Unstampable("5.6.0", str(problem))
     except Unfillable as placeholder:
         return Unstampable("5.6.0", f"there is nothing to put in the place of {placeholder}")
     except Tracked as problem:
         return Unstampable("5.7.0", str(problem))
+    if crowded := [ground.part for ground in grounds if ground.is_crowded]:
+        roomy = in_quoted_printable(message, crowded)
+        return _drafted(roomy, split(roomy), treatment)
     if promotion and not any(ground.carries_link for ground in grounds):
         return _NO_LINK
     leak = _leak(contents.values(), kept, treatment, tool_url) if promotion else None
@@ -295,18 +298,27 @@ def _drafted(message: bytes, block: HeaderBlock, treatment: Treatment) -> Draft 
     )
 
 
-def _grounds(contents: Iterable[Content], treatment: Treatment, tool_url: str) -> list[Ground]:
-    """Look at the parts that are shown, if anything can become of them."""
+def _grounds(root: Part, contents: Mapping[int, Content], treatment: Treatment, tool_url: str) -> list[Ground]:
+    """Look at the texts that are shown, if anything can become of them, and for promotion at the others too."""
+    terms = _terms(treatment, tool_url)
+    looked_at = [(part, terms) for part in shown(root)]
+    if terms.is_promotional and len(looked_at) < len(contents):
+        looked_at += [(part, terms._replace(is_shown=False)) for part in unshown(root) if id(part) in contents]
+        looked_at.sort(key=lambda one: one[0].start)
+    return [ground for part, how in looked_at if (ground := survey(contents[id(part)], how))]
+
+
+def _terms(treatment: Treatment, tool_url: str) -> Terms:
+    """Return by what the parts of promotion, or of mail that is commercial by a reader's law, are looked at."""
     promotion = treatment.promotion
-    if promotion:
-        imprint, company = Imprint(promotion.company, promotion.template), promotion.company
-        own_link, tool_link = treatment.own_link.encode("ascii"), tool_url.encode("ascii")
-        terms = Terms(imprint, company.owns, promotion.tracking, own_link, tool_link)
-    elif treatment.commercial:
-        terms = Terms(treatment.commercial, treatment.commercial.company.owns, is_promotional=False)
-    else:
-        return []
-    return [ground for content in contents if (ground := survey(content, terms))]
+    if promotion is None:
+        assert treatment.commercial is not None
+        return Terms(treatment.commercial, treatment.commercial.company.owns, is_promotional=False)
+    company = promotion.company
+    return Terms(
+        Imprint(company, promotion.template),
+        *(company.owns, promotion.tracking, treatment.own_link.encode("ascii"), tool_url.encode("ascii")),
+    )
 
 
 def submitted_url(block: HeaderBlock) -> str:

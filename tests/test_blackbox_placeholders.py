@@ -276,8 +276,98 @@ def test_a_placeholder_in_a_name_or_an_address_is_refused_and_named(house: Gatew
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: str(row["text"]))
 def test_what_cannot_be_filled_is_refused_and_named(house: Gateway, row: dict[str, Any]) -> None:
-    code, reply = house.submit(written(*body(row["text"])), ["reader@example.org"])[""]
-    assert code == 554 and reply.startswith("5.6.0 content: ") and row["text"].strip("{} ") in reply
+    code, reply = house.submit(written(*body(shown(row))), ["reader@example.org"])[""]
+    assert code == 554 and reply.startswith("5.6.0 content: ") and shown(row).strip("{} ") in reply
+
+
+@pytest.mark.req("BODY-02", "POL-07")
+def test_where_an_editor_has_seen_a_placeholder_from_goes_with_it(house: Gateway, sink: Sink) -> None:
+    """Editors write a target anew as they see it from their own page; only an address with a query may be meant so."""
+    before = [
+        "//",
+        " http:// ",
+        "/",
+        "../",
+        "../../mail/",
+        "https://editor.example/",
+        "HTTPS://editor.example:8080/a/b/",
+    ]
+    lost = [f'<a href="{one}{{{{unsubscribe_url}}}}">leave</a>' for one in before]
+    kept = '<a title="See: {{unsubscribe_url}}" href="mailto:{{unsubscribe_url}}">{{unsubscribe_url}}</a>'
+    page = f"<body>{''.join(lost)}{kept}<p>{COMPLETE}</p></body>"
+    link, plain, filled = arrived(house, sink, written(f"http://{{{{unsubscribe_url}}}}/ {COMPLETE}\n", page))
+    assert filled == f"<body>{f'<a href={chr(34)}{link}{chr(34)}>leave</a>' * len(before)}" + (
+        f'<a title="See: {link}" href="mailto:{link}">{link}</a><p>{COMPLETE}</p></body>'
+    )
+    assert plain.startswith(f"{link}/ ")
+
+
+@pytest.mark.req("BODY-03")
+@pytest.mark.parametrize("length", [700, 990])
+@pytest.mark.parametrize("encoding", ["7bit", "8bit"])
+def test_a_line_that_its_link_makes_too_long_reaches_the_reader_whole(
+    house: Gateway, sink: Sink, encoding: str, length: int
+) -> None:
+    padding = "word " * 200
+    line = f"{padding[: length - 19]}{{{{unsubscribe_url}}}}"
+    link, plain, filled = arrived(house, sink, written(f"{line}\n{COMPLETE}\n", f"<p>{line}<p>{COMPLETE}", encoding))
+    assert plain.replace("\r\n", "\n").startswith(f"{line.replace('{{unsubscribe_url}}', link)}\n{COMPLETE}")
+    assert filled.startswith(f"<p>{line.replace('{{unsubscribe_url}}', link)}<p>{COMPLETE}")
+    copy = sink.messages[-1].content
+    assert max(map(len, copy.split(b"\r\n"))) <= 998
+    assert copy.count(b"quoted-printable") == 2 * (length > 800), "only where it has to be"
+
+
+BESIDE = """\
+From: Example Letters <letters@news.example.com>\r
+To: reader@example.org\r
+Subject: News\r
+MIME-Version: 1.0\r
+Content-Type: multipart/mixed; boundary="cut"\r
+\r
+--cut\r
+Content-Type: text/plain; charset=utf-8\r
+\r
+Hello\r
+--cut\r
+%s\r
+--cut--\r
+"""
+PLACED = "<p>Hello</p><a href='{{unsubscribe_url}}'>leave</a>"
+PLACED_IN_BASE64 = base64.encodebytes(PLACED.encode()).decode().replace("\n", "\r\n")
+
+
+@pytest.mark.req("BODY-02")
+@pytest.mark.parametrize(
+    ("part", "is_shown"),
+    [
+        (f"Content-Type: text/html; name=offer.html\r\n\r\n{PLACED}", False),
+        (f"Content-Type: text/html\r\nContent-Disposition: attachment; filename=o.html\r\n\r\n{PLACED}", False),
+        (f"Content-Type: text/x; name=o\r\nContent-Transfer-Encoding: base64\r\n\r\n{PLACED_IN_BASE64}", False),
+        ("Content-Type: text/calendar\r\n\r\nBEGIN:VCALENDAR\r\nURL:{{unsubscribe_url}}\r\nEND:VCALENDAR", False),
+        (f"Content-Type: text/watch-html; charset=utf-8\r\n\r\n{PLACED}", True),
+    ],
+    ids=["named", "attached", "in base64", "calendar", "for a watch"],
+)
+def test_no_placeholder_leaves_in_what_is_beside_the_message(
+    house: Gateway, sink: Sink, part: str, is_shown: bool
+) -> None:
+    before = len(sink.messages)
+    assert house.submit((BESIDE % part).encode(), ["reader@example.org"])[""][0] == 250
+    copy = sink.wait_for(before + 1)[-1].content
+    read = cast(EmailMessage, message_from_bytes(copy, policy=policy.SMTP))
+    shown_part, beside = (cast(EmailMessage, one).get_content() for one in read.iter_parts())
+    link = BASE + token_of(copy)
+    assert beside.count(link) == 1 and "{{" not in beside and (ADDRESS in beside) is is_shown
+    assert shown_part.count(link) == 1 and ADDRESS in shown_part, "which has a footer of its own"
+
+
+@pytest.mark.req("BODY-04")
+def test_a_placeholder_in_an_attached_message_is_anothers(house: Gateway, sink: Sink) -> None:
+    attached = f"Content-Type: message/rfc822\r\n\r\nSubject: Old\r\nContent-Type: text/html\r\n\r\n{PLACED}"
+    before = len(sink.messages)
+    assert house.submit((BESIDE % attached).encode(), ["reader@example.org"])[""][0] == 250
+    assert attached.encode() in sink.wait_for(before + 1)[-1].content
 
 
 def test_a_thousand_places_for_a_link_are_filled_and_one_more_is_refused(house: Gateway, sink: Sink) -> None:

@@ -37,6 +37,7 @@ class Lacking(NamedTuple):
 
 
 _ALL: Final = Lacking(link=True, name=True, address=True, contact=True)
+NOTHING_LACKS: Final = Lacking(link=False, name=False, address=False, contact=False)
 
 
 class Imprint(NamedTuple):

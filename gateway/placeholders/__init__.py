@@ -22,7 +22,7 @@ from gateway.pieces import Finder, Pieces
 
 _STEMS: Final = (
     *(b"unsub", b"subscri", b"preferen", b"blacklist", b"jumpoff", b"dnc_url", b"update_profile"),
-    *(b"manageurl", b"optinurl", b"messageurl", b"<%", b"&lt;%", b"%3c%25"),
+    *(b"manageurl", b"optinurl", b"messageurl", b"recipient_email", b"recipient.", b"<%", b"&lt;%", b"%3c%25"),
 )
 """One of these stands in every placeholder; looking for them first costs next to nothing."""
 
@@ -142,7 +142,8 @@ _GOES_ON = rb"(?:0*(?:3[578]|4[3567]|58|6[134]|95|126)|[xX]0*(?i:2[356BDEF]|3[AD
 _LINK_END: Final = rb"(?!\.?[A-Za-z0-9_~%%/?=#+@:-]|&(?!quot;|apos;|gt;|lt;|nbsp;|#(?!%b)))" % _GOES_ON
 """Nothing of an address follows, and no sign of one that is escaped."""
 
-_TOKEN: Final = rb"[A-Za-z0-9._-]{49}(?![A-Za-z0-9_-])"
+TOKEN_LENGTH: Final = 49
+_TOKEN: Final = rb"[A-Za-z0-9._-]{%d}(?![A-Za-z0-9_-])" % TOKEN_LENGTH
 """What stands behind the beginning of a link (docs/decisions/0003)."""
 
 
@@ -239,9 +240,14 @@ def _named(match: re.Match[bytes], group: str) -> bytes:
 
 
 def _prefix_before(content: bytes, at: int) -> bytes:
-    """Return the `http://` that an editor has put before a placeholder which it took for an address."""
-    prefix = _EDITORS_PREFIX.search(content, max(0, at - 16), at)
-    return prefix[0] if prefix else b""
+    """Return what an editor has put before a placeholder that it took for an address: `http://`, or where it is itself.
+
+    Some write every target anew as seen from their own page: `../{{…}}`, `https://editor.example/{{…}}`.
+    """
+    equals = content.rfind(b"=", max(len(b"href"), at - _LOOK_BACK), at)
+    prefix = _TARGET.fullmatch(content, equals - len(b"href"), at) if equals >= 0 else None
+    prefix = prefix or _EDITORS_PREFIX.search(content, max(0, at - 16), at)
+    return prefix[1] if prefix else b""
 
 
 def _is_within_tag(content: bytes, at: int) -> bool:
@@ -336,7 +342,13 @@ def _read(row: Mapping[str, Any]) -> Placeholder:
     )
 
 
-_EDITORS_PREFIX: Final = re.compile(rb"https?(?:://|%3A%2F%2F)\Z", re.IGNORECASE)
+_EDITORS_PREFIX: Final = re.compile(rb"(https?(?:://|%3A%2F%2F))\Z", re.IGNORECASE)
+_ENDS_A_PATH: Final = rb"\s\"'<>?#={}\[\]|*%&"
+_TARGET: Final = re.compile(
+    rb"""href=\s*["']?(\s*(?:(?:https?:)?//[^%b]*|[^:%b]*)\s*)""" % (_ENDS_A_PATH, _ENDS_A_PATH), re.IGNORECASE
+)
+"""A link's target as far as it is an address's beginning, or leads to another page."""
+
 _NOT_MARKDOWN: Final = r"(?!\()"
 """`[unsubscribe](https://…)` is how some programs write a link as text."""
 
