@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Malformed
 from gateway.footer import NOTHING_LACKS, Imprint, Lacking, lacking, wording
-from gateway.footer.charsets import codec, is_ascii_compatible
+from gateway.footer.charsets import codec, is_ascii_compatible, is_wide
 from gateway.mend import LINE_LIMIT, base64_lines, quoted_printable
 from gateway.mime import IDENTITY, Content, Part, is_inline_pgp
 from gateway.model import Manner, Tracking
@@ -189,6 +189,7 @@ def survey(content: Content, terms: Terms) -> Ground | None:
     not in its charset. Raises `Unfillable`, `Tracked`, and `Malformed` where it wants too many links. What was found is
     remembered, since many a campaign comes as one message a recipient, with the same text in each.
     """
+    content = _in_its_charset(content)
     part = content.part
     written = (part.content_type, part.encoding, part.parameters.get("charset"), part.parameters.get("format"))
     memory = _memory(content.digest, written, terms) if len(content.octets) <= _REMEMBERED else []
@@ -196,6 +197,21 @@ def survey(content: Content, terms: Terms) -> Ground | None:
         memory.append(_look(content, terms))
     look = memory[0]
     return Ground(part, content.message, terms, look) if look else None
+
+
+def _in_its_charset(content: Content) -> Content:
+    """Return a part that claims UTF-16 or UTF-32 and is UTF-8, as exports from Windows are, for what it is.
+
+    No ASCII letter, and no line end, is written without a NUL in those.
+    """
+    part = content.part
+    if not is_wide(codec(part)) or b"\0" in content.pieces.text:
+        return content
+    try:
+        content.pieces.text.decode("utf-8")
+    except UnicodeDecodeError:
+        return content
+    return Content(replace(part, parameters={**part.parameters, "charset": "utf-8"}), content.message)
 
 
 @lru_cache(maxsize=256)

@@ -158,6 +158,22 @@ def test_a_charset_that_lacks_the_words_gets_english_ones(house: Gateway, sink: 
     assert texts(copy)[0].startswith("Café") and f"Unsubscribe: {link_of(copy)}" in texts(copy)[0]
 
 
+@pytest.mark.req("BODY-03")
+@pytest.mark.parametrize("charset", ["utf-16", "UTF-16LE", "utf-32"])
+@pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
+def test_a_page_that_claims_a_wide_charset_and_has_none_is_read_as_it_is(
+    house: Gateway, sink: Sink, charset: str, encoding: str
+) -> None:
+    page = "<p>Caf\u00e9</p>\r\n" if encoding == "8bit" else "<p>Coffee</p>\r\n"
+    body = base64.encodebytes(page.encode()).replace(b"\n", b"\r\n") if encoding == "base64" else page.encode()
+    declared = f"Content-Type: text/html; charset={charset}\r\nContent-Transfer-Encoding: {encoding}\r\n"
+    mail = html_mail("").replace(b"Content-Type: text/html; charset=utf-8\r\n", declared.encode()) + body
+    copy = relayed(house, sink, mail)
+    said = message_from_bytes(copy).get_payload(decode=True)
+    assert isinstance(said, bytes) and declared.encode() in copy, "the label is the author's"
+    assert page.strip() in said.decode() and f'<a href="{link_of(copy)}"' in said.decode()
+
+
 @pytest.mark.req("BODY-01", "BODY-02")
 def test_a_template_that_says_everything_stays_as_it_is(house: Gateway, sink: Sink) -> None:
     page = f'<html><body><p style="color:#999">{COMPANY}</p><a href="{{{{unsubscribe_url}}}}">Leave</a></body></html>'

@@ -87,7 +87,10 @@ def test_promotion_that_is_sealed_is_refused_because_it_cannot_carry_a_link(name
         one_part(b"Content-Type: text/plain; charset=utf-16\r\nContent-Transfer-Encoding: base64", b"2EEAQgA=\r\n"),
         one_part(b"Content-Type: text/plain; charset=utf-7", b"+AOQ-\r\n"),
         one_part(b"Content-Type: text/html; charset=cp037", b"\x4c\x97\x6e\r\n"),
-        one_part(b"Content-Type: text/html; charset=UTF-32BE", b"x\r\n"),
+        one_part(
+            b"Content-Type: text/html; charset=UTF-32BE\r\nContent-Transfer-Encoding: quoted-printable",
+            b"=00=00=00x\r\n",
+        ),
     ],
 )
 def test_promotion_without_a_part_that_can_carry_the_link_is_refused(content: bytes) -> None:

@@ -47,6 +47,15 @@ def is_ascii_compatible(codec: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=256)
+def is_wide(codec: str) -> bool:
+    """True for UTF-16 and UTF-32, in which an ASCII letter has a NUL beside it."""
+    try:
+        return b"\0" in "a".encode(codec)
+    except (LookupError, UnicodeError):
+        return False
+
+
 _TRANSLITERATE: Final = "assent.transliterate"
 _SPELLINGS = {
     **{"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d"},
