@@ -17,6 +17,8 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.consent import Event
 
@@ -143,6 +145,15 @@ def seal(
         previous=predecessor.digest() if predecessor else NO_SEGMENT,
         sealed_at=timestamp(now),
     )
+
+
+def is_signed(octets: bytes, signature: bytes, key: Ed25519PublicKey) -> bool:
+    """True where the signature over these octets is one that the key's other half made (RFC 8032)."""
+    try:
+        key.verify(signature, octets)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def break_in_chain(heads: Iterable[SegmentHead]) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
+import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.gateway_under_test import Gateway, invoice, newsletter, token_of, transact
+from tests.gateway_under_test import Gateway, eventually, invoice, newsletter, token_of, transact
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -134,6 +136,37 @@ def decompressed(octets: bytes) -> bytes:
         return gzip.decompress(octets)
     except (OSError, EOFError, zlib.error):
         return b""
+
+
+def unfinished(house: Gateway) -> set[str]:
+    """Return what lies hidden in the data folder, and where backups are made."""
+    return {one.name for folder in (house.folder, house.folder / "var") for one in folder.glob(".?*")}
+
+
+def killed_while_it_packs(house: Gateway) -> None:
+    """Kill a backup that has copied everything, and has begun to write the file."""
+    body = house.folder / "var" / "bodies" / "large"
+    body.write_bytes(os.urandom(40 * 1024 * 1024))  # which takes seconds to pack
+    before = unfinished(house)
+    process = subprocess.Popen(house.command("backup", "backup.tar.gz"), cwd=house.folder)
+    eventually(lambda: len(unfinished(house) - before) == 2)
+    process.kill()
+    process.wait()
+    body.unlink()
+    assert len(unfinished(house) - before) == 2 and not (house.folder / "backup.tar.gz").exists()
+
+
+@pytest.mark.req("DSR-04", "POL-22")
+def test_what_a_killed_backup_left_is_in_nobodys_way_and_goes(make_gateway: MakeGateway, someone: Someone) -> None:
+    house, reader = make_gateway(), someone()
+    house.opt_in(reader)
+    before = unfinished(house)
+    killed_while_it_packs(house)
+    assert house.run("person", "erase", reader, check=False).returncode == 0, (
+        "a copy of the store is no trace that stays"
+    )
+    backed_up(house)
+    assert unfinished(house) == before, "the next one takes the place of the one before"
 
 
 def test_what_is_no_whole_backup_changes_nothing(make_gateway: MakeGateway) -> None:

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,6 +228,34 @@ def test_an_export_is_a_whole_file_or_none_and_who_took_it_is_recorded(house: Ga
     assert again.returncode == 1 and "never overwritten" in again.stdout
     assert taken.read_bytes() == before
     assert not [one.name for one in house.folder.iterdir() if one.name.startswith(".taken")]
+
+
+ON_A_FULL_DISK = """
+    mkdir -p out && mount -t tmpfs -o size=16k tmpfs out && printf before > out/old.csv || exit 99
+    "$@" > /dev/null
+    echo $? $(ls -A out) $(cat out/old.csv)
+    """
+MANY = [f"reader{n}@full-disk.example" for n in range(1500)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "suppressions export --purpose agency --output out/new.csv",
+        "breach affected leak --file many.txt --output out/new.csv",
+        "simulate --stream newsletter many.txt --write out/new.csv,out/old.csv",
+    ],
+)
+def test_a_list_for_which_there_is_no_room_is_not_there_and_an_older_one_stays(house: Gateway, command: str) -> None:
+    if not (house.folder / "many.txt").exists():
+        (house.folder / "many.txt").write_text("\n".join(MANY))
+        house.run("suppressions", "import", "many.txt", "--scope", "partner")
+        house.run("breach", "open", "leak", "--what", "a list got out")
+    shell = ["unshare", "-m", "sh", "-c", ON_A_FULL_DISK, "sh", *house.command(*command.split())]
+    done = subprocess.run(shell, cwd=house.folder, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "old.csv", "before"]
+    assert done.stderr.splitlines()[-1].endswith("No space left on device") and "Traceback" not in done.stderr
 
 
 def test_the_opt_ins_that_stand_are_listed_and_can_be_taken_in_again(house: Gateway, someone: Someone) -> None:

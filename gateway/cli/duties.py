@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -18,7 +17,7 @@ import click
 
 from gateway.address import Address
 from gateway.cli import assent
-from gateway.cli.output import Desk, pass_desk
+from gateway.cli.output import Desk, pass_desk, table_line, written_to
 from gateway.cli.people import ADDRESS, NAME, TIME, WHY, operator
 from gateway.consent import EventType, NewEvent
 from gateway.decisions import export_line
@@ -209,6 +208,7 @@ def breach_affected(
         raise click.UsageError("--until is not after --from: nobody would be in it")
     if not any(one.name == name for one in _breaches(desk)):
         desk.no(f"there is no breach {name}; begin with assent breach open", breach=name)
+    desk.must_be_new(output)
     number = Ids(OPERATOR_SLOT, desk.now).decision()
 
     async def take(store: Store) -> tuple[list[str], int]:
@@ -221,8 +221,8 @@ def breach_affected(
         return found, digests
 
     found, digests = desk.with_store(take)
-    with output.open("x", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["address"], *([one] for one in found)])
+    with written_to(output) as file:
+        file.writelines(map(table_line, [["address"], *([one] for one in found)]))
     desk.say(
         f"{len(found)} people, recorded as {number}; {digests} more are known by a digest alone",
         people=len(found),

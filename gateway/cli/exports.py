@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from jwt.algorithms import OKPAlgorithm
 from gateway.address import Address
 from gateway.cli import dossier
 from gateway.cli.ledger import ledger
-from gateway.cli.output import Desk, pass_desk, progress_bar
+from gateway.cli.output import OUTPUT, Desk, pass_desk, progress_bar, table_line, written_to
 from gateway.cli.people import ADDRESS, consent, known_topic, operator
 from gateway.config import Config
 from gateway.consent import Event, fold
@@ -38,14 +37,11 @@ from gateway.ledger import canonical_json, timestamp
 from gateway.policy import CONSENTS
 from gateway.proof import Archive, proof_of, utc_text
 from gateway.receipts import GIVING, Handling, consent_records, receipts
-from gateway.store import LedgerLine, PersonHistory, Store, disk
+from gateway.store import LedgerLine, PersonHistory, Store
 
 _AT_ONCE = 500
 _COLUMNS = ("address", "topic", "basis", "at", "notice", "controller", "event")
 
-OUTPUT = click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Instead of the terminal."
-)
 Progress = Callable[[float], None]
 
 
@@ -172,9 +168,9 @@ def consent_export(desk: Desk, form: str, topic: str, output: Path | None) -> No
     async def rows(scribe: Scribe) -> AsyncIterator[bytes]:
         async for one, event in scribe.opt_ins(topic):
             proof = proof_of(event, scribe.archive, one.who)
-            yield _line(proof) if form == "jsonl" else _row(_told(proof, event))
+            yield _line(proof) if form == "jsonl" else table_line(_told(proof, event))
 
-    _write(desk, f"consent {form}", None, output, rows, head=_row(_COLUMNS) if form == "csv" else b"")
+    _write(desk, f"consent {form}", None, output, rows, head=table_line(_COLUMNS) if form == "csv" else b"")
 
 
 def _write(
@@ -186,8 +182,7 @@ def _write(
     head: bytes = b"",
 ) -> None:
     """Write lines below a head to a file or to the terminal, and record how many somebody took."""
-    if output is not None and output.exists():
-        desk.no(f"{output} exists; an export is never overwritten", output=str(output))
+    desk.must_be_new(output)
     config, number = desk.config(), Ids(OPERATOR_SLOT, desk.now).decision()
 
     async def write(store: Store) -> int | None:
@@ -225,11 +220,7 @@ def _target(desk: Desk, output: Path | None) -> Iterator[BinaryIO]:
         yield whole
         desk.list(_rows_of(whole.getvalue().decode("utf-8")), (), "")
         return
-    if output is None:
-        yield sys.stdout.buffer
-        sys.stdout.flush()
-        return
-    with disk.new_file(output.absolute()) as file:
+    with written_to(output) as file:
         yield file
 
 
@@ -285,12 +276,6 @@ def _told(proof: dict[str, Any], event: Event) -> tuple[object, ...]:
     basis = "confirmed" if event.type == "OPT_IN_CONFIRMED" else "express"
     named = (proof["address"], event.topic, basis, utc_text(event.at), notice)
     return (*named, event.facts.get("controller", ""), event.seq)
-
-
-def _row(cells: tuple[object, ...]) -> bytes:
-    sheet = io.StringIO()
-    csv.writer(sheet, lineterminator="\n").writerow(cells)
-    return sheet.getvalue().encode("utf-8")
 
 
 def _line(told: dict[str, Any]) -> bytes:

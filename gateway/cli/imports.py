@@ -7,7 +7,6 @@ applied; then opt-outs go first. What a file means is for `gateway.imports`.
 from __future__ import annotations
 
 import asyncio
-import csv
 import gc
 import sys
 from collections import Counter
@@ -23,7 +22,7 @@ import click
 from rich.progress import Progress
 
 from gateway.address import Address
-from gateway.cli.output import Desk, pass_desk
+from gateway.cli.output import Desk, pass_desk, table_line
 from gateway.cli.people import consent, known_topic, operator, registered_notice
 from gateway.cli.suppressions import SCOPE, covered, suppressions
 from gateway.errors import Malformed
@@ -34,7 +33,7 @@ from gateway.imports.readers import read
 from gateway.imports.rows import BadRow, Found, Row, WrongFile
 from gateway.imports.stage import Stage, stage
 from gateway.model import Scope
-from gateway.store import Store
+from gateway.store import Store, disk
 from gateway.store.drafts import Draft, Told
 from gateway.store.imports import APPLYING, UNDONE, Import, NotAtWork, SqliteImports
 from gateway.store.sqlite import DataFolder
@@ -243,10 +242,8 @@ def _read(file: Path, form: str, terms: Terms, staged: Stage, tally: Tally, plac
 def write_beside(file: Path, bad: Sequence[BadRow]) -> Path:
     """Tell the lines of a file that cannot be used in another one beside it."""
     beside = file.with_name(f"{file.name}.errors.csv")
-    with beside.open("w", encoding="utf-8", errors="replace", newline="") as told:
-        lines = csv.writer(told)
-        lines.writerow(["line", "text", "why"])
-        lines.writerows((one.line, one.text, one.why) for one in bad)
+    with disk.file_anew(beside) as told:
+        told.writelines(map(table_line, [("line", "text", "why"), *((one.line, one.text, one.why) for one in bad)]))
     return beside
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 import click
 
@@ -19,11 +21,14 @@ from gateway.errors import ConfigError
 from gateway.ids import Ids
 from gateway.installation import OPERATOR_SLOT, Clock, data_folder, open_store
 from gateway.model import Stream
-from gateway.store import Store
+from gateway.store import Store, disk
 from gateway.store.sqlite import DataFolder
 
 T = TypeVar("T")
 
+OUTPUT = click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Instead of the terminal."
+)
 _BAR_WIDTH: Final = 40
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 
@@ -97,6 +102,11 @@ class Desk:
         """Print what has been done: the sentence for people, the facts for programs."""
         click.echo(_as_json(facts) if self.as_json else sentence)
 
+    def must_be_new(self, output: Path | None) -> None:
+        """Print that a file is there already, and exit 1, where an export would be written over it."""
+        if output is not None and output.exists():
+            self.no(f"{output} exists; an export is never overwritten", output=str(output))
+
     def exported(self, count: int, number: str, output: Path | None) -> None:
         """Say what an export came to: beside what it wrote, or as facts where that went to a file."""
         if self.as_json and output:
@@ -120,6 +130,24 @@ def _wants_json(context: click.Context, _: click.Parameter, value: bool) -> None
     desk = context.find_object(Desk)
     if desk is not None and value:
         desk.as_json = True
+
+
+@contextmanager
+def written_to(output: Path | None) -> Iterator[BinaryIO]:
+    """Open what an export is written to: a file that is not there until it is whole, or the terminal."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    with disk.new_file(output.absolute()) as file:
+        yield file
+
+
+def table_line(cells: Sequence[object]) -> bytes:
+    """Return a line of a CSV file."""
+    sheet = io.StringIO()
+    csv.writer(sheet, lineterminator="\n").writerow(cells)
+    return sheet.getvalue().encode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.activity import Activity, gather
 from gateway.cli import assent, dossier
 from gateway.cli.output import Desk, pass_desk, progress_bar, sparkline
 from gateway.cli.since import SinceType, moment
-from gateway.ledger import canonical_json
+from gateway.ledger import canonical_json, is_signed
 from gateway.overview import overview
 from gateway.picture import of_timeline
 
@@ -122,17 +120,9 @@ def _verify(desk: Desk, file: Path) -> None:
         signature, stated = bytes.fromhex(told["signature"]), told["report"]
     except (ValueError, KeyError, TypeError) as error:
         raise click.UsageError(f"{file.name} is no report of Assent") from error
-    if not _is_ours(desk.folder().ledger_key().public_key(), signature, _octets(stated)):
+    if not is_signed(_octets(stated), signature, desk.folder().ledger_key().public_key()):
         desk.no(f"{file.name} is not as it was signed here", file=file.name, valid=False)
     desk.say(f"{file.name} is the report of {stated['month']} as it was signed here", file=file.name, valid=True)
-
-
-def _is_ours(key: Ed25519PublicKey, signature: bytes, octets: bytes) -> bool:
-    try:
-        key.verify(signature, octets)
-    except InvalidSignature:
-        return False
-    return True
 
 
 def _octets(told: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, BinaryIO
 
 import click
 from rich.progress import Progress
@@ -19,7 +18,7 @@ from rich.progress import Progress
 from gateway.address import Address
 from gateway.cli import assent
 from gateway.cli.imports import FILE, FORMAT, write_beside
-from gateway.cli.output import Desk, pass_desk
+from gateway.cli.output import Desk, pass_desk, table_line
 from gateway.consent import Standing
 from gateway.errors import Malformed
 from gateway.imports.formats import OPT_OUT
@@ -29,22 +28,16 @@ from gateway.imports.stage import Stage, stage
 from gateway.law import Law
 from gateway.model import MessageClass, PolicyNotice, Purpose, Stream, Topic, Verdict
 from gateway.policy import refused_by_all, strictest
-from gateway.store import Now, Store
+from gateway.store import Now, Store, disk
 
 _AT_ONCE = 1000
-
-
-class _Lines(Protocol):
-    """What the lists of those who would and would not get it are written to."""
-
-    def writerow(self, row: Sequence[str], /) -> Any: ...
 
 
 @dataclass
 class Outcome:
     """What has been found so far; `lists` are for those who would get it, and for the others."""
 
-    lists: tuple[_Lines, _Lines] | None
+    lists: tuple[BinaryIO, BinaryIO] | None
     rows: int = 0
     bad: list[BadRow] = field(default_factory=list)
     allowed: int = 0
@@ -58,7 +51,7 @@ class Outcome:
         if not verdict.may_send:
             self.refused[str(verdict.reason)] += 1
         if self.lists:
-            self.lists[not verdict.may_send].writerow([address, str(verdict.reason or "")])
+            self.lists[not verdict.may_send].write(table_line([address, str(verdict.reason or "")]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +120,7 @@ def _purposes(stream: Stream, topics: Mapping[str, Topic], topic: str, product: 
     return [Purpose(stream.message_class, product=product or stream.product, notice=notice)]
 
 
-def _lists(write: str, source: Path, files: ExitStack) -> tuple[_Lines, _Lines] | None:
+def _lists(write: str, source: Path, files: ExitStack) -> tuple[BinaryIO, BinaryIO] | None:
     if not write:
         return None
     names = write.split(",")
@@ -136,14 +129,10 @@ def _lists(write: str, source: Path, files: ExitStack) -> tuple[_Lines, _Lines] 
     targets = [Path(one) for one in names]
     if len({one.resolve() for one in (*targets, source)}) != 3:
         raise click.UsageError("--write names two files besides the list itself, which would be overwritten")
-    allowed, refused = (csv.writer(files.enter_context(_opened(one))) for one in targets)
-    allowed.writerow(["address", "only in shadow mode for"])
-    refused.writerow(["address", "reason"])
+    allowed, refused = (files.enter_context(disk.file_anew(one)) for one in targets)
+    allowed.write(table_line(["address", "only in shadow mode for"]))
+    refused.write(table_line(["address", "reason"]))
     return allowed, refused
-
-
-def _opened(path: Path) -> TextIO:
-    return path.open("w", encoding="utf-8", newline="")
 
 
 def _read(file: Path, form: str, staged: Stage, outcome: Outcome) -> None:

@@ -5,20 +5,17 @@ The rule that must not be broken: an entry is never deleted; lifting one is an e
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from gateway.address import Address
 from gateway.cli import assent
-from gateway.cli.output import Desk, pass_desk
+from gateway.cli.output import OUTPUT, Desk, pass_desk, table_line, written_to
 from gateway.cli.people import ENTRY, WHY, known_topic, operator
 from gateway.cli.rooms import Rooms
 from gateway.cli.since import SinceType, moment
@@ -103,15 +100,14 @@ def suppressions_check(desk: Desk, address: Address) -> None:
 @click.option("--purpose", type=WHY, required=True, help="What the list is for; it is recorded, with who took it.")
 @click.option("--format", "form", type=click.Choice(list(FORMS)), default="csv", show_default=True)
 @click.option("--scope", type=SCOPE, default=None, help="Only what covers this much.")
-@click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Instead of the terminal."
-)
+@OUTPUT
 @pass_desk
 def suppressions_export(desk: Desk, purpose: str, form: str, scope: str | None, output: Path | None) -> None:
     """Write the suppressions out: as a table, as a list of addresses, or as one of digests (SUP-11).
 
     Whoever has been erased is known by a keyed digest alone, and is in none of them.
     """
+    desk.must_be_new(output)
     number = Ids(OPERATOR_SLOT, desk.now).decision()
 
     async def take(store: Store) -> list[list[str]]:
@@ -124,9 +120,8 @@ def suppressions_export(desk: Desk, purpose: str, form: str, scope: str | None, 
     if output is None and desk.as_json:
         desk.list([dict(zip(head, row, strict=True)) for row in rows], head, "")
     else:
-        with _sheet(output) as file:
-            lines = csv.writer(file, lineterminator="\n")
-            lines.writerows([head, *rows] if form == "csv" else rows)
+        with written_to(output) as file:
+            file.writelines(map(table_line, [head, *rows] if form == "csv" else rows))
     desk.exported(len(rows), number, output)
 
 
@@ -144,15 +139,6 @@ async def _taken(store: Store, form: str, scope: str | None) -> AsyncIterator[li
                 continue
             for one in found:
                 yield [address.text, one.scope, one.topic, str(one.reason), one.at.isoformat(timespec="seconds")]
-
-
-@contextmanager
-def _sheet(output: Path | None) -> Iterator[TextIO]:
-    if output is None:
-        yield sys.stdout
-        return
-    with output.open("x", encoding="utf-8", newline="") as file:
-        yield file
 
 
 @suppressions.command("add")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from gateway.consent import NOTHING_KNOWN, EventType, NewEvent
 from gateway.ids import spool_text
@@ -129,15 +128,12 @@ def write_backup(places: Places, target: Path, now: datetime, progress: Progress
 
     Raises `FileExistsError`, and `StoreUnavailable` where the store cannot be read.
     """
-    with disk.scratch(places.root, ".backup-") as copy:
+    with disk.scratch(places.root, "backup") as copy:
         manifest = Manifest(now, *_copied(places, copy, lambda part: progress(part / 2)))
-        unnamed = target.with_name(f".{target.name}.partial")
-        try:
-            _pack(copy, manifest, unnamed, lambda part: progress(0.5 + part / 2))
-            _check(unnamed)
-            _name(unnamed, target)
-        finally:
-            unnamed.unlink(missing_ok=True)
+        with disk.new_file(target) as file:
+            _pack(copy, manifest, file, lambda part: progress(0.5 + part / 2))
+            file.flush()
+            _check(Path(file.name))
     return manifest
 
 
@@ -190,11 +186,10 @@ def _drop_settled(spool: Path, bodies: Path) -> None:
         connection.executemany("DELETE FROM messages WHERE id = ?", gone)
 
 
-def _pack(copy: Path, manifest: Manifest, target: Path, progress: Progress) -> None:
+def _pack(copy: Path, manifest: Manifest, target: BinaryIO, progress: Progress) -> None:
     whole = sum((copy / name).stat().st_size for name in manifest.files) or 1
     done = 0
-    disk.write_new(target, b"")
-    with tarfile.open(target, "w:gz", compresslevel=1) as archive:
+    with tarfile.open(fileobj=target, mode="w:gz", compresslevel=1) as archive:
         told = manifest.to_json()
         header = tarfile.TarInfo(MANIFEST)
         header.size = len(told)
@@ -203,15 +198,6 @@ def _pack(copy: Path, manifest: Manifest, target: Path, progress: Progress) -> N
             archive.add(copy / name, name, recursive=False)
             done += (copy / name).stat().st_size
             progress(done / whole)
-
-
-def _name(unnamed: Path, target: Path) -> None:
-    """Give a finished file its name, and see both on disk; never in the place of another."""
-    with unnamed.open("rb+") as file:
-        file.flush()
-        os.fsync(file.fileno())
-    target.hardlink_to(unnamed)
-    disk.sync_folder(target.parent)
 
 
 # bringing back
@@ -231,7 +217,7 @@ def restore_backup(
     `later` is the people store whose newer "no"s are brought in: that which is replaced, or a copy of it. `pause` are
     the streams that take no mail afterwards, because there is none. Raises `NotABackup`, `StoreUnavailable`.
     """
-    with disk.scratch(places.root, ".restore-") as copy:
+    with disk.scratch(places.root, "restore") as copy:
         manifest = _unpack(backup, copy, lambda part: progress(part / 2))
         for name, tables in ((PEOPLE_FILE, PEOPLE), (SPOOL_FILE, SPOOL)):
             earlier = migrate(copy / name, tables)

@@ -64,6 +64,8 @@ def purge(
             places.people, key, keep, now, lambda part: progress(0.3 + part / 2), dry_run
         )
         progress(0.8)
+        if not dry_run:
+            _sweep(places)
         backups, missing = _purge_backups(places, now - keep.backups, dry_run)
         progress(1.0)
     return Purged(decisions, proofs, ip_addresses, tuple(backups), tuple(missing))
@@ -223,6 +225,14 @@ def _purge_backups(places: Places, before: datetime, dry_run: bool) -> tuple[lis
             connection.executemany("DELETE FROM backups WHERE path = ?", [(str(path),) for path in due])
     missing = [path for path in due if path not in there]
     return [str(path) for path in (*there, *copies)], [str(path) for path in missing]
+
+
+def _sweep(places: Places) -> None:
+    """Remove what backups and restores that were killed have left: in the data folder, and where backups are made."""
+    with closing(connect(places.people, read_only=True)) as connection:
+        noted = [Path(path) for (path,) in connection.execute("SELECT path FROM backups")]
+    for folder in {places.root, *(path.parent for path in noted)}:
+        disk.sweep(folder)
 
 
 def _is_backup_from(path: Path, before: datetime) -> bool:

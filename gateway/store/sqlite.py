@@ -176,7 +176,11 @@ class DataFolder:
         return [line for packed in waiting for line in packed.split(b"\n")]
 
     def traces_of(self, addresses: Collection[str]) -> list[Path]:
-        """Empty the write-ahead logs, then return every file that holds one of the addresses in any usual spelling."""
+        """Empty the write-ahead logs, then return every file that holds one of the addresses in any usual spelling.
+
+        What a process that was killed has left unfinished goes before.
+        """
+        disk.sweep(self.root)
         for path in (self.people, self.spool, *self.decisions.glob("*.db")):
             empty_log(path)
         files = [path for path in self.root.rglob("*") if path.is_file()]

@@ -14,7 +14,6 @@ from itertools import chain as chained
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.consent import Standing, fold
@@ -23,6 +22,7 @@ from gateway.ledger import (
     break_in_chain,
     columns_of,
     commitment,
+    is_signed,
     leaf,
     leaf_of,
     merkle_root,
@@ -142,7 +142,7 @@ def _event_leaf(key: Ed25519PublicKey, *row: Any) -> _Line:
         return event.seq, recomputed, "it is not what was recorded"
     if event.personal is None or commitment(salt, event.personal) == committed:
         return event.seq, recomputed, ""
-    if redaction is None or not _is_signature(redaction, redacted_bytes(event.seq, event.personal), key):
+    if redaction is None or not is_signed(redacted_bytes(event.seq, event.personal), redaction, key):
         return event.seq, recomputed, "its personal fields are not what was recorded"
     return event.seq, recomputed, ""
 
@@ -229,15 +229,7 @@ def _verify_anchored(
 
 
 def _is_signed(head: SegmentHead, signature: bytes, key: Ed25519PublicKey) -> bool:
-    return _is_signature(signature, head.signed_bytes(), key)
-
-
-def _is_signature(signature: bytes, signed: bytes, key: Ed25519PublicKey) -> bool:
-    try:
-        key.verify(signature, signed)
-    except InvalidSignature:
-        return False
-    return True
+    return is_signed(head.signed_bytes(), signature, key)
 
 
 def _lenient_text(octets: bytes) -> str:
