@@ -372,6 +372,7 @@ def test_a_decision_is_explained(house: Gateway, program: Program, someone: Some
         ("DELETE", "/consents", None, {}, 405),
         ("GET", "/nothing", None, {}, 404),
         ("GET", "/suppressions?cursor=zz", None, {}, 422),
+        ("GET", "/suppressions?cursor=17", None, {}, 422),  # that of a page of events
         ("GET", "/events?limit=0", None, {}, 422),
         ("GET", "/events?limit=00000000199999", None, {}, 422),
         ("GET", "/events?cursor=%D9%A1", None, {}, 422),

@@ -59,6 +59,9 @@ BODY_LIMIT: Final = 1024 * 1024
 RETRY_AFTER: Final = {"Retry-After": "30"}
 _KEY_LIMIT = 255
 _NUMBER = re.compile(r"[0-9]{1,18}")
+_PERSON = re.compile(r"(?:[0-9a-f]{32})?")
+"""The cursor of a page of people: the last one's id, or nobody's."""
+
 
 NOTED_WITHIN: Final = timedelta(seconds=2)
 """A refusal is written down with the next commit; whoever asks sooner waits for it."""
@@ -309,11 +312,9 @@ class Api:
     async def list_suppressions(self, call: Call) -> SuppressionPage:
         """List suppressions, a page of people at a time."""
         cursor, limit = call.request.query.get("cursor", ""), _limit(call.request)
-        try:
-            after = bytes.fromhex(cursor)
-        except ValueError:
-            raise problems.of_fields([("cursor", "is not one of ours")]) from None
-        people = await self._store.people.suppressed_after(after, limit)
+        if not _PERSON.fullmatch(cursor):
+            raise problems.of_fields([("cursor", "is not one of ours")])
+        people = await self._store.people.suppressed_after(bytes.fromhex(cursor), limit)
         found = [
             one
             for person, address, standing in people
