@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -151,6 +152,14 @@ SHAPES = {
     "Mailgun bounces, one without its code": (
         'address,code,error,created_at\nout@example.org,,,\nfull@example.org,452,,"Thu, 13 Oct 2011 18:02:00 UTC"\n',
         ("mailgun", 1, 1),
+    ),
+    "SendGrid in another order, with the empty columns of a spreadsheet": (
+        "created,email,reason,status,,\r1443651125,out@example.org,gone,5.1.1,,\r,,,,,\r",
+        ("sendgrid", 1, 0),
+    ),
+    "a list that was appended to another, with the mark of UTF-8 and with what a page puts between words": (
+        "\ufeffout@example.org\n\ufeffout@example.org\nOut@example.org\u200b\n",
+        ("plain", 1, 0),
     ),
     "listmonk subscribers who are disabled": (
         "email,name,attributes,status\nout@example.org,A,{},disabled\nin@example.org,B,{},enabled\n",
@@ -349,10 +358,27 @@ def test_undoing_leaves_what_a_person_said_themselves_in_between(house: Gateway)
     assert house.json("ledger", "verify")["problems"] == []
 
 
+def zipped(text: str) -> bytes:
+    octets = io.BytesIO()
+    with zipfile.ZipFile(octets, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("subscribed_members_export.csv", text)
+    return octets.getvalue()
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
+        zipped(HEADER)[:-20],
+        zipped(f"{HEADER}\n{'x' * 40_000_000}"),
+        f"{HEADER}\na@example.org,Ann{OLD}".encode("utf-16-le"),
+        b'status,reason,email,created\n5.1.1,"gone,a@example.org,1443651125\n5.1.1,gone,b@example.org,1443651125\n',
+        b'status,reason,email,created\n5.1.1,"gone'
+        + b",a@example.org,1443651125\n" * 10_000
+        + b'5.1.1,"x",b@example.org,\n',
+        b"id,email,created,plan\n1,a@example.org,2020-01-01,free\n",
+        b"address,name,created_at\na@example.org,Ann,2020-01-01\n",
+        b'[{"id": 1, "email": "a@example.org", "created": 1443651125}]',
         b"id,colour\n1,red\n",
         b'{"users": []}',
         b'{"emailAddress": "a@example.org", "reas',

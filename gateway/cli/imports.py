@@ -273,7 +273,7 @@ def _placed(row: Row, terms: Terms, place: _Place) -> tuple[bytes, Row] | BadRow
     if row.at and row.at > terms.now and row.type in _OPT_INS:
         return BadRow(row.line, row.subject[:200], "the opt-in lies in the future")
     try:
-        address = Address.parse(row.subject.strip())
+        address = row.address
     except Malformed as error:
         return BadRow(row.line, row.subject[:200], str(error))
     if address.is_whole_domain and row.type in _OPT_INS:
@@ -286,7 +286,7 @@ def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally) -> None:
         rows = staged.rows()
         with _progress("would apply", len(staged)) as advance:
             while portion := list(islice(rows, _PREVIEW_AT_ONCE)):
-                people = [(one, Address.parse(one.subject.strip())) for _, one in portion if not one.algorithm]
+                people = [(one, one.address) for _, one in portion if not one.algorithm]
                 known = await store.people.facts([address for _, address in people])
                 for (row, address), facts in zip(people, known, strict=True):
                     tally.add(judge(facts.standing, terms.event(row, address, PREVIEW)), address.text)
@@ -332,8 +332,7 @@ def _prepared(
 
 
 def _told(place: bytes, row: Row, terms: Terms, run: Run) -> Told:
-    address = Address.parse(row.subject.strip())
-    return Told(place, address, terms.event(row, address, run))
+    return Told(place, row.address, terms.event(row, row.address, run))
 
 
 async def _record_all(

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import click
 from rich.progress import Progress
 
-from gateway.address import Address
 from gateway.cli import assent
 from gateway.cli.imports import FILE, FORMAT, write_beside
 from gateway.cli.output import Desk, pass_desk, table_line
@@ -149,7 +148,7 @@ def _named(rows: Iterator[Row], outcome: Outcome) -> Iterator[tuple[bytes, Row]]
         try:
             if row.algorithm:
                 raise Malformed("a digest is no address")
-            yield Address.parse(row.subject.strip()).key.encode(), replace(row, type=OPT_OUT, at=None)
+            yield row.address.key.encode(), replace(row, type=OPT_OUT, at=None)
         except Malformed as error:
             outcome.bad.append(BadRow(row.line, row.subject[:200], str(error)))
 
@@ -158,7 +157,7 @@ async def _decide(
     store: Store, trial: Trial, rows: Iterator[Row], outcome: Outcome, advance: Callable[[int], None]
 ) -> None:
     trial = replace(trial, law=trial.law.under(store.people.orders().policies))
-    while portion := [Address.parse(one.subject.strip()) for one in islice(rows, _AT_ONCE)]:
+    while portion := [one.address for one in islice(rows, _AT_ONCE)]:
         for address, facts in zip(portion, await store.people.facts(portion), strict=True):
             verdict = trial.verdict(facts.standing)
             outcome.add(address.text, verdict)

@@ -6,7 +6,7 @@ suppression, and a confirmation without an opt-in before it is none (CON-13).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,26 +22,39 @@ OPT_IN, CONFIRMED = EventType.EXPRESS_OPT_IN, EventType.OPT_IN_CONFIRMED
 class Table:
     """A CSV file with a header: the columns that tell it, and what a row says.
 
-    `loose` is a column whose values may have commas without quotes around them.
+    `loose` is a column whose values may have commas without quotes around them. Where the columns might be anybody's,
+    `beside` are the only ones that may stand there with them.
     """
 
     name: str
     columns: frozenset[str]
     read: Callable[[int, Fields], Row]
     loose: str = ""
+    beside: frozenset[str] | None = None
 
     def fits(self, header: frozenset[str]) -> bool:
-        return self.columns <= header
+        return _fits(self.columns, self.beside, header - {""})
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A JSON document: the member that holds the list ("" where it is the document), and what an item says."""
+    """A JSON document: the member that holds the list ("" where it is the document), and what an item says.
+
+    `beside` is as in a table.
+    """
 
     name: str
     member: str
     keys: frozenset[str]
     read: Callable[[int, Mapping[str, Any]], Row]
+    beside: frozenset[str] | None = None
+
+    def fits(self, item: Collection[str]) -> bool:
+        return _fits(self.keys, self.beside, frozenset(item))
+
+
+def _fits(told_by: frozenset[str], beside: frozenset[str] | None, found: frozenset[str]) -> bool:
+    return told_by <= found and (beside is None or found <= told_by | beside)
 
 
 _WORDS = {
@@ -156,6 +169,12 @@ def _set(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
+_BESIDE_SENDGRID = _set("status", "reason", "ip")
+_BESIDE_SPARKPOST = _set(
+    *("description", "transactional", "non_transactional"),
+    *("source", "list_id", "created", "updated", "subaccount_id"),
+)
+
 TABLES = (
     Table("mailchimp", _set("email address", "optin_time", "confirm_time"), _mailchimp),
     Table("ses", _set("emailaddress", "unsubscribeall"), _ses_contact, loose="attributesdata"),
@@ -174,12 +193,15 @@ TABLES = (
         lambda n, r: Row(n, r["address"], OPT_OUT, moment(r["created_at"])),
     ),
     Table(
-        "mailgun", _set("address", "created_at"), lambda n, r: Row(n, r["address"], COMPLAINT, moment(r["created_at"]))
+        "mailgun",
+        _set("address", "created_at"),
+        lambda n, r: Row(n, r["address"], COMPLAINT, moment(r["created_at"])),
+        beside=_set(),
     ),
-    Table("sparkpost", _set("recipient", "type"), _sparkpost),
+    Table("sparkpost", _set("recipient", "type"), _sparkpost, beside=_BESIDE_SPARKPOST),
     Table("sparkpost", _set("recipient", "transactional", "non_transactional"), _old_sparkpost),
     Table("listmonk", _set("email", "name", "attributes"), _listmonk),
-    Table("sendgrid", _set("email", "created"), _sendgrid),
+    Table("sendgrid", _set("email", "created"), _sendgrid, beside=_BESIDE_SENDGRID),
 )
 """The first that fits is taken, so those with more columns stand before those with fewer."""
 
@@ -198,9 +220,9 @@ LISTINGS = (
     ),
     Listing("brevo", "contacts", _set("email", "reason"), _brevo),
     Listing("resend", "data", _set("email", "origin"), _named("email", "origin", "created_at")),
-    Listing("sparkpost", "results", _set("recipient", "type"), _sparkpost),
-    Listing("sparkpost", "", _set("recipient", "type"), _sparkpost),
-    Listing("sendgrid", "", _set("created", "email"), _sendgrid),
+    Listing("sparkpost", "results", _set("recipient", "type"), _sparkpost, beside=_BESIDE_SPARKPOST),
+    Listing("sparkpost", "", _set("recipient", "type"), _sparkpost, beside=_BESIDE_SPARKPOST),
+    Listing("sendgrid", "", _set("created", "email"), _sendgrid, beside=_BESIDE_SENDGRID),
     Listing("ses", "", _set("emailAddress", "reason"), _named("emailAddress", "reason", "")),
     Listing("ses", "", _set("emailAddress", "unsubscribeAll"), _ses_contact_item),
     Listing("ses", "", _set("emailAddress", "topicPreferences"), _ses_contact_item),

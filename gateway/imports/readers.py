@@ -1,7 +1,8 @@
 """Reading a file row by row: which format it is in, then what it says.
 
 The rule that must not be broken: what is read is UTF-8 (or UTF-16 with its mark) of one known format, else the file is
-refused with one sentence, and nothing of it has been used. Memory is that of a row, except for JSON documents.
+refused with one sentence, and nothing of it has been used. Memory is that of a line, which is bounded, also of what is
+packed in an archive; that of JSON documents is theirs, which are bounded too.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO, TextIO
 
 import orjson
 
@@ -25,6 +27,11 @@ from gateway.imports.formats import CLOUDFLARE, LISTINGS, OPT_OUT, TABLES, Listi
 from gateway.imports.rows import BadRow, Fields, Found, Row, WrongFile, algorithm_of, guarded, moment, told
 
 _HEADER_OCTETS = 65536
+_LONGEST_LINE = 32 * 1024 * 1024
+_LARGEST_DOCUMENT = 512 * 1024 * 1024
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
+"""How an archive begins, and one with nothing in it; whether it is whole is another question."""
+
 _Records = Iterator[tuple[int, list[str] | BadRow]]
 _ADDRESS_COLUMNS = ("email", "e-mail", "email address", "address", "emailaddress", "recipient")
 _MEMBERS = frozenset(one.member for one in LISTINGS)
@@ -39,7 +46,7 @@ _TO_THE_END = re.compile(r".*")
 def read(path: Path, wanted: str = "") -> Iterator[tuple[str, Found]]:
     """Yield each row of a file with the format it was read as; raises `WrongFile`."""
     with path.open("rb") as file:
-        is_archive = zipfile.is_zipfile(file)
+        is_archive = file.read(4) in _ARCHIVES
         file.seek(0)
         if is_archive:
             yield from _of_zip(path.name, file, wanted)
@@ -56,16 +63,18 @@ def _of_zip(name: str, file: BinaryIO, wanted: str) -> Iterator[tuple[str, Found
                 raise WrongFile(f"{name} is an archive without a table (.csv) in it")
             for one in tables:
                 with archive.open(one) as member:
-                    yield from _of_text(f"{name}: {one}", io.BytesIO(member.read()), wanted or "mailchimp")
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+                    yield from _of_text(f"{name}: {one}", member, wanted or "mailchimp")
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise WrongFile(f"{name} is a broken or locked archive: {error}") from error
 
 
-def _of_text(name: str, file: BinaryIO, wanted: str) -> Iterator[tuple[str, Found]]:
+def _of_text(name: str, file: IO[bytes], wanted: str) -> Iterator[tuple[str, Found]]:
     start = file.read(_HEADER_OCTETS)
     file.seek(0)
     if not start.strip():
         raise WrongFile(f"{name} is empty")
+    if b"\0" in start[:2]:
+        raise WrongFile(f"{name} is UTF-16 without its mark, or no text; save it as UTF-8 and try again")
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = io.TextIOWrapper(file, encoding, newline="")
     try:
@@ -77,7 +86,7 @@ def _of_text(name: str, file: BinaryIO, wanted: str) -> Iterator[tuple[str, Foun
 
 
 def _table_or_list(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, Found]]:
-    rows = _csv(text)
+    rows = _csv(name, text)
     first = next(((line, row) for line, row in rows if isinstance(row, BadRow) or any(row)), None)
     if first is None or isinstance(first[1], BadRow):
         raise WrongFile(f"{name} is no list of addresses and no table")
@@ -101,21 +110,43 @@ def _bystander(row: Row) -> Row:
 
 
 def _no_format(name: str, columns: str, wanted: str) -> str:
+    columns = "".join(one if one.isprintable() else "\ufffd" for one in columns)
     if wanted:
         return f"{name} is not in the format {wanted}: it begins with {columns}"
     return f"{name} is in no format that we know: it begins with {columns}"
 
 
-def _csv(text: TextIO) -> _Records:
-    """Yield each record with the line on which it ends; one that is too large, or not a record, is a bad row."""
-    rows = csv.reader(text)
+def _csv(name: str, text: TextIO) -> _Records:
+    """Yield each record with the line before it; one that is too large, or not a record, is a bad row."""
+    lines = _Lines(name, text)
+    rows = csv.reader(lines)
     while True:
+        before = rows.line_num
         try:
-            yield rows.line_num, next(rows)
+            row: list[str] | BadRow = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield rows.line_num, BadRow(rows.line_num, "", str(error))
+            row = BadRow(rows.line_num, "", str(error))
+        if lines.are_over or (isinstance(row, BadRow) and row.line > before + 1):
+            raise WrongFile(f"{name} has a quotation mark that is not closed, in line {before + 1} or soon after it")
+        yield before, row
+
+
+class _Lines:
+    """The lines of a file, one after the other; one of which there is no end in sight refuses it."""
+
+    def __init__(self, name: str, text: TextIO) -> None:
+        self._name = name
+        self._text = text
+        self.are_over = False
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(_LONGEST_LINE):
+            if len(line) == _LONGEST_LINE:
+                raise WrongFile(f"{self._name} has a line of more than {_LONGEST_LINE} characters")
+            yield line
+        self.are_over = True
 
 
 def _of_table(table: Table, header: Sequence[str], rows: _Records) -> Iterator[Found]:
@@ -201,7 +232,9 @@ def _listed(line: int, words: Sequence[str], kind: str) -> Row:
 
 def _documents(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, Found]]:
     """Read one JSON document that has a list in it, or one of each row after the other."""
-    whole = text.read()
+    whole = text.read(_LARGEST_DOCUMENT)
+    if len(whole) == _LARGEST_DOCUMENT:
+        raise WrongFile(f"{name} is JSON of more than {_LARGEST_DOCUMENT} characters; import it in parts")
     try:
         document = orjson.loads(whole)
     except orjson.JSONDecodeError:
@@ -220,7 +253,7 @@ def _listing(name: str, document: Any, wanted: str) -> tuple[Listing, list[Any]]
         items = document if isinstance(document, list) and not one.member else items
         if isinstance(items, list) and one.name == (wanted or one.name):
             first = items[0] if items else dict.fromkeys(one.keys)
-            if isinstance(first, dict) and one.keys <= first.keys():
+            if isinstance(first, dict) and one.fits(first):
                 return one, items
     raise WrongFile(f"{name} is JSON, but not of {wanted or 'a vendor that we know'}")
 

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from gateway.address import Address
 from gateway.consent import EventType
 from gateway.errors import Malformed
 
 DIGESTS = {32: "md5", 64: "sha256"}
 """The algorithm of a digest in hexadecimal, by its length."""
+
+_INVISIBLE = "\ufeff\u200b\u2060"
+"""What no editor shows: the mark of UTF-8 where a file was appended to another, and what pages put between words."""
 
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 
@@ -36,6 +40,11 @@ class Row:
     algorithm: str = ""
     until: datetime | None = None
     is_bystander: bool = False
+
+    @property
+    def address(self) -> Address:
+        """Whom it names, without the space around it or what looks like none there; raises `Malformed`."""
+        return Address.parse(self.subject.strip().strip(_INVISIBLE).strip())
 
 
 @dataclass(frozen=True, slots=True)
