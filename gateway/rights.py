@@ -97,7 +97,10 @@ class Deadline:
 
 
 def requests_of(events: Iterable[Event]) -> list[Request]:
-    """Return the requests that events of the three kinds amount to, in the order in which they came in."""
+    """Return the requests that events of the three kinds amount to, in the order in which they came in.
+
+    Of two answers the first counts.
+    """
     requests: dict[str, Request] = {}
     for event in events:
         number = event.facts["request"]
@@ -105,7 +108,7 @@ def requests_of(events: Iterable[Event]) -> list[Request]:
             requests[number] = Request(number, event.address_id, Right(event.facts["right"]), event.at)
         elif event.type is EventType.RIGHT_EXTENDED:
             requests[number] = replace(requests[number], is_extended=True)
-        else:
+        elif requests[number].answer is None:
             answer, reason, article = (event.facts[name] for name in ("answer", "reason", "article"))
             requests[number] = replace(requests[number], answer=Answer(answer), reason=reason, article=article)
     return list(requests.values())

@@ -86,20 +86,28 @@ def test_where_nothing_later_is_left_promotion_waits_for_the_operator(
     assert house.outcome(reader) == "sent"
 
 
-@pytest.mark.req("POL-23")
-def test_mail_that_waited_in_a_backup_is_held(make_gateway: MakeGateway, sink: Sink, someone: Someone) -> None:
+@pytest.mark.req("DSR-04", "POL-23")
+def test_mail_that_waited_in_a_backup_is_held_and_that_for_who_was_erased_since_dropped(
+    make_gateway: MakeGateway, sink: Sink, someone: Someone
+) -> None:
     house = make_gateway().start()
     large = invoice() + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 5000
-    readers = [someone() for _ in range(3)]
+    readers, forgotten = [someone() for _ in range(3)], f"Forgotten.{someone()}"
     sink.on("MAIL", "451 4.3.0 later")
-    for reader in readers:
+    for reader in (*readers, forgotten):
         assert house.submit(large, [reader], login="shop", sender="billing@example.com")[""][0] == 250
     backup = backed_up(house)
     sink.normal()
-    assert len(sink.wait_for(3)) == 3
+    assert len(sink.wait_for(4)) == 4
+    house.run("person", "erase", forgotten.lower())
     house.stop()
     sink.clear()
-    assert house.json("restore", str(backup), "--replace")["held"] == 3
+    told = house.json("restore", str(backup), "--replace")
+    assert (told["held"], told["dropped"]) == (3, 1)
+    shutil.rmtree(told["aside"])
+    data = [one for one in (house.folder / "var").rglob("*") if one.is_file()]
+    assert not [one for one in data if forgotten.encode() in one.read_bytes()]
+    assert len(list((house.folder / "var" / "bodies").iterdir())) == 3
     house.start()
     assert {one["recipient"] for one in house.json("queue", "list")} == set(readers)
     assert not sink.messages

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite
 
 from tests.conftest import MakeGateway
 from tests.faketime import shifted
@@ -47,6 +50,33 @@ def deadlines(house: Gateway, days: float) -> list[tuple[str, str]]:
 
 def answered(house: Gateway, *arguments: str) -> int:
     return house.run("requests", "answer", *arguments, check=False).returncode
+
+
+@contextmanager
+def nobody_writes(house: Gateway) -> Iterator[None]:
+    """Let whoever wants to write wait, so that all of them have read before one of them writes."""
+    with closing(sqlite.connect(str(house.folder / "var" / "assent.db"), isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def at_once(house: Gateway, *commands: str) -> list[int]:
+    """Run commands at the same moment; return what each exited with."""
+    with nobody_writes(house):
+        running = [subprocess.Popen(house.command(*one.split()), cwd=house.folder) for one in commands]
+        time.sleep(3)
+    return [one.wait() for one in running]
+
+
+@pytest.mark.req("DSR-09", "POL-24")
+def test_of_two_operators_at_once_only_the_sooner_one_is_told_that_it_is_done(house: Gateway, someone: Someone) -> None:
+    assert sorted(at_once(house, "breach open leak --what one", "breach open leak --what two")) == [0, 1]
+    number = house.json("requests", "add", someone(), "--right", "access")["request"]
+    answers = {"accepted": "", "refused": " --reason excessive --article GDPR"}
+    codes = at_once(house, *(f"requests answer {number} {one}{more}" for one, more in answers.items()))
+    (found,) = house.json("requests", "list", "--all")
+    assert dict(zip(answers, codes, strict=True)) == {one: int(one != found["answer"]) for one in answers}
 
 
 @pytest.mark.req("DSR-03", "POL-24")

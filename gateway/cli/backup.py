@@ -76,6 +76,7 @@ def restore(desk: Desk, file: Path, replace: bool, later: Path | None, nothing_l
         desk.no(f"{error}. Nothing was changed.", error=str(error))
     sentences = [
         f"the store is as it was at {done.made_at:%Y-%m-%d %H:%M} UTC, with {done.later} later opt-outs and erasures",
+        *([f"{done.dropped} recipients who have been erased since are dropped"] if done.dropped else []),
         f"{done.held} recipients that waited are held: assent queue list, then release or drop",
         *([f"paused: {', '.join(pause)}; assent streams release NAME"] if pause else []),
         *([f"the store that was there is in {done.aside}; delete it once you need it no more"] if done.aside else []),
@@ -84,6 +85,7 @@ def restore(desk: Desk, file: Path, replace: bool, later: Path | None, nothing_l
         "\n".join(sentences),
         made_at=done.made_at,
         later=done.later,
+        dropped=done.dropped,
         held=done.held,
         paused=pause,
         aside=str(done.aside) if done.aside else None,

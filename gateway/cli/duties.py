@@ -6,7 +6,6 @@ import codecs
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -102,6 +101,7 @@ def requests_answer(desk: Desk, number: str, answer: str, reason: str, article: 
         raise click.UsageError("a request is refused, even in part, with --reason and --article (GDPR 12(4))")
     found = _open(desk, number)
     _record(desk, found, EventType.RIGHT_ANSWERED, {"answer": answer, "reason": reason, "article": article})
+    _answered_so(desk, number, answer)
     desk.say(f"request {number} is answered: {answer}", request=number, answer=answer)
 
 
@@ -124,8 +124,13 @@ def _find(desk: Desk, number: str) -> Request:
 
 
 def _open(desk: Desk, number: str) -> Request:
+    return _answered_so(desk, number, None)
+
+
+def _answered_so(desk: Desk, number: str, answer: str | None) -> Request:
+    """Return a request; it is said to have been answered where it has been otherwise, by whoever was sooner."""
     found = _find(desk, number)
-    if found.answer is not None:
+    if found.answer != answer:
         desk.no(f"request {number} has been answered: {found.answer}", request=number, answer=found.answer)
     return found
 
@@ -151,10 +156,9 @@ def breach_open(desk: Desk, name: str, known: datetime | None, what: str) -> Non
     at = known or desk.now()
     if at > desk.now():
         raise click.UsageError("--known lies in the future")
-    if any(one.name == name for one in _breaches(desk)):
-        desk.no(f"there is a breach {name} already", breach=name)
     opened = Breach(name, what, at)
-    desk.with_store(lambda store: store.people.put_breach(opened, operator()))
+    if not desk.with_store(lambda store: store.people.open_breach(opened, operator())):
+        desk.no(f"there is a breach {name} already", breach=name)
     desk.say(
         f"breach {name}: the authority is to be told by {opened.due:%Y-%m-%d %H:%M} UTC", breach=name, due=opened.due
     )
@@ -172,7 +176,7 @@ def breach_reported(desk: Desk, name: str, told_at: datetime | None) -> None:
         desk.no(f"there is no breach {name}", breach=name)
     if not found[0].known_at <= at <= desk.now():
         raise click.UsageError(f"--at lies in the future, or before {found[0].known_at:%Y-%m-%d %H:%M} UTC")
-    desk.with_store(lambda store: store.people.put_breach(replace(found[0], reported_at=at), operator()))
+    desk.with_store(lambda store: store.people.close_breach(name, at, operator()))
     desk.say(f"breach {name} was reported at {at:%Y-%m-%d %H:%M} UTC", breach=name, reported_at=at)
 
 

@@ -398,8 +398,11 @@ class People(Protocol):
     async def breaches(self) -> list[Breach]:
         """Return every breach of personal data that was opened, the oldest first."""
 
-    async def put_breach(self, breach: Breach, by: str) -> None:
-        """Open a breach, or change the one of that name."""
+    async def open_breach(self, breach: Breach, by: str) -> bool:
+        """Record a breach; False where there is one of that name, whoever was sooner."""
+
+    async def close_breach(self, name: str, reported_at: datetime, by: str) -> None:
+        """Record when the authority was told."""
 
     async def begin_notices(self, notices: Sequence[NewEvent], text: str) -> list[Event]:
         """Record that notices of a policy version are about to leave; for who has one, return the line that said so."""

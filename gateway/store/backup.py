@@ -12,7 +12,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,16 +20,18 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from gateway.consent import NOTHING_KNOWN, EventType, NewEvent
+from gateway.address import Address
+from gateway.consent import NOTHING_KNOWN, Event, EventType, NewEvent
 from gateway.ids import spool_text
 from gateway.ledger import timestamp
 from gateway.store import disk
 from gateway.store.anchor import ANCHOR
-from gateway.store.history import append_event, event_of, events_since
+from gateway.store.history import append_event, event_of, events_since, id_of
 from gateway.store.migrate import migrate
 from gateway.store.orders import change_stream
 from gateway.store.rows import HELD
 from gateway.store.schema import PEOPLE, SPOOL
+from gateway.store.spool import remove_orphans
 from gateway.store.writer import Connection, connect, reading
 
 FORMAT: Final = 1
@@ -107,11 +109,13 @@ class Manifest:
 class Restored:
     """What came of it.
 
-    The backup's time, how many later "no"s were brought in, how many recipients are held, and where the old store is.
+    The backup's time, how many later "no"s were brought in, how many recipients are dropped, being erased since, and
+    how many held, and where the old store is.
     """
 
     made_at: datetime
     later: int
+    dropped: int
     held: int
     aside: Path | None
 
@@ -223,13 +227,14 @@ def restore_backup(
             earlier = migrate(copy / name, tables)
             if earlier:
                 earlier.unlink()
-        brought = _bring_in(copy / PEOPLE_FILE, later, manifest.last_event, ring, now) if later else 0
+        brought = _bring_in(copy / PEOPLE_FILE, later, manifest.last_event, ring, now) if later else []
+        dropped = _drop_mail(copy, ring, {one.address_id for one in brought if one.type is EventType.ERASURE})
         _pause(copy / PEOPLE_FILE, pause, manifest, now)
         held = _hold(copy / SPOOL_FILE)
         progress(0.9)
         aside = _swap(copy, places, now)
     progress(1.0)
-    return Restored(manifest.made_at, brought, held, aside)
+    return Restored(manifest.made_at, len(brought), dropped, held, aside)
 
 
 def read_manifest(backup: Path) -> Manifest:
@@ -284,12 +289,12 @@ def _unpack_one(archive: tarfile.TarFile, name: str, digest: str, copy: Path, ba
         raise NotABackup(f"{backup.name}: {name} is not as it was written")
 
 
-def _bring_in(people: Path, later: Path, last: int, ring: Sequence[tuple[int, bytes]], now: datetime) -> int:
-    """Bring in whoever has become known since, and every "no" that was recorded since; return how many of these."""
+def _bring_in(people: Path, later: Path, last: int, ring: Sequence[tuple[int, bytes]], now: datetime) -> list[Event]:
+    """Bring in whoever has become known since, and every "no" that was recorded since; return these."""
     with reading(later), closing(connect(later, read_only=True)) as source, closing(connect(people)) as target:
         target.execute("BEGIN IMMEDIATE")
         _know(source, target, now)
-        brought = 0
+        brought = []
         for event in (event_of(row) for row in events_since(source, last)):
             if event.type in _SAYS_NO:
                 facts = {**event.facts, "restored": event.seq}
@@ -298,8 +303,7 @@ def _bring_in(people: Path, later: Path, last: int, ring: Sequence[tuple[int, by
                     facts=facts,
                     personal=event.personal or {},
                 )
-                append_event(target, ring, new, now)
-                brought += 1
+                brought.append(append_event(target, ring, new, now))
         target.execute("COMMIT")
     return brought
 
@@ -314,6 +318,24 @@ def _know(source: Connection, target: Connection, now: datetime) -> None:
         found = source.execute(f"SELECT * FROM {table}")
         places = ", ".join("?" * len(found.description))
         target.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", found)
+
+
+def _drop_mail(copy: Path, ring: Sequence[tuple[int, bytes]], erased: Collection[bytes]) -> int:
+    """Drop what waits for people who have been erased since; the submitters were told so then. Return how many."""
+    if not erased:
+        return 0
+    with (
+        closing(connect(copy / PEOPLE_FILE, read_only=True)) as people,
+        closing(connect(copy / SPOOL_FILE)) as spool,
+    ):
+        waiting = spool.execute("SELECT message_id, n, address FROM recipients").fetchall()
+        due = [(one, n) for one, n, text in waiting if id_of(people, ring, Address.parse(text)) in erased]
+        spool.execute("BEGIN IMMEDIATE")
+        spool.executemany("DELETE FROM recipients WHERE message_id = ? AND n = ?", due)
+        spool.execute("DELETE FROM messages WHERE id NOT IN (SELECT message_id FROM recipients)")
+        spool.execute("COMMIT")
+    remove_orphans(copy / SPOOL_FILE, copy / BODIES)
+    return len(due)
 
 
 def _pause(people: Path, streams: Sequence[str], manifest: Manifest, now: datetime) -> None:

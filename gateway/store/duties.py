@@ -29,7 +29,13 @@ def read_breaches(connection: Connection) -> list[Breach]:
     ]
 
 
-def put_breach(connection: Connection, breach: Breach, by: str) -> None:
-    told = timestamp(breach.reported_at) if breach.reported_at else None
-    row = (breach.name, breach.what, timestamp(breach.known_at), told, by)
-    connection.execute("INSERT OR REPLACE INTO breaches VALUES (?, ?, ?, ?, ?)", row)
+def open_breach(connection: Connection, breach: Breach, by: str) -> bool:
+    """Record a breach; False where there is one of that name, whoever was sooner."""
+    row = (breach.name, breach.what, timestamp(breach.known_at), by)
+    return bool(connection.execute("INSERT OR IGNORE INTO breaches VALUES (?, ?, ?, NULL, ?)", row).rowcount)
+
+
+def close_breach(connection: Connection, name: str, reported_at: datetime, by: str) -> None:
+    """Record when the authority was told."""
+    row = (timestamp(reported_at), by, name)
+    connection.execute("UPDATE breaches SET reported_at = ?, by = ? WHERE name = ?", row)

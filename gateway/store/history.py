@@ -174,6 +174,12 @@ def person_of(
     return address_id, NOTHING_KNOWN
 
 
+def id_of(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> bytes | None:
+    """Return the id of whoever has an address, or had it until they were erased; None for nobody who is known."""
+    row = _find(connection, ring, address)
+    return row[0] if row else None
+
+
 FIRST_PERSON = bytes(7) + b"\x01" + bytes(8)
 """Ids below this one are those of entries for a whole domain; one random id in 2^64 would lie there by chance."""
 

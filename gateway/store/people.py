@@ -37,7 +37,7 @@ from gateway.store import (
 from gateway.store.callers import find_done, put_token, read_tokens, remember_done
 from gateway.store.condition import Trouble
 from gateway.store.domains import Domains
-from gateway.store.duties import put_breach, read_breaches, read_requests
+from gateway.store.duties import close_breach, open_breach, read_breaches, read_requests
 from gateway.store.exports import read_histories, read_lines
 from gateway.store.history import (
     EVENTS,
@@ -428,8 +428,11 @@ class SqlitePeople:
         with self._reading() as connection:
             return read_breaches(connection)
 
-    async def put_breach(self, breach: Breach, by: str) -> None:
-        await self._writer.do(lambda connection: put_breach(connection, breach, by))
+    async def open_breach(self, breach: Breach, by: str) -> bool:
+        return await self._writer.do(lambda connection: open_breach(connection, breach, by))
+
+    async def close_breach(self, name: str, reported_at: datetime, by: str) -> None:
+        await self._writer.do(lambda connection: close_breach(connection, name, reported_at, by))
 
     async def begin_notices(self, notices: Sequence[NewEvent], text: str) -> list[Event]:
         now = self._now()
