@@ -25,7 +25,7 @@ from gateway.pieces import Pieces
 from gateway.placeholders import TOKEN_LENGTH, Found, Hole, find
 from gateway.redirectors import redirector_in
 from gateway.sight import Page
-from gateway.sight.elements import Unseen
+from gateway.sight.elements import Unseen, host_of
 from gateway.steps import joined, steps
 
 _BASE64_STEP: Final = 57
@@ -230,6 +230,7 @@ def _look(content: Content, terms: Terms) -> _Look | None:
     if len(found) > _MOST_PLACES:
         raise Malformed(f"a part has more than {_MOST_PLACES} places for an unsubscribe link")
     _refuse_unfillable(text, found)
+    _refuse_telling(text, found, terms)
     unseen = page.unseen() if page and terms.tracking is not Tracking.ALLOW else []
     _refuse_trackers(text, unseen, terms)
     wanted = [_Insertion(one.start, one.end, (b"", b""), (one.hole,)) for one in found if one.hole]
@@ -350,6 +351,20 @@ def _refuse_unfillable(text: bytes, found: Sequence[Found]) -> None:
     for one in found:
         if one.hole is None:
             raise Unfillable(text[one.start : one.end].decode("ascii", "replace"))
+
+
+def _refuse_telling(text: bytes, found: Sequence[Found], terms: Terms) -> None:
+    """Raise `Tracked` where a link would tell a foreign host how one recipient unsubscribes: it names them (POL-06)."""
+    for one in found:
+        around = _AROUND.search(text, max(0, one.start - _LONGEST_AROUND), one.start)
+        host = host_of(around[0].decode("latin-1")) if around else ""
+        if host and not terms.is_own(host):
+            raise Tracked(f"a link tells {host}, which is not the company's own (company.hosts), a recipient's link")
+
+
+_LONGEST_AROUND: Final = 512
+_AROUND = re.compile(rb"(?:https?:)?//[^\s\"'<>]*\Z", re.IGNORECASE)
+"""The beginning of an address in which a link stands as a value."""
 
 
 def _in_place(part: Part, wanted: Sequence[_Insertion]) -> list[Placement]:

@@ -421,6 +421,7 @@ def test_no_link_tells_a_foreign_host_who_the_reader_is(house: Gateway, spelling
             ),
             id="base64 part",
         ),
+        pytest.param(lambda one: html_mail('<a href="https://p.example/?to={{unsubscribe_url}}">x</a>'), id="token"),
     ],
 )
 def test_a_foreign_link_is_found_wherever_it_stands(house: Gateway, where: Callable[[str], bytes]) -> None:

@@ -295,11 +295,13 @@ def test_where_an_editor_has_seen_a_placeholder_from_goes_with_it(house: Gateway
     lost = [f'<a href="{one}{{{{unsubscribe_url}}}}">leave</a>' for one in before]
     kept = '<a title="See: {{unsubscribe_url}}" href="mailto:{{unsubscribe_url}}">{{unsubscribe_url}}</a>'
     page = f"<body>{''.join(lost)}{kept}<p>{COMPLETE}</p></body>"
-    link, plain, filled = arrived(house, sink, written(f"http://{{{{unsubscribe_url}}}}/ {COMPLETE}\n", page))
+    link, plain, filled = arrived(
+        house, sink, written(f"https://editor.example/m/{{{{unsubscribe_url}}}} {COMPLETE}\n", page)
+    )
     assert filled == f"<body>{f'<a href={chr(34)}{link}{chr(34)}>leave</a>' * len(before)}" + (
         f'<a title="See: {link}" href="mailto:{link}">{link}</a><p>{COMPLETE}</p></body>'
     )
-    assert plain.startswith(f"{link}/ ")
+    assert plain.startswith(f"{link} ")
 
 
 @pytest.mark.req("BODY-03")

@@ -246,7 +246,9 @@ def _prefix_before(content: bytes, at: int) -> bytes:
     """
     equals = content.rfind(b"=", max(len(b"href"), at - _LOOK_BACK), at)
     prefix = _TARGET.fullmatch(content, equals - len(b"href"), at) if equals >= 0 else None
-    prefix = prefix or _EDITORS_PREFIX.search(content, max(0, at - 16), at)
+    if prefix is None:
+        slashes = content.rfind(b"://", max(0, at - _LOOK_BACK), at)
+        prefix = _ADDRESS.search(content, max(0, (slashes if slashes >= 0 else at) - _LONGEST_SCHEME), at)
     return prefix[1] if prefix else b""
 
 
@@ -342,12 +344,14 @@ def _read(row: Mapping[str, Any]) -> Placeholder:
     )
 
 
-_EDITORS_PREFIX: Final = re.compile(rb"(https?(?:://|%3A%2F%2F))\Z", re.IGNORECASE)
 _ENDS_A_PATH: Final = rb"\s\"'<>?#={}\[\]|*%&"
 _TARGET: Final = re.compile(
     rb"""href=\s*["']?(\s*(?:(?:https?:)?//[^%b]*|[^:%b]*)\s*)""" % (_ENDS_A_PATH, _ENDS_A_PATH), re.IGNORECASE
 )
 """A link's target as far as it is an address's beginning, or leads to another page."""
+
+_ADDRESS: Final = re.compile(rb"(https?(?:://[^%b]*|%%3A%%2F%%2F))\Z" % _ENDS_A_PATH, re.IGNORECASE)
+_LONGEST_SCHEME: Final = len(b"https%3A%2F%2F")
 
 _NOT_MARKDOWN: Final = r"(?!\()"
 """`[unsubscribe](https://…)` is how some programs write a link as text."""
