@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Malformed
 from gateway.footer import NOTHING_LACKS, Imprint, Lacking, lacking, wording
-from gateway.footer.charsets import codec, is_ascii_compatible, is_wide
+from gateway.footer.charsets import codec, in_its_order, is_ascii_compatible, is_wide
 from gateway.mend import LINE_LIMIT, base64_lines, quoted_printable
 from gateway.mime import IDENTITY, Content, Part, is_inline_pgp
 from gateway.model import Manner, Tracking
@@ -286,8 +286,8 @@ def _read(content: Content) -> _Reading | None:
 
 def _transcoded(part: Part, text: bytes) -> _Reading | None:
     """Read what is in UTF-16 and the like, where no octet is a letter, as UTF-8, so that it can be looked through."""
-    charset = codec(part)
     try:
+        charset = in_its_order(codec(part), text)
         in_utf8 = text.decode(charset).encode("utf-8")
     except (ValueError, LookupError):
         return None

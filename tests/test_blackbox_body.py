@@ -174,6 +174,21 @@ def test_a_page_that_claims_a_wide_charset_and_has_none_is_read_as_it_is(
     assert page.strip() in said.decode() and f'<a href="{link_of(copy)}"' in said.decode()
 
 
+@pytest.mark.req("BODY-03")
+@pytest.mark.parametrize("order", ["utf-16-be", "utf-16-le", "utf-32-be", "utf-32-le"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["unmarked", "marked"])
+def test_what_is_written_in_a_wide_charset_keeps_the_order_of_its_octets(
+    house: Gateway, sink: Sink, order: str, mark: str
+) -> None:
+    page = f"{mark}<p>Caf\u00e9 \u20ac</p>"
+    declared = f"Content-Type: text/html; charset={order[:6]}\r\nContent-Transfer-Encoding: base64\r\n".encode()
+    mail = html_mail("").replace(b"Content-Type: text/html; charset=utf-8\r\n", declared)
+    copy = relayed(house, sink, mail + base64.encodebytes(page.encode(order)).replace(b"\n", b"\r\n"))
+    said = message_from_bytes(copy).get_payload(decode=True)
+    assert isinstance(said, bytes) and said.startswith(page.encode(order))
+    assert f'<a href="{link_of(copy)}"' in said.decode(order)
+
+
 @pytest.mark.req("BODY-01", "BODY-02")
 def test_a_template_that_says_everything_stays_as_it_is(house: Gateway, sink: Sink) -> None:
     page = f'<html><body><p style="color:#999">{COMPANY}</p><a href="{{{{unsubscribe_url}}}}">Leave</a></body></html>'

@@ -56,6 +56,21 @@ def is_wide(codec: str) -> bool:
         return False
 
 
+def in_its_order(codec: str, text: bytes) -> str:
+    """Return UTF-16 or UTF-32 with the order of a text's octets, so that it is written in the same (RFC 2781 §4.3).
+
+    Where no mark says which comes first, letters do, whose other octets are NULs. Any other codec is returned as it is.
+    """
+    name = codecs.lookup(codec).name
+    if name not in _EITHER_ORDER:
+        return codec
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        return f"{name}-le" if text.startswith(codecs.BOM_UTF16_LE) else f"{name}-be"
+    return f"{name}-le" if text[1::2].count(0) > text[::2].count(0) else f"{name}-be"
+
+
+_EITHER_ORDER: Final = frozenset({"utf-16", "utf-32"})
+
 _TRANSLITERATE: Final = "assent.transliterate"
 _SPELLINGS = {
     **{"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d"},
