@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import smtplib
+import socket
 import subprocess
 import sys
 import urllib.parse
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Answer, Gateway, fetch, field_of, token_of
+from tests.gateway_under_test import TOPIC, Answer, Gateway, eventually, fetch, field_of, token_of
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -355,6 +356,18 @@ def test_a_decision_is_explained(house: Gateway, program: Program, someone: Some
     assert json.loads(answer.text)["lines"][0]["reason"] == "no-consent"
     assert program.call("GET", "/decisions/01ARZ3NDEKTSV4RRFFQ69G5FAV").status == 404
     assert program.call("GET", "/decisions/nonsense").status == 404
+
+
+def test_a_program_that_goes_in_the_middle_of_a_body_is_no_surprise(house: Gateway, program: Program) -> None:
+    head = f"POST /api/v1/customers HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {program.token}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    begin = len(house.log.read_text())
+    with socket.create_connection(("127.0.0.1", house.console)) as connection:
+        connection.sendall(head.encode())
+    told = eventually(
+        lambda: re.findall(r".*\bPOST /api/v1/customers [45].*|.* ERROR .*", house.log.read_text()[begin:])
+    )
+    assert len(told) == 1 and " 400 " in told[0]
 
 
 @pytest.mark.parametrize(

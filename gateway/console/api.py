@@ -398,7 +398,10 @@ async def _body(request: web.Request) -> bytes:
         raise Refused(415, "the body must not be compressed")
     if (request.content_length or 0) > BODY_LIMIT:
         raise Refused(413, f"the body may have {BODY_LIMIT} octets")
-    return await request.read()
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionError):
+        raise Refused(400, "the body has not come whole") from None
 
 
 def _document(kind: type[D], body: bytes) -> D:
