@@ -40,6 +40,9 @@ _ENCODINGS = IDENTITY | {"quoted-printable", "base64"}
 _TYPE = re.compile(r"\s*([!#$&^_.+\w-]+/[!#$&^_.+\w-]+)\s*(?:[;(\s]|$)", re.ASCII)
 _PARAMETER = re.compile(r""";\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*+"|[^\s;"]*)""")
 _TOKEN = re.compile(r"\s*([^\s;(]*)")
+WIDE: Final = re.compile(r"utf[-_]?(?:16|32)|ucs|iso[-_]10646[-_]ucs")
+"""What the names of UTF-16 and UTF-32 begin with, in lower case."""
+
 _ARMOUR = b"-----BEGIN PGP "
 _PGP = re.compile(rb"-----BEGIN PGP (?:SIGNED )?MESSAGE-----")
 
@@ -70,6 +73,11 @@ class Part:
     @property
     def is_html(self) -> bool:
         return self.content_type in _HTML
+
+    @property
+    def is_wide(self) -> bool:
+        """True for one that claims UTF-16 or UTF-32, in which an ASCII letter has a NUL beside it."""
+        return WIDE.match(self.parameters.get("charset", "")) is not None
 
     @property
     def is_multipart(self) -> bool:
@@ -163,6 +171,20 @@ def texts(message: bytes, root: Part) -> dict[int, Content]:
 def from_quoted_printable(data: Segment) -> bytes:
     """Undo quoted-printable (RFC 2045 §6.7), which is read line by line."""
     return joined(map(binascii.a2b_qp, lines(data)))
+
+
+def is_mislabelled(part: Part, text: bytes) -> bool:
+    """True where a part claims UTF-16 or UTF-32, and its decoded text is UTF-8, as ASCII is.
+
+    Exports from Windows are so. No ASCII letter, and no line end, is written without a NUL in what they claim.
+    """
+    if not part.is_wide or b"\0" in text:
+        return False
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def is_inline_pgp(content: bytes) -> bool:

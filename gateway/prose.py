@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from gateway.headers import Field, HeaderBlock, unencoded
-from gateway.mime import AMP, WATCH, Part, parse, shown
+from gateway.mime import AMP, WATCH, Part, is_mislabelled, parse, shown
 
 READ: Final = 512 * 1024
 """Octets of a message's parts that are read where only its drift is asked for."""
@@ -180,7 +180,8 @@ def _decoded(part: Part, body: bytes) -> str:
         body = quopri.decodestring(body)
     elif part.encoding == "base64":
         body = _from_base64(body)
-    return body.decode(_charset(part.parameters.get("charset", "utf-8")), "replace")
+    charset = "utf-8" if is_mislabelled(part, body) else part.parameters.get("charset", "utf-8")
+    return body.decode(_charset(charset), "replace")
 
 
 def _from_base64(body: bytes) -> bytes:

@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 
 from gateway.errors import Malformed
 from gateway.footer import NOTHING_LACKS, Imprint, Lacking, lacking, wording
-from gateway.footer.charsets import codec, in_its_order, is_ascii_compatible, is_wide
+from gateway.footer.charsets import codec, in_its_order, is_ascii_compatible
 from gateway.mend import LINE_LIMIT, base64_lines, quoted_printable
-from gateway.mime import IDENTITY, Content, Part, is_inline_pgp
+from gateway.mime import IDENTITY, Content, Part, is_inline_pgp, is_mislabelled
 from gateway.model import Manner, Tracking
 from gateway.pieces import Pieces
 from gateway.placeholders import TOKEN_LENGTH, Found, Hole, find
@@ -189,8 +189,9 @@ def survey(content: Content, terms: Terms) -> Ground | None:
     not in its charset. Raises `Unfillable`, `Tracked`, and `Malformed` where it wants too many links. What was found is
     remembered, since many a campaign comes as one message a recipient, with the same text in each.
     """
-    content = _in_its_charset(content)
     part = content.part
+    if part.is_wide and is_mislabelled(part, content.pieces.text):
+        return survey(Content(_in_utf8(part), content.message), terms)
     written = (part.content_type, part.encoding, part.parameters.get("charset"), part.parameters.get("format"))
     memory = _memory(content.digest, written, terms) if len(content.octets) <= _REMEMBERED else []
     if not memory:
@@ -199,19 +200,8 @@ def survey(content: Content, terms: Terms) -> Ground | None:
     return Ground(part, content.message, terms, look) if look else None
 
 
-def _in_its_charset(content: Content) -> Content:
-    """Return a part that claims UTF-16 or UTF-32 and is UTF-8, as exports from Windows are, for what it is.
-
-    No ASCII letter, and no line end, is written without a NUL in those.
-    """
-    part = content.part
-    if not is_wide(codec(part)) or b"\0" in content.pieces.text:
-        return content
-    try:
-        content.pieces.text.decode("utf-8")
-    except UnicodeDecodeError:
-        return content
-    return Content(replace(part, parameters={**part.parameters, "charset": "utf-8"}), content.message)
+def _in_utf8(part: Part) -> Part:
+    return replace(part, parameters={**part.parameters, "charset": "utf-8"})
 
 
 @lru_cache(maxsize=256)
@@ -291,8 +281,9 @@ def _transcoded(part: Part, text: bytes) -> _Reading | None:
         in_utf8 = text.decode(charset).encode("utf-8")
     except (ValueError, LookupError):
         return None
-    taken_for = replace(part, parameters={**part.parameters, "charset": "utf-8"})
-    return _Reading(taken_for, Pieces(in_utf8), lambda changed: base64_lines(changed.decode("utf-8").encode(charset)))
+    return _Reading(
+        _in_utf8(part), Pieces(in_utf8), lambda changed: base64_lines(changed.decode("utf-8").encode(charset))
+    )
 
 
 def _lacking(part: Part, text: bytes, page: Page | None, found: Sequence[Found], terms: Terms) -> Lacking:

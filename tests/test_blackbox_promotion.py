@@ -259,6 +259,7 @@ def test_a_recipients_country_says_from_when_on_mail_is_promotion(
             "PGI+UzwvYj5BTEUgbm93IG9uISBTaG9wIG5vdw==",
             ("Content-Type: text/html; charset=utf-8", "Content-Transfer-Encoding: base64"),
         ),
+        ("SALE now on! Shop now", ("Content-Type: text/plain; charset=utf-16",)),
     ],
 )
 def test_what_hides_words_hides_nothing(

@@ -12,7 +12,7 @@ from encodings.aliases import aliases
 from functools import lru_cache
 from typing import Final
 
-from gateway.mime import Part
+from gateway.mime import WIDE, Part
 
 _PRINTABLE = "".join(map(chr, range(32, 127)))
 
@@ -28,14 +28,13 @@ def _codec_of(charset: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "_", charset)
     if name in aliases or name in _CODECS:
         return name
-    return "utf_16" if _WIDE.match(name) else "ascii"
+    return "utf_16" if WIDE.match(name) else "ascii"
 
 
 _CHARSET_LIMIT: Final = 40
 """Characters of the longest name that the registry of charsets has (RFC 2978 §2.3)."""
 
 _CODECS = frozenset(aliases.values())
-_WIDE = re.compile(r"utf_?(?:16|32)|ucs|iso_10646_ucs")
 
 
 @lru_cache(maxsize=256)
@@ -43,15 +42,6 @@ def is_ascii_compatible(codec: str) -> bool:
     """False for UTF-16, UTF-7, EBCDIC and the like, into which ASCII cannot be written as it is."""
     try:
         return _PRINTABLE.encode(codec) == _PRINTABLE.encode("ascii")
-    except (LookupError, UnicodeError):
-        return False
-
-
-@lru_cache(maxsize=256)
-def is_wide(codec: str) -> bool:
-    """True for UTF-16 and UTF-32, in which an ASCII letter has a NUL beside it."""
-    try:
-        return b"\0" in "a".encode(codec)
     except (LookupError, UnicodeError):
         return False
 
