@@ -15,7 +15,7 @@ from typing import Any, Final
 from gateway.activity import gather
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
-from gateway.model import Purpose, Stream, Topic
+from gateway.model import LONGEST_SHADOW, Purpose, Stream, Topic
 from gateway.policy import LACKS_CONSENT, strictest
 from gateway.shadow import shadow_ends
 from gateway.store import Selection, Store
@@ -186,11 +186,13 @@ async def _counted(config: Config, folder: DataFolder, store: Store, stream: str
 async def lacking(config: Config, folder: DataFolder, store: Store, name: str, now: datetime) -> int:
     """Return how many people got a stream's mail in shadow mode only, and would get none without it today (OPS-04).
 
-    Whoever has opted in since is none of them, nor who has said no, and would be refused with it as well.
+    Whoever has opted in since is none of them, nor who has said no, and would be refused with it as well. Nor is, where
+    shadow mode was prolonged, who got the last of it longer ago than it may be announced ahead.
     """
     stream, law = config.streams[name], config.law.under(store.people.orders().policies)
     shadowed = defaultdict[str, set[str]](set)
-    for who, topic in await asyncio.to_thread(folder.shadowed, name):
+    since = min(now.date(), stream.until or now.date()) - LONGEST_SHADOW
+    for who, topic in await asyncio.to_thread(folder.shadowed, name, since):
         shadowed[who].add(topic)
     found, people = 0, list(shadowed)
     for start in range(0, len(people), _AT_ONCE):

@@ -126,6 +126,24 @@ def test_who_opts_in_or_says_no_meanwhile_is_no_more_among_those_who_will_be_ref
 
 
 @pytest.mark.req("OPS-04")
+def test_who_got_the_last_of_it_longer_ago_than_shadow_mode_may_last_is_not_counted(
+    house: Gateway, sink: Sink, someone: Someone
+) -> None:
+    """Or each look would read the decisions of years. The command alone is told another day and another end."""
+    assert house.outcome(someone()) == "sent"
+    sink.wait_for(1)
+    was = house.config.read_text()
+    try:
+        house.config.write_text(was.replace(ahead(30), ahead(95)))
+        for shift, count in (("+50d", range(1, 1000)), ("+93d", [0])):
+            house.environment = shifted(shift)
+            assert to_be_refused(house) in count
+    finally:
+        house.environment = {}
+        house.config.write_text(was)
+
+
+@pytest.mark.req("OPS-04")
 def test_after_the_last_day_it_enforces_by_itself(make_gateway: MakeGateway, sink: Sink, someone: Someone) -> None:
     house = make_gateway({"topics": TOPICS, "streams": streams(ahead(5))})
     house.start()

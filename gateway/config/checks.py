@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from fnmatch import fnmatchcase
 from itertools import combinations
 
@@ -20,10 +20,9 @@ from gateway.config.lines import Place
 from gateway.config.names import is_loopback
 from gateway.config.notes import Notes, dotted, nearest
 from gateway.config.values import Config, DkimDomain, ListenAddress, TlsFiles, is_within
-from gateway.model import FooterTemplate, Smarthost, Stream
+from gateway.model import LONGEST_SHADOW, FooterTemplate, Smarthost, Stream
 
 RSA_ADVISED_BITS = 2048
-LONGEST_SHADOW = timedelta(days=60)
 
 MAILTO_DOMAIN_LIMIT = PATH_LIMIT - 50
 """A token in a local-part has 49 characters (docs/decisions/0003), and the @ one."""

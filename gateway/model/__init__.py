@@ -24,6 +24,7 @@ from gateway.model.mail import (
     Submission,
 )
 from gateway.model.settings import (
+    LONGEST_SHADOW,
     Brake,
     Company,
     FooterTemplate,
@@ -51,6 +52,7 @@ from gateway.model.words import (
 )
 
 __all__ = [
+    "LONGEST_SHADOW",
     "PLAIN_MANNER",
     "Action",
     "Advertising",

@@ -34,6 +34,10 @@ class Brake:
         return f"{self.percent}% of {self.first}"
 
 
+LONGEST_SHADOW = timedelta(days=60)
+"""How far ahead of today the end of a stream's shadow mode may be (OPS-04)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """A configured kind of mail: its class, its topics (slugs) and the From addresses it may use.

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from datetime import date
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -205,10 +206,13 @@ def find_lines(folder: Path, column: str, value: str) -> list[bytes]:
     return found
 
 
-def find_shadowed(folder: Path, stream: str) -> set[tuple[str, str]]:
-    """Return who, as decision lines say it, got promotion that only shadow mode let go, and on which topic."""
+def find_shadowed(folder: Path, stream: str, since: date) -> set[tuple[str, str]]:
+    """Return who, as decision lines say it, got promotion that only shadow mode let go, and on which topic.
+
+    Read are the month of the day `since` and those after it, each to its end.
+    """
     found: set[tuple[str, str]] = set()
-    for path in sorted(folder.glob("*.db")):
+    for path in sorted(one for one in folder.glob("*.db") if one.stem >= f"{since:%Y-%m}"):
         with closing(connect(path, read_only=True)) as connection:
             rows = connection.execute(
                 "SELECT DISTINCT who, json_extract(CAST(line AS TEXT), '$.topic') FROM decisions"

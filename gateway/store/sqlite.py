@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 
@@ -163,12 +163,15 @@ class DataFolder:
         unsealed = [line for line in self._unsealed() if json.loads(line).get(column) == value]
         return list(dict.fromkeys(find_lines(self.decisions, column, value) + unsealed))
 
-    def shadowed(self, stream: str) -> set[tuple[str, str]]:
-        """Return who got promotion of a stream that only its shadow mode let go, and on which topic (OPS-04)."""
+    def shadowed(self, stream: str, since: date) -> set[tuple[str, str]]:
+        """Return who has got promotion since that only a stream's shadow mode let go, and on which topic (OPS-04).
+
+        It may be since a little longer, the beginning of that month.
+        """
         unsealed = [json.loads(line) for line in self._unsealed()]
         lately = {(one["who"], one["topic"]) for one in unsealed if one.get("shadow") and one["stream"] == stream}
         with reading(self.decisions):
-            return find_shadowed(self.decisions, stream) | lately
+            return find_shadowed(self.decisions, stream, since) | lately
 
     def _unsealed(self) -> list[bytes]:
         with reading(self.spool), closing(connect(self.spool, read_only=True)) as connection:
