@@ -76,6 +76,47 @@ def purposes_of(streams: Sequence[Stream], topics: Mapping[str, Topic]) -> tuple
     return tuple(purpose for stream in streams for purpose in _purposes(stream, stream.message_class, topics))
 
 
+class Unsaid(NamedTuple):
+    """What a question about a stream's next message leaves out, or says wrongly: the field, and one sentence."""
+
+    field: str
+    sentence: str
+
+
+def purposes_asked(
+    stream: Stream,
+    topics: Mapping[str, Topic],
+    published: Sequence[str],
+    *,
+    topic: str = "",
+    product: str = "",
+    policy_version: str = "",
+) -> Sequence[Purpose] | Unsaid:
+    """Return what a message of a stream would be sent for that says so much of itself, as `classify` finds it out.
+
+    `published` are the versions of the privacy policy.
+    """
+    if topic and topic not in stream.topics:
+        return Unsaid(
+            "topic", f"stream {stream.name} has no topic {topic}; it has {', '.join(stream.topics) or 'none'}"
+        )
+    if stream.is_promotional:
+        return [stream.promotes(topics[slug]) for slug in ([topic] if topic else stream.topics)]
+    if stream.message_class is MessageClass.PRODUCT:
+        named = product.strip().lower()
+        if named and stream.product not in ("", named):
+            return Unsaid("product", f"stream {stream.name} is about {stream.product}")
+        if not (named or stream.product):
+            return Unsaid("product", f"say what product mail of stream {stream.name} would be about")
+        return [Purpose(stream.message_class, product=named or stream.product)]
+    if stream.message_class is MessageClass.POLICY_NOTICE:
+        if policy_version not in published:
+            known = f"published are {', '.join(published)}" if published else "none is published"
+            return Unsaid("policy_version", f"say which version of the policy the notice would be about; {known}")
+        return [Purpose(stream.message_class, notice=PolicyNotice(policy_version))]
+    return [Purpose(stream.message_class)]
+
+
 def classify(
     block: HeaderBlock, streams: Sequence[Stream], topics: Mapping[str, Topic], asked: Asked = NOTHING_ASKED
 ) -> Choice | Mismatch:

@@ -44,9 +44,20 @@ class Program:
         return json.loads(answer.text)
 
 
+ESSENTIALS = """
+    [streams.updates]
+    class = "product"
+    from = ["updates@example.com"]
+    [streams.notices]
+    class = "policy-notice"
+    from = ["notices@example.com"]
+    """
+
+
 @pytest.fixture(scope="module")
 def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    running = Gateway(tmp_path_factory.mktemp("api") / "house", shared_sink.url, workers=2).prepare()
+    folder = tmp_path_factory.mktemp("api") / "house"
+    running = Gateway(folder, shared_sink.url, workers=2, sections={"essentials": ESSENTIALS}).prepare()
     (running.folder / "words.txt").write_text("Yes, send me news about your products.")
     running.run(
         *("notices", "add", NOTICE, "--topic", TOPIC, "--text", str(running.folder / "words.txt")),
@@ -295,6 +306,15 @@ def test_verdicts_are_those_of_the_door(house: Gateway, program: Program, someon
         json.loads(program.post("/check", {"stream": "billing", "addresses": [no]}).text)["verdicts"][0]["action"]
         == "send"
     )
+    house.run("customers", "add", yes, "--product", "Editor")
+    house.publish_policy("2026-7")
+    for asked in ({"stream": "updates", "product": "Editor"}, {"stream": "notices", "policy_version": "2026-7"}):
+        answer = program.post("/check", {**asked, "addresses": [yes]})
+        assert json.loads(answer.text)["verdicts"][0]["action"] == "send"
+    assert fields_of(program.post("/check", {"stream": "updates", "addresses": [yes]})) == {"product"}
+    for version in ("", "2026-8"):
+        asked = {"stream": "notices", "policy_version": version, "addresses": [yes]}
+        assert fields_of(program.post("/check", asked)) == {"policy_version"}
     assert fields_of(program.post("/check", {"topic": TOPIC, "addresses": [yes] * 1001})) == {"addresses"}
     assert fields_of(program.post("/check", {"addresses": [yes]})) == {"topic"}
 

@@ -174,6 +174,8 @@ def test_a_notice_goes_to_the_newest_address_of_a_person_and_once(house: Gateway
     listed.write_text("\n".join([old, new, someone()]))
     simulated = house.json("simulate", "--stream", "billing", "--policy-version", "moved", str(listed))
     assert (simulated["would_get_it"], simulated["refused"]) == (1, {"moved": 1, "repeated": 1})
+    unheard_of = house.run("simulate", "--stream", "billing", "--policy-version", "movd", str(listed), check=False)
+    assert (unheard_of.returncode, "--policy-version: " in unheard_of.stderr) == (2, True), "as the door has it"
     house.publish_policy("moved-2", effective="2025-07-02")
     assert told(house, notice([new], "moved-2"), [new]) == {"": "sent"}, "the next version is another notice"
 

@@ -137,6 +137,15 @@ def test_a_simulation_and_the_real_run_come_to_the_same(
     sink.wait_for(EACH, 60)
 
 
+@pytest.mark.req("OPS-03")
+def test_a_product_is_named_as_at_the_door(house: Gateway) -> None:
+    listed = house.folder / "owner.txt"
+    listed.write_text("shop-sent-0@example.org\n")
+    assert simulated(house, "billing", listed, "--product", "Editor") == {"sent": 1}
+    other = house.run("simulate", "--stream", "billing", "--product", "viewer", str(listed), check=False)
+    assert (other.returncode, "--product: stream billing is about editor" in other.stderr) == (2, True)
+
+
 def lines(file: Path) -> list[str]:
     return file.read_text("utf-8").splitlines()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import click
 from rich.progress import Progress
 
+from gateway.classify import Unsaid, purposes_asked
 from gateway.cli import assent
 from gateway.cli.imports import FILE, FORMAT, write_beside
 from gateway.cli.output import Desk, pass_desk, table_line
@@ -25,7 +26,7 @@ from gateway.imports.readers import read
 from gateway.imports.rows import BadRow, Row, WrongFile
 from gateway.imports.stage import Stage, stage
 from gateway.law import Law
-from gateway.model import MessageClass, PolicyNotice, Purpose, Stream, Topic, Verdict
+from gateway.model import Purpose, Verdict
 from gateway.policy import refused_by_all, strictest
 from gateway.store import Now, Store, disk
 
@@ -85,8 +86,12 @@ def simulate(
     FILE is what the imports read: an address a line, or a vendor's own file. What that says of somebody's status does
     not count here, only what the store knows.
     """
-    config = desk.config()
-    purposes = _purposes(desk.stream(stream), config.topics, topic, product, version)
+    config, published = desk.config(), desk.with_store(_published)
+    purposes = purposes_asked(
+        desk.stream(stream), config.topics, published, topic=topic, product=product, policy_version=version
+    )
+    if isinstance(purposes, Unsaid):
+        raise click.UsageError(f"--{purposes.field.replace('_', '-')}: {purposes.sentence}")
     trial = Trial(purposes, config.law, desk.now)
     with ExitStack() as files:
         outcome = Outcome(_lists(write, file, files))
@@ -103,20 +108,8 @@ def simulate(
     _tell(desk, stream, file, outcome)
 
 
-def _purposes(stream: Stream, topics: Mapping[str, Topic], topic: str, product: str, version: str) -> Sequence[Purpose]:
-    """Return what the message would be sent for, as `classify` finds it out at the door."""
-    if topic and topic not in stream.topics:
-        raise click.UsageError(
-            f"stream {stream.name} has no topic {topic}; it has {', '.join(stream.topics) or 'none'}"
-        )
-    if stream.is_promotional:
-        return [stream.promotes(topics[slug]) for slug in ([topic] if topic else stream.topics)]
-    if stream.message_class is MessageClass.PRODUCT and not (product or stream.product):
-        raise click.UsageError("say with --product what the message would be about")
-    if stream.message_class is MessageClass.POLICY_NOTICE and not version:
-        raise click.UsageError("say with --policy-version what the notice would be about")
-    notice = PolicyNotice(version) if version else None
-    return [Purpose(stream.message_class, product=product or stream.product, notice=notice)]
+async def _published(store: Store) -> list[str]:
+    return [one.version for one in store.people.orders().policies]
 
 
 def _lists(write: str, source: Path, files: ExitStack) -> tuple[BinaryIO, BinaryIO] | None:

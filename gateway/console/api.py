@@ -20,6 +20,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from gateway.address import Address
+from gateway.classify import Unsaid, purposes_asked
 from gateway.config import Config
 from gateway.consent import Event, EventType, NewEvent, Source, Standing
 from gateway.console import problems
@@ -383,12 +384,17 @@ class Api:
             return [Purpose(MessageClass.PROMOTIONAL, topics[asked.topic or ""])]
         if asked.stream not in streams:
             raise problems.of_fields([("stream", "there is no such stream")])
-        stream = streams[asked.stream]
-        if asked.topic is not None and asked.topic not in stream.topics:
-            raise problems.of_fields([("topic", "the stream has not this topic")])
-        if not stream.is_promotional:
-            return [Purpose(stream.message_class, product=stream.product)]
-        return [stream.promotes(topics[slug]) for slug in ([asked.topic] if asked.topic else stream.topics)]
+        purposes = purposes_asked(
+            streams[asked.stream],
+            topics,
+            [one.version for one in self._store.people.orders().policies],
+            topic=asked.topic or "",
+            product=asked.product,
+            policy_version=asked.policy_version,
+        )
+        if isinstance(purposes, Unsaid):
+            raise problems.of_fields([purposes])
+        return purposes
 
 
 async def _body(request: web.Request) -> bytes:

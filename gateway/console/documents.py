@@ -174,6 +174,8 @@ class CheckRequest(Document):
 
     topic: Slug | None = None
     stream: Slug | None = None
+    product: Annotated[Line, Field(description="What mail of a product stream would be about.")] = ""
+    policy_version: Annotated[Line, Field(description="What mail of a stream of policy notices would be about.")] = ""
     addresses: Annotated[list[Mailbox], Field(min_length=1, max_length=MOST_ADDRESSES)]
 
 
