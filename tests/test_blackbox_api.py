@@ -406,6 +406,7 @@ def test_a_program_that_goes_in_the_middle_of_a_body_is_no_surprise(house: Gatew
         ("GET", "/nothing", None, {}, 404),
         ("GET", "/suppressions?cursor=zz", None, {}, 422),
         ("GET", "/suppressions?cursor=17", None, {}, 422),  # that of a page of events
+        ("GET", "/suppressions?scope=topic", None, {}, 422),
         ("GET", "/events?limit=0", None, {}, 422),
         ("GET", "/events?limit=00000000199999", None, {}, 422),
         ("GET", "/events?cursor=%D9%A1", None, {}, 422),

@@ -135,6 +135,13 @@ def test_check_tells_programs_too_what_is_wrong_with_a_configuration(house: Gate
         (f"consent show nobody-{PERSON}", 1, "nothing is known of"),
         ("explain 01M8KJBGJ6HS9SD98PXY407HFY", 1, "is on record"),
         ("backup nowhere/backup.tar.gz", 1, "nowhere is no folder"),
+        ("suppressions list --reason no-consent", 2, "is not one of 'unsubscribed', 'objected'"),
+        ("--config . status", 78, "Is a directory; name the file in it"),
+        (
+            "logins add x --streams newsletter --test-recipients ok@example.org,ann",
+            2,
+            "--test-recipients: ann: an address",
+        ),
     ],
 )
 def test_a_mistake_is_a_sentence_and_a_status(house: Gateway, command: str, status: int, sentence: str) -> None:

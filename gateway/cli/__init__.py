@@ -52,7 +52,14 @@ _ROOMS: Final = {
     rooms=_ROOMS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--config", "path", type=click.Path(path_type=Path), default=Path("config.toml"), show_default=True)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    default=Path("config.toml"),
+    show_default=True,
+)
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 @click.version_option(package_name="assent")
 @click.pass_context

@@ -160,10 +160,14 @@ def _test_recipients(text: str) -> tuple[str, ...]:
     named = _listed(text)
     if len(named) > MOST_TEST_RECIPIENTS:
         raise click.UsageError(f"{len(named)} test recipients; list at most {MOST_TEST_RECIPIENTS} of your own people")
+    return tuple(_test_recipient(one) for one in named)
+
+
+def _test_recipient(text: str) -> str:
     try:
-        return tuple(Address.parse(one).text for one in named)
+        return Address.parse(text).text
     except Malformed as error:
-        raise click.UsageError(f"a test recipient's address cannot be read: {error}") from error
+        raise click.UsageError(f"--test-recipients: {text}: {error}") from error
 
 
 # streams

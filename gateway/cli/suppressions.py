@@ -36,7 +36,7 @@ SUPPRESSING = {
 
 # By their values: of an enumeration click would take the members' names.
 SCOPE = click.Choice([one.value for one in Scope])
-REASON = click.Choice([one.value for one in Reason])
+REASON = click.Choice([*SUPPRESSING, Reason.ERASED.value])
 
 
 FORMS: dict[str, Callable[[Address], str]] = {

@@ -73,11 +73,14 @@ def load(path: Path, *, keys_may_be_missing: bool = False) -> Config:
     return replace(config, warnings=tuple(notes.warnings))
 
 
+_REMEDIES = {FileNotFoundError: "`assent init` writes one", IsADirectoryError: "name the file in it"}
+
+
 def _text(path: Path) -> str:
     try:
         octets = path.read_bytes()
     except OSError as error:
-        remedy = "`assent init` writes one" if isinstance(error, FileNotFoundError) else "make it readable to this user"
+        remedy = _REMEDIES.get(type(error), "make it readable to this user")
         raise ConfigError([f"{path}: {error.strerror}; {remedy}"]) from error
     try:
         return octets.decode("utf-8").replace("\r\n", "\n")

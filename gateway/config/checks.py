@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from itertools import combinations
 
@@ -23,6 +23,7 @@ from gateway.config.values import Config, DkimDomain, ListenAddress, TlsFiles, i
 from gateway.model import LONGEST_SHADOW, FooterTemplate, Smarthost, Stream
 
 RSA_ADVISED_BITS = 2048
+LONGEST_BACKUPS = timedelta(days=365)
 
 MAILTO_DOMAIN_LIMIT = PATH_LIMIT - 50
 """A token in a local-part has 49 characters (docs/decisions/0003), and the @ one."""
@@ -46,6 +47,7 @@ def check(config: Config, notes: Notes, today: date) -> None:
     _check_footers(config, notes)
     _check_shared_senders(config, notes)
     _check_shared_names(config, notes)
+    _check_retention(config, notes)
     if "default" not in config.smarthosts:
         notes.problem(("smarthosts",), "[smarthosts.default] is missing; add it, with urls", spoils=False)
     if not config.streams:
@@ -69,6 +71,13 @@ def _check_promotion(config: Config, notes: Notes) -> None:
     elif len(config.feedback.domain) > MAILTO_DOMAIN_LIMIT:
         said = f"feedback.domain leaves no room for an unsubscribe address of {PATH_LIMIT} octets"
         notes.problem(("feedback", "domain"), f"{said}; choose one of at most {MAILTO_DOMAIN_LIMIT}")
+
+
+def _check_retention(config: Config, notes: Notes) -> None:
+    """Copies in backups of what has been erased go within the year that the privacy policy says (POL-22)."""
+    if config.retention.backups > LONGEST_BACKUPS:
+        said = "retention.backups keeps copies of what has been erased for more than a year"
+        notes.warning(("retention", "backups"), f"{said}; write 365d, unless your privacy policy allows for more")
 
 
 def _check_law(config: Config, notes: Notes) -> None:

@@ -106,7 +106,7 @@ def whole_number(least: int, most: int) -> Kind:
 
     def read(value: Any, folder: Path) -> int:
         if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"{shown(value)} is not a whole number from {least} to {most}; write it without quotes")
+            raise ValueError(f"{shown(value)} is not a whole number from {least} to {most}; write one, without quotes")
         return value
 
     return Kind("a whole number", f"from {least} to {most}", read, least)

@@ -255,7 +255,12 @@ SUBMISSION = Section(
         Key("plaintext_from", NETWORKS, ["127.0.0.0/8", "::1"], "Networks that may log in without TLS."),
         Key("proxy_from", NETWORKS, [], "Load balancers: their connections must begin with a PROXY header, v1 or v2."),
         Key("max_message_size", SIZE, "25MiB", "The largest message (RFC 1870)."),
-        Key("max_recipients", whole_number(1, 100_000), 1000, "The most recipients of one message."),
+        Key(
+            "max_recipients",
+            whole_number(100, 100_000),
+            1000,
+            "The most recipients of one message; a tool may count on 100 (RFC 5321 §4.5.3.1.8).",
+        ),
         Key("max_hops", whole_number(5, 1000), 50, "More `Received:` fields are a mail loop (554 5.4.6)."),
         Key("timeout", INTERVAL, "5m", "How long a client may say nothing (RFC 5321 §4.5.3.2.7)."),
         Key("connections_per_address", whole_number(1, 100_000), 50, "The most open at once; of IPv6, by /64."),

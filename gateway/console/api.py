@@ -146,6 +146,8 @@ class Api:
     async def answer(self, request: web.Request, route: Route) -> BaseModel:
         """Carry a request out, once; raises `Refused` for whoever may not, and for what cannot be done."""
         caller = await self._caller(request, route)
+        if unknown := [one for one in request.query if one not in route.parameters]:
+            raise problems.of_fields([(one, "is unknown") for one in unknown])
         if route.takes is None:
             return await route.work(Call(request, caller, None, None))
         body = await _body(request)
