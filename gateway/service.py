@@ -128,13 +128,17 @@ class Crowds:
         return cls(Crowd(config.workers, submission.connection_rate, submission.message_rate), Crowd(config.workers))
 
 
-def serve(config: Config, parts: Sequence[str]) -> int:
-    """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`."""
+def serve(config: Config, parts: Sequence[str], listening: Callable[[], None]) -> int:
+    """Run the parts in the foreground until SIGTERM; return the exit status. Raises `ConfigError`, `OSError`.
+
+    `listening` is called once every address is ours.
+    """
     _warn(config)
     _prepare(config)
     _warn_of_keys(config)
     board, campaigns = Board(KEEPER_SLOT + 1), CampaignBoard(2 * MOST_WORKERS)
     plant = Plant(parts, _bound(config, parts), board, campaigns, cycle((0, MOST_WORKERS)))
+    listening()
     return Supervisor(_crew(config, plant), lambda: _reloaded(config.path, plant)).run()
 
 

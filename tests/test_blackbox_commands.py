@@ -135,6 +135,8 @@ def test_check_tells_programs_too_what_is_wrong_with_a_configuration(house: Gate
         (f"consent show nobody-{PERSON}", 1, "nothing is known of"),
         ("explain 01M8KJBGJ6HS9SD98PXY407HFY", 1, "is on record"),
         ("backup nowhere/backup.tar.gz", 1, "nowhere is no folder"),
+        (f"explain ann --topic {TOPIC}", 2, "ann: an address needs"),
+        ("explain <1@example.org> ann", 2, "ann: an address needs"),
         ("suppressions list --reason no-consent", 2, "is not one of 'unsubscribed', 'objected'"),
         ("--config . status", 78, "Is a directory; name the file in it"),
         (
@@ -187,8 +189,22 @@ def test_a_folder_without_a_store_is_named_with_what_makes_one(house: Gateway, r
 def test_an_address_that_another_program_has_is_named_and_may_be_free_later(house: Gateway) -> None:
     with closing(socket.create_server(("127.0.0.1", house.feedback))):
         done = house.run("serve", check=False)
-    assert done.returncode == 75
+    assert (done.returncode, done.stdout) == (75, ""), "and no address is said to be listened on"
     assert f"127.0.0.1:{house.feedback} cannot be listened on: Address already in use; free it" in done.stderr
+
+
+def test_a_part_that_has_no_address_is_a_mistake_of_the_configuration(house: Gateway, rewritten: None) -> None:
+    replace(house, f'[console]\nlisten = ["127.0.0.1:{house.console}"]\n', "")
+    done = house.run("console", check=False)
+    assert (done.returncode, "there is nothing to listen on; add [console], with listen" in done.stderr) == (78, True)
+
+
+@pytest.mark.req("OPS-02")
+def test_programs_are_told_where_a_part_listens(house: Gateway) -> None:
+    with subprocess.Popen(house.command("--json", "console"), cwd=house.folder, stdout=subprocess.PIPE) as process:
+        told = process.stdout.readline() if process.stdout else b""
+        process.terminate()
+    assert json.loads(told) == {"listening": [{"listener": "console", "address": f"127.0.0.1:{house.console}"}]}
 
 
 def test_all_of_ipv4_and_all_of_ipv6_can_be_listened_on_at_one_port(house: Gateway, rewritten: None) -> None:

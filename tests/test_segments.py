@@ -468,7 +468,7 @@ async def test_an_anchor_line_that_a_crash_tore_is_mended(rig: Rig) -> None:
         assert findings(rig, with_anchor=True) == []
 
 
-@pytest.mark.parametrize("line", ["not json", "[]", "{}", '{"chain": "ledger"}'])
+@pytest.mark.parametrize("line", ["not json", "größer", "[]", "{}", '{"chain": "ledger"}'])
 async def test_an_anchor_that_is_none_is_named(rig: Rig, line: str) -> None:
     await fill(rig)
     with anchor(rig).open("a") as file:

@@ -18,7 +18,7 @@ import click
 from gateway.address import Address
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
-from gateway.cli.people import TIME
+from gateway.cli.people import ADDRESS, TIME
 from gateway.config import Config
 from gateway.consent import Event
 from gateway.decisions import message_id_digest
@@ -49,19 +49,19 @@ _COLUMNS = ["at", "kind", "who", "stream", "topic", "action", "reason", "outcome
 
 @assent.command()
 @click.argument("what")
-@click.argument("address", required=False)
+@click.argument("address", type=ADDRESS, required=False)
 @click.option("--topic", default="", help="Explain what would happen to promotion on this topic.")
 @click.option("--at", type=TIME, default=None, help="… with what was known then, UTC.")
 @pass_desk
-def explain(desk: Desk, what: str, address: str | None, topic: str, at: datetime | None) -> None:
+def explain(desk: Desk, what: str, address: Address | None, topic: str, at: datetime | None) -> None:
     """Say why a message was or was not sent, on which proof, and whether it would be decided so again.
 
     WHAT is a decision's id, or a Message-ID followed by the recipient's ADDRESS, or an address with --topic.
     """
     if topic:
-        _explain_address(desk, Address.parse(what), topic, at or desk.now())
+        _explain_address(desk, ADDRESS.convert(what, None, None), topic, at or desk.now())
     elif address:
-        _explain_message(desk, what, Address.parse(address))
+        _explain_message(desk, what, address)
     else:
         _explain_decision(desk, what)
 

@@ -10,6 +10,7 @@ from gateway import service
 from gateway.cli import assent
 from gateway.cli.output import Desk, pass_desk
 from gateway.config import Config
+from gateway.errors import ConfigError
 
 
 class _CannotStart(click.ClickException):
@@ -49,17 +50,23 @@ def console(desk: Desk) -> None:
 def _run(desk: Desk, parts: tuple[str, ...]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = desk.config()
-    for line in _addresses(config, parts):
-        click.echo(line)
+    addresses = _addresses(config, parts)
+    if not addresses:
+        raise ConfigError([f"{config.path.name}: there is nothing to listen on; add [{parts[0]}], with listen"])
+
+    def tell() -> None:
+        lines = "\n".join(f"{what:22} {address}" for what, address in addresses)
+        desk.say(lines, listening=[{"listener": what, "address": address} for what, address in addresses])
+
     try:
-        status = service.serve(config, parts)
+        status = service.serve(config, parts, tell)
     except OSError as error:
         raise _CannotStart(error.strerror or str(error)) from error
     raise SystemExit(status)
 
 
-def _addresses(config: Config, parts: tuple[str, ...]) -> list[str]:
-    """Return a line for each address that will be listened on."""
+def _addresses(config: Config, parts: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return each address to listen on, and which listener it is of."""
     relay = "relay" in parts
     listening = [
         ("submission (STARTTLS)", config.submission.listen if relay else ()),
@@ -68,4 +75,4 @@ def _addresses(config: Config, parts: tuple[str, ...]) -> list[str]:
         ("unsubscribe site", config.site.listen if "site" in parts and config.site else ()),
         ("console", config.console.listen if "console" in parts and config.console else ()),
     ]
-    return [f"{what:22} {address}" for what, addresses in listening for address in addresses]
+    return [(what, str(address)) for what, addresses in listening for address in addresses]

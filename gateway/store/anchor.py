@@ -45,7 +45,7 @@ class Anchor:
         Raises `ValueError` at another line that is not one of ours.
         """
         if self.path.exists():
-            with self.path.open(encoding="ascii") as file:
+            with self.path.open(encoding="utf-8", errors="replace") as file:
                 yield from (_head_in(line) for line in file if line.endswith("\n"))
 
     def newest(self, chains: Collection[str]) -> dict[str, int]:
