@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeGateway
-from tests.gateway_under_test import Gateway, eventually, invoice, newsletter, token_of, transact
+from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice, newsletter, token_of, transact
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -84,6 +84,36 @@ def test_where_nothing_later_is_left_promotion_waits_for_the_operator(
     assert house.submit(invoice(reader), [reader], login="shop", sender="billing@example.com")[""][0] == 250
     house.run("streams", "release", "newsletter")
     assert house.outcome(reader) == "sent"
+
+
+@pytest.mark.req("CON-16", "POL-12", "POL-23", "POL-32")
+def test_what_operators_ordered_since_a_backup_stands(make_gateway: MakeGateway, someone: Someone) -> None:
+    house = make_gateway()
+    held, imported, old, new = (f"ordered-{someone()}" for _ in range(4))
+    house.opt_in(held, old)
+    house.run("person", "hold", held, "--why", "court order 4713")
+    (house.folder / "list.csv").write_text(f"email,name,attributes,status\n{imported},Ann,{{}},enabled\n")
+    house.run("consent", "import", "list.csv", "--topic", TOPIC)
+    backup = backed_up(house)
+
+    house.run("suppressions", "undo", "1")
+    house.run("person", "release", held, "--why", "order lifted")
+    house.run("person", "erase", held)
+    house.run("person", "link", old, new)
+    house.run("logins", "disable", "news")
+    house.publish_policy("2026-2", "--reconsent", "DE")
+    notice = ("--topic", TOPIC, "--text", "policy.txt", "--url", "https://example.com/join", "--control", "unticked")
+    house.run("notices", "add", "later", *notice, "--from", "2026-01-01")
+    shutil.rmtree(house.json("restore", str(backup), "--replace")["aside"])
+    assert [one["name"] for one in house.json("notices", "list")] == ["later"]
+    assert [one["version"] for one in house.json("policy", "list")] == ["2026-2"]
+    assert [one["name"] for one in house.json("logins", "list") if one["disabled"]] == ["news"]
+    undone = house.run("--json", "explain", imported, "--topic", TOPIC, check=False)
+    assert json.loads(undone.stdout)["reason"] == "no-consent", "no more than unproven"
+    assert held.encode() not in (house.folder / "var" / "assent.db").read_bytes()
+    house.run("suppressions", "add", old, "--scope", "all-marketing", "--reason", "objected")
+    assert house.json("suppressions", "check", new)[0]["reason"] == "objected"
+    assert house.json("ledger", "verify")["problems"] == []
 
 
 @pytest.mark.req("DSR-04", "POL-23")

@@ -26,7 +26,7 @@ from gateway.ids import spool_text
 from gateway.ledger import timestamp
 from gateway.store import disk
 from gateway.store.anchor import ANCHOR
-from gateway.store.history import append_event, event_of, events_since, id_of
+from gateway.store.history import append_event, event_of, events_since, id_of, stand_anew
 from gateway.store.migrate import migrate
 from gateway.store.orders import change_stream
 from gateway.store.rows import HELD
@@ -41,7 +41,7 @@ BODIES, DECISIONS = "bodies", "decisions"
 
 _PAGES = 1024
 _BLOCK = 1024 * 1024
-_SAYS_NO: Final = frozenset(
+_TO_BE_KEPT: Final = frozenset(
     {
         EventType.UNSUBSCRIBE,
         EventType.OBJECTION,
@@ -53,7 +53,10 @@ _SAYS_NO: Final = frozenset(
         EventType.RRVS_REJECT,
         EventType.ACCOUNT_CLOSED,
         EventType.PRODUCT_ENDED,
+        EventType.ADDRESS_CHANGED,
+        EventType.IMPORT_UNDONE,
         EventType.HOLD_PLACED,
+        EventType.HOLD_RELEASED,
         EventType.RIGHT_REQUESTED,
         EventType.RIGHT_EXTENDED,
         EventType.RIGHT_ANSWERED,
@@ -61,8 +64,16 @@ _SAYS_NO: Final = frozenset(
 )
 """What a restored store must not have forgotten; what allows mail has to be brought in anew."""
 
-_ALSO_LATER: Final = ("address_keys", "broad_keys", "imports", "digest_entries", "backups", "breaches")
-"""Tables whose newer rows are brought in whole: how people are found, and the lists of digests that say "no"."""
+_ALSO_LATER: Final = (
+    *("address_keys", "broad_keys", "imports", "digest_entries", "backups", "breaches"),
+    *("topics", "notices", "policies"),
+)
+"""Tables whose newer rows are brought in whole: how people are found, the lists of digests that say "no", and what a
+link's number, a refusal's wording and the end of older consent refer to.
+"""
+
+_AS_NOW: Final = ("logins", "api_tokens")
+"""Tables that stay as they are: a password that was changed, and who was shut out, must not come back."""
 
 Progress = Callable[[float], None]
 """Is told which part of the work is done, from 0 to 1."""
@@ -296,7 +307,7 @@ def _bring_in(people: Path, later: Path, last: int, ring: Sequence[tuple[int, by
         _know(source, target, now)
         brought = []
         for event in (event_of(row) for row in events_since(source, last)):
-            if event.type in _SAYS_NO:
+            if event.type in _TO_BE_KEPT:
                 facts = {**event.facts, "restored": event.seq}
                 new = NewEvent(
                     *(event.type, event.address_id, event.at, event.topic, event.scope),
@@ -304,6 +315,8 @@ def _bring_in(people: Path, later: Path, last: int, ring: Sequence[tuple[int, by
                     personal=event.personal or {},
                 )
                 brought.append(append_event(target, ring, new, now))
+                if event.type is EventType.IMPORT_UNDONE:
+                    stand_anew(target, event.address_id)
         target.execute("COMMIT")
     return brought
 
@@ -314,10 +327,11 @@ def _know(source: Connection, target: Connection, now: datetime) -> None:
     people = source.execute("SELECT address_id, address FROM people")
     rows = ((person, address, nothing, known_at) for person, address in people)
     target.executemany("INSERT OR IGNORE INTO people VALUES (?, ?, ?, ?)", rows)
-    for table in _ALSO_LATER:
-        found = source.execute(f"SELECT * FROM {table}")
-        places = ", ".join("?" * len(found.description))
-        target.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", found)
+    for tables, verb in ((_ALSO_LATER, "INSERT OR IGNORE"), (_AS_NOW, "INSERT OR REPLACE")):
+        for table in tables:
+            found = source.execute(f"SELECT * FROM {table}")
+            places = ", ".join("?" * len(found.description))
+            target.executemany(f"{verb} INTO {table} VALUES ({places})", found)
 
 
 def _drop_mail(copy: Path, ring: Sequence[tuple[int, bytes]], erased: Collection[bytes]) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from gateway.address import Address
-from gateway.consent import ENDING, ENDS_EARLIER, NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes
+from gateway.consent import ENDING, ENDS_EARLIER, NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes, fold
 from gateway.ledger import canonical_json, columns_of, commitment, leaf_of, timestamp
 from gateway.model import Scope
 from gateway.store.writer import Connection
@@ -85,6 +85,13 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
     for echo in echoes(event, after):
         append_event(connection, ring, echo, now)
     return event
+
+
+def stand_anew(connection: Connection, person: bytes) -> None:
+    """Work a standing out from all of a person's events, as where an import was undone."""
+    rows = connection.execute(OF_PERSON, (person,)).fetchall()
+    standing = json.dumps(fold(map(event_of, rows)).to_json())
+    connection.execute("UPDATE people SET standing = ? WHERE address_id = ?", (standing, person))
 
 
 def link_people(

@@ -16,13 +16,13 @@ from time import monotonic
 from typing import Any
 
 from gateway.address import Address
-from gateway.consent import EventType, NewEvent, Standing, fold
+from gateway.consent import EventType, NewEvent, Standing
 from gateway.ledger import timestamp
 from gateway.model import KeyRing, Scope
 from gateway.store import Now
 from gateway.store.checkpoint import checkpoint
 from gateway.store.drafts import Draft
-from gateway.store.history import append_event, event_of, recall
+from gateway.store.history import append_event, recall, stand_anew
 from gateway.store.portion import Portion, last_event
 from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_octets, reading
 
@@ -169,9 +169,7 @@ class SqliteImports:
         facts = {"channel": "operator", "operator": by, "import": number}
         event = NewEvent(EventType.IMPORT_UNDONE, person, self._now(), facts=facts)
         append_event(connection, self._ring, event, self._now())
-        rows = connection.execute(f"{_HISTORY} WHERE e.address_id = ? ORDER BY e.seq", (person,)).fetchall()
-        standing = json.dumps(fold(map(event_of, rows)).to_json())
-        connection.execute("UPDATE people SET standing = ? WHERE address_id = ?", (standing, person))
+        stand_anew(connection, person)
         (text,) = connection.execute("SELECT address FROM people WHERE address_id = ?", (person,)).fetchone()
         if text:  # a list of digests may say the same, which was not repeated
             recall(connection, self._ring, Address.parse(text), person, self._now())
@@ -191,7 +189,6 @@ def imports_completed(connection: Connection) -> dict[int, datetime]:
 
 _NOT_YET = "9999-12-31T00:00:00+00:00"
 _COLUMNS = "file, format, by, state, counts, leans_on, at"
-_HISTORY = "SELECT e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, NULL FROM events e"
 
 
 def _see_at_work(connection: Connection, number: int) -> None:
