@@ -10,7 +10,7 @@ import secrets
 import signal
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -403,6 +403,18 @@ def test_a_file_of_another_vendor_than_was_said_is_refused(house: Gateway) -> No
     file = written(house, "mailgun.csv", VENDORS["mailgun"].format("a@example.org", "b@example.org"))
     done = house.run("suppressions", "import", file, "--scope", "all-marketing", "--format", "ses", check=False)
     assert (done.returncode, "not in the format ses" in done.stdout) == (1, True)
+
+
+def test_columns_that_might_be_anybodys_are_a_vendors_where_it_is_named(
+    house: Gateway, someone: Callable[[], str]
+) -> None:
+    reader = someone()
+    text = f"id,email,created,group\n1,{reader},1443651125,News\n"
+    unnamed = house.run(
+        "suppressions", "import", written(house, "x.csv", text), "--scope", "all-marketing", check=False
+    )
+    assert (unnamed.returncode, "in no format that we know" in unnamed.stdout) == (1, True)
+    assert suppress(house, text, "--format", "sendgrid", name="x.csv")["counts"]["suppressed"] == 1
 
 
 def test_suppressions_are_listed_from_a_day_on(house: Gateway) -> None:

@@ -23,7 +23,7 @@ class Table:
     """A CSV file with a header: the columns that tell it, and what a row says.
 
     `loose` is a column whose values may have commas without quotes around them. Where the columns might be anybody's,
-    `beside` are the only ones that may stand there with them.
+    `beside` are the only ones that may stand there with them, unless the operator has named the format.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Table:
     loose: str = ""
     beside: frozenset[str] | None = None
 
-    def fits(self, header: frozenset[str]) -> bool:
-        return _fits(self.columns, self.beside, header - {""})
+    def fits(self, header: frozenset[str], *, is_named: bool) -> bool:
+        return _fits(self.columns, None if is_named else self.beside, header - {""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Listing:
     read: Callable[[int, Mapping[str, Any]], Row]
     beside: frozenset[str] | None = None
 
-    def fits(self, item: Collection[str]) -> bool:
-        return _fits(self.keys, self.beside, frozenset(item))
+    def fits(self, item: Collection[str], *, is_named: bool) -> bool:
+        return _fits(self.keys, None if is_named else self.beside, frozenset(item))
 
 
 def _fits(told_by: frozenset[str], beside: frozenset[str] | None, found: frozenset[str]) -> bool:

@@ -92,7 +92,8 @@ def _table_or_list(name: str, text: TextIO, wanted: str) -> Iterator[tuple[str, 
         raise WrongFile(f"{name} is no list of addresses and no table")
     header = [one.strip().lower() for one in first[1]]
     known = frozenset(header)
-    table = next((one for one in TABLES if one.fits(known) and one.name == (wanted or one.name)), None)
+    tables = [one for one in TABLES if one.name == (wanted or one.name)]
+    table = next((one for one in tables if one.fits(known, is_named=bool(wanted))), None)
     if table:
         are_bystanders = table.name == "mailchimp" and _NEVER_SUBSCRIBED.search(name) is not None
         for found in _of_table(table, header, rows):
@@ -253,7 +254,7 @@ def _listing(name: str, document: Any, wanted: str) -> tuple[Listing, list[Any]]
         items = document if isinstance(document, list) and not one.member else items
         if isinstance(items, list) and one.name == (wanted or one.name):
             first = items[0] if items else dict.fromkeys(one.keys)
-            if isinstance(first, dict) and one.fits(first):
+            if isinstance(first, dict) and one.fits(first, is_named=bool(wanted)):
                 return one, items
     raise WrongFile(f"{name} is JSON, but not of {wanted or 'a vendor that we know'}")
 
