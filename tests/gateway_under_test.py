@@ -20,6 +20,7 @@ import sys
 import textwrap
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -423,6 +424,26 @@ def fetch(
             return Answer(response.status, response.headers, response.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.headers, error.read())
+
+
+class Program:
+    """A program that uses the HTTP API, with a token."""
+
+    def __init__(self, house: Gateway, token: str) -> None:
+        self.base = f"http://127.0.0.1:{house.console}/api/v1"
+        self.token = token
+
+    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        told = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **headers}
+        return fetch(self.base + path, method, body, told)
+
+    def post(self, path: str, document: Any, **headers: str) -> Answer:
+        return self.call("POST", path, json.dumps(document).encode(), **headers)
+
+    def get(self, path: str, **query: str) -> Any:
+        answer = self.call("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
+        assert answer.status == 200, answer.text
+        return json.loads(answer.text)
 
 
 def newsletter(

@@ -23,7 +23,7 @@ from gateway.consent import EventType, NewEvent
 from gateway.ids import Ids
 from gateway.installation import OPERATOR_SLOT, open_store
 from gateway.model import Scope
-from tests.gateway_under_test import TOPIC, Gateway, invoice, newsletter
+from tests.gateway_under_test import TOPIC, Gateway, Program, invoice, newsletter
 from tests.sink import Sink
 
 EACH = int(os.environ.get("ASSENT_SIMULATED", "20"))
@@ -167,6 +167,20 @@ def test_people_get_a_picture(house: Gateway) -> None:
     listed.write_text("news-sent-0@example.org\nnews-minor-0@example.org\n")
     told = house.run("simulate", "--stream", "newsletter", str(listed)).stdout.splitlines()
     assert [line.split() for line in told[:2]] == [["would", "get", "it", "1", "█" * 20], ["minor", "1", "█" * 20]]
+
+
+@pytest.mark.req("OPS-03")
+def test_that_a_stream_is_paused_is_told_beside_who_would_get_it_afterwards(house: Gateway) -> None:
+    listed = house.folder / "paused.txt"
+    listed.write_text("news-sent-0@example.org\n")
+    program = Program(house, house.json("tokens", "add", "crm", "--scopes", "read")["token"])
+    asked = {"stream": "newsletter", "addresses": ["news-sent-0@example.org"]}
+    for is_paused, order in ((False, ("pause", "newsletter", "--why", "a look")), (True, ("release", "newsletter"))):
+        told = house.json("simulate", "--stream", "newsletter", str(listed))
+        assert (told["paused"], told["would_get_it"]) == (is_paused, 1)
+        checked = json.loads(program.post("/check", asked).text)
+        assert (checked["paused"], checked["verdicts"][0]["action"]) == (is_paused, "send")
+        house.run("streams", *order)
 
 
 @pytest.mark.req("OPS-02")

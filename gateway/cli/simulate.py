@@ -42,6 +42,7 @@ class Outcome:
     bad: list[BadRow] = field(default_factory=list)
     allowed: int = 0
     in_shadow: int = 0
+    is_paused: bool = False
     related: int = 0
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -84,7 +85,8 @@ def simulate(
     """Count who of a list would get a stream's next message, and why the others would not; nothing is sent.
 
     FILE is what the imports read: an address a line, or a vendor's own file. What that says of somebody's status does
-    not count here, only what the store knows.
+    not count here, only what the store knows. Of a stream that is paused it is told that, and who would get mail of it
+    once it is released.
     """
     config, published = desk.config(), desk.with_store(_published)
     purposes = purposes_asked(
@@ -102,9 +104,13 @@ def simulate(
         except WrongFile as error:
             desk.no(f"{error}. Nobody was looked at.", error=str(error))
         step = bar.add_task("deciding", total=len(staged))
-        desk.with_store(
-            lambda store: _decide(store, trial, (row for _, row in staged.rows()), outcome, partial(bar.advance, step))
-        )
+        rows = (row for _, row in staged.rows())
+
+        async def try_out(store: Store) -> None:
+            outcome.is_paused = store.people.orders().is_paused(stream)
+            await _decide(store, trial, rows, outcome, partial(bar.advance, step))
+
+        desk.with_store(try_out)
     _tell(desk, stream, file, outcome)
 
 
@@ -162,6 +168,7 @@ def _tell(desk: Desk, stream: str, file: Path, outcome: Outcome) -> None:
     looked_at = outcome.allowed + outcome.refused.total()
     facts: dict[str, Any] = {
         "stream": stream,
+        "paused": outcome.is_paused,
         "recipients": looked_at,
         "would_get_it": outcome.allowed,
         "only_in_shadow_mode": outcome.in_shadow,

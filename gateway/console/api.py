@@ -262,7 +262,8 @@ class Api:
         """Say whom a message on a topic, or of a stream, would reach now, and why not the others."""
         asked: CheckRequest = call.document
         purposes, now = self._purposes(asked), self._now()
-        law = self._config.law.under(self._store.people.orders().policies)
+        orders = self._store.people.orders()
+        law = self._config.law.under(orders.policies)
         known = await self._store.people.facts([Address.parse(one) for one in asked.addresses])
         found = []
         for address, facts in zip(asked.addresses, known, strict=True):
@@ -280,7 +281,7 @@ class Api:
                     related=await self._same_mailbox(Address.parse(address)),
                 )
             )
-        return Verdicts(verdicts=found)
+        return Verdicts(verdicts=found, paused=asked.stream is not None and orders.is_paused(asked.stream))
 
     async def look_up(self, call: Call) -> Person:
         """Return everything that stands for a person, with the history that led to it."""

@@ -209,6 +209,7 @@ class Verdicts(Document):
     """A verdict for each address, in the order of the request."""
 
     verdicts: list[Checked]
+    paused: Annotated[bool, Field(description="The stream takes no mail until an operator releases it.")] = False
 
 
 class Permitted(Document):
