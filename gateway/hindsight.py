@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
 
-from gateway.consent import Event, EventType, Standing, fold
+from gateway.consent import Event, EventType, Standing, Suppression, fold
 from gateway.law import Law
 from gateway.model import Action, Purpose, Reason, Topic, Verdict
 from gateway.policy import CONSENTS, LACKS_CONSENT, decide
@@ -22,10 +22,14 @@ Completed = Mapping[int, datetime]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A person's own events, and those of others whose "no" covers the person too, in the order of the ledger each."""
+    """A person's own events, and those of others whose "no" covers the person too, in the order of the ledger each.
+
+    `listed` is what lists of digests hold for an address of which there are no events yet.
+    """
 
     own: Sequence[Event]
     wider: Sequence[Event] = ()
+    listed: Sequence[Suppression] = ()
 
     def __iter__(self) -> Iterator[Event]:
         return chain(self.own, self.wider)
@@ -49,7 +53,7 @@ class Hindsight:
 
 def known_at(history: History, moment: datetime, completed: Completed) -> Standing:
     """Return what stood for a person at a moment, as far as it had been recorded then."""
-    standing = _amount_to(history, lambda one: one.recorded_at <= moment)
+    standing = _amount_to(history, moment, lambda one: one.recorded_at <= moment)
     return standing.counting({number for number, at in completed.items() if at > moment})
 
 
@@ -58,16 +62,17 @@ def true_at(history: History, moment: datetime) -> Standing:
 
     An import that was undone later had never been right.
     """
-    return _amount_to(history, lambda one: one.at <= moment or one.type is EventType.IMPORT_UNDONE)
+    return _amount_to(history, moment, lambda one: one.at <= moment or one.type is EventType.IMPORT_UNDONE)
 
 
-def _amount_to(history: History, counts: Callable[[Event], bool]) -> Standing:
+def _amount_to(history: History, moment: datetime, counts: Callable[[Event], bool]) -> Standing:
     """Fold what counts of a person's events, and take over the "no" of whoever else covers them, never their "yes"."""
     others: dict[bytes, list[Event]] = {}
     for event in filter(counts, history.wider):
         others.setdefault(event.address_id, []).append(event)
     own = fold(filter(counts, history.own))
-    wider = tuple(suppression for one in others.values() for suppression in fold(one).suppressions)
+    wider = [suppression for one in others.values() for suppression in fold(one).suppressions]
+    wider += [one for one in history.listed if one.at <= moment]
     return replace(own, suppressions=(*own.suppressions, *wider)) if wider else own
 
 
@@ -86,10 +91,10 @@ def lapses(topic: Topic, standing: Standing, law: Law) -> dict[int, datetime]:
     regimes = [one.regime for one in law.jurisdictions(standing.places)]
     ends = dict[int, datetime]()
     for one in standing.permissions:
-        periods = [regime.lapses[one.basis] for regime in regimes if one.basis in regime.lapses]
-        periods += [topic.max_age] if topic.max_age and one.basis in CONSENTS else []
-        if periods:
-            ends[one.event] = min(period.after(one.at) for period in periods)
+        found = [end for regime in regimes if (end := regime.lapses_at(one.basis, one.at))]
+        found += [topic.max_age.after(one.at)] if topic.max_age and one.basis in CONSENTS else []
+        if found:
+            ends[one.event] = min(found)
     return ends
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -86,14 +87,14 @@ def test_a_notice_names_the_version_that_it_is_about(house: Gateway, sink: Sink,
 def test_a_version_that_asks_anew_ends_older_consent_in_its_countries_from_its_hour_on(
     house: Gateway, someone: Someone
 ) -> None:
-    german, later, american = someone(), someone(), someone()
-    for person, country in ((german, "DE"), (later, "DE"), (american, "US")):
+    people = german, later, american, _ = [someone() for _ in range(4)]
+    for person, country in zip(people, ("DE", "DE", "US", "BR"), strict=True):
         house.run("consent", "record", person, "--topic", TOPIC, "--basis", "confirmed", "--country", country)
     begins = datetime.now(UTC) + timedelta(seconds=6)
-    house.publish_policy("asks", "--reconsent", "DE", effective=f"{begins:%Y-%m-%dT%H:%M:%S}")
-    assert [house.outcome(one) for one in (german, later, american)] == ["sent"] * 3, "it is not in force yet"
+    house.publish_policy("asks", "--reconsent", "DE,BR", effective=f"{begins:%Y-%m-%dT%H:%M:%S}")
+    assert [house.outcome(one) for one in people] == ["sent"] * 4, "it is not in force yet"
     eventually(lambda: datetime.now(UTC) > begins)
-    assert [house.outcome(one) for one in (german, later, american)] == ["expired", "expired", "sent"]
+    assert [house.outcome(one) for one in people] == ["expired", "expired", "sent", "expired"]
     at = (begins - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S")
     assert house.run("explain", german, "--topic", TOPIC, "--at", at, check=False).returncode == 0
     house.run("policy", "agreed", "asks", german)
@@ -181,16 +182,21 @@ def test_a_notice_goes_to_the_newest_address_of_a_person_and_once(house: Gateway
 
 
 @pytest.mark.req("POL-10")
-def test_who_comes_back_to_an_older_address_is_told_there(house: Gateway, sink: Sink, someone: Someone) -> None:
-    first, second = someone(), someone()
-    house.publish_policy("back", effective="2025-07-01")
-    house.run("person", "link", first, second)
-    house.run("person", "link", second, first)
-    assert told(house, notice([second, first], "back"), [second, first]) == {second: "moved", "": "sent"}
-    recorded(house, "back")
-    third = someone()
-    house.run("person", "link", first, third)
-    assert told(house, notice([third], "back"), [third]) == {"": "repeated"}, "the person has had it at the old address"
+@pytest.mark.parametrize("moves", [1, 2])
+def test_who_comes_back_to_an_older_address_is_told_there(
+    house: Gateway, sink: Sink, someone: Someone, moves: int
+) -> None:
+    first, *others, last = way = [someone() for _ in range(moves + 2)]
+    house.publish_policy(version := f"back-{moves}", effective="2025-07-01")
+    for old, new in pairwise([first, *others, first]):
+        house.run("person", "link", old, new)
+    readers = [*others, first]
+    assert told(house, notice(readers, version), readers) == {**dict.fromkeys(others, "moved"), "": "sent"}
+    recorded(house, version)
+    house.run("person", "link", first, last)
+    assert told(house, notice(way, version), way) == {**dict.fromkeys([first, *others], "moved"), "": "repeated"}, (
+        "the person has had it at the old address"
+    )
 
 
 @pytest.mark.req("POL-10")

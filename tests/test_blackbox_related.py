@@ -45,6 +45,22 @@ def test_another_spelling_of_a_suppressed_mailbox_is_told_and_gets_its_mail(hous
     assert house.outcome(spelled) == "sent"
 
 
+@pytest.mark.req("SUP-02", "CON-01")
+def test_the_no_of_an_address_that_looks_the_same_is_explained_and_ends_where_it_was_said(house: Gateway) -> None:
+    said, looks_alike = "stra\u00dfe@example.org", "strasse@example.org"
+    house.opt_in(looks_alike)
+    object_by_phone(house, said)
+    assert house.outcome(looks_alike) == "objected"
+    explained = answer_of(house, "explain", looks_alike, "--topic", TOPIC)
+    assert (explained["action"], explained["reason"]) == ("refuse", "objected")
+    (entry,) = answer_of(house, "suppressions", "check", looks_alike)
+    assert entry["entry"] == said
+    lift = ("--scope", "all-marketing", "--why", "said in error")
+    assert house.run("suppressions", "remove", looks_alike, *lift, check=False).returncode == 1
+    house.run("suppressions", "remove", said, *lift)
+    assert house.outcome(looks_alike) == "sent"
+
+
 @pytest.mark.req("SUP-04")
 def test_a_simulation_counts_them(house: Gateway) -> None:
     listed = house.folder / "list.txt"

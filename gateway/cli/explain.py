@@ -37,7 +37,7 @@ from gateway.hindsight import (
 from gateway.ids import ulid_milliseconds
 from gateway.installation import archive_of
 from gateway.law import Law
-from gateway.model import MessageClass, Outcome, Purpose, Topic, Verdict
+from gateway.model import MessageClass, Outcome, Purpose, Reason, Topic, Verdict
 from gateway.proof import Archive, proof_of, utc_text
 from gateway.store import PublishedPolicy, Store
 
@@ -119,8 +119,10 @@ def _explain_address(desk: Desk, address: Address, topic: str, at: datetime) -> 
         related = await store.people.related(address)
         facts, domain = known
         wider = [person for person, other, _ in related if config.blocks_related(other)]
+        wider += await store.people.look_alikes(address)
         own, others = [await _histories(store, one) for one in ([facts.address_id], [domain.address_id, *wider])]
-        history = History(own, others)
+        listed = [one for one in facts.standing.suppressions if not one.event]
+        history = History(own, others, listed)
         purpose, law = Purpose(MessageClass.PROMOTIONAL, wanted), witness.law(at)
         found = look_back(purpose, history, law, at, witness.completed)
         ends = lapses(wanted, known_at(history, at, witness.completed), law)
@@ -203,10 +205,15 @@ class Witness:
         return line | further | (await self._again(line, purpose) if purpose else {})
 
     def _purpose(self, line: Mapping[str, Any]) -> Purpose | None:
-        """Return what a line was about; None where that cannot be told, or needs no consent."""
+        """Return what a line was about; None where that cannot be told, or needs no consent.
+
+        It cannot of a list of digests that named somebody unknown: the line has no address to look for in the list.
+        """
         topic = self.config.topic(line.get("topic", ""))
         is_decided = line.get("action") in ("send", "refuse") and line["kind"] in ("door", "attempt")
         if topic is None or not is_decided or line.get("class") != MessageClass.PROMOTIONAL or "people" in line:
+            return None
+        if line["reason"] == Reason.UNSUBSCRIBED and not line["evidence"]:
             return None
         return self._promotion(line["stream"], topic)
 

@@ -243,6 +243,9 @@ class People(Protocol):
     async def facts(self, addresses: Sequence[Address]) -> list[Facts]:
         """Return what stands for each address now, in order: one look-up each."""
 
+    async def look_alikes(self, address: Address) -> list[bytes]:
+        """Return who has an address that differs in Unicode case only, whose "no" counts for this one too (SUP-02)."""
+
     async def related(self, address: Address) -> list[tuple[bytes, Address, Standing]]:
         """Return who has a suppression and is, by the provider's rules, the same mailbox spelled otherwise (SUP-04)."""
 

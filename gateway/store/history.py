@@ -18,16 +18,29 @@ from typing import Any
 import orjson
 
 from gateway.address import Address
-from gateway.consent import ENDING, ENDS_EARLIER, NOTHING_KNOWN, Event, EventType, NewEvent, Standing, echoes, fold
+from gateway.consent import (
+    ENDING,
+    ENDS_EARLIER,
+    NOTHING_KNOWN,
+    Event,
+    EventType,
+    NewEvent,
+    Standing,
+    Suppression,
+    echoes,
+    fold,
+)
 from gateway.ledger import canonical_json, columns_of, commitment, leaf_of, timestamp
-from gateway.model import Scope
+from gateway.model import Reason, Scope
 from gateway.store.writer import Connection
 
 _COLUMNS = "e.seq, e.type, e.address_id, e.at, e.recorded_at, e.topic, e.scope, e.facts, p.fields"
 EVENTS = f"SELECT {_COLUMNS} FROM events e LEFT JOIN event_personal p USING (seq)"
 OF_PERSON = f"{EVENTS} WHERE e.address_id = ? ORDER BY e.seq"
 OF_NUMBERS = f"{EVENTS} WHERE e.seq IN (SELECT value FROM json_each(?)) ORDER BY e.seq"
-PERSON = "p.address_id, p.standing FROM {} k JOIN people p USING (address_id) WHERE k.kid = ?1 AND k.digest = {}"
+PERSON = (
+    "p.address_id, p.standing, p.address FROM {} k JOIN people p USING (address_id) WHERE k.kid = ?1 AND k.digest = {}"
+)
 _NARROW = f"SELECT {PERSON.format('address_keys', '?2')}"
 
 
@@ -64,9 +77,10 @@ def append_event(connection: Connection, ring: Sequence[tuple[int, bytes]], new:
     earlier = standing.told_before(new)
     if earlier:
         return event_of(connection.execute(f"{EVENTS} WHERE e.seq = ?", (earlier,)).fetchone())
-    (last,) = connection.execute("SELECT max(seq) FROM events").fetchone()
     facts = {**new.facts, ENDS_EARLIER: True} if new.type in ENDING else dict(new.facts)
-    event = Event((last or 0) + 1, new.type, address_id, new.at, now, new.topic, new.scope, facts, dict(new.personal))
+    event = Event(
+        last_event(connection) + 1, new.type, address_id, new.at, now, new.topic, new.scope, facts, dict(new.personal)
+    )
     after = standing.after(event)
     salt = os.urandom(16)
     committed = commitment(salt, new.personal)
@@ -108,6 +122,11 @@ def link_people(
     """
     pair = [person_of(connection, ring, one, now)[0] for one in (old, new)]
     recorded = []
+    if back := _way_back(connection, *pair):
+        told = {**facts, "other": back, "is_newer": False}
+        recorded.append(
+            append_event(connection, ring, NewEvent(EventType.ADDRESS_CHANGED, pair[1], now, facts=told), now)
+        )
     for here, there in (pair, pair[::-1]):
         _, standing = person_of(connection, ring, here, now)
         is_old = here == pair[0]
@@ -120,12 +139,26 @@ def link_people(
     for said in [event_of(row) for one in pair for row in connection.execute(OF_PERSON, (one,)).fetchall()]:
         _, standing = person_of(connection, ring, said.address_id, now)
         if any(one.event == said.seq for one in standing.suppressions):
+            first = last_event(connection) + 1
             for echo in echoes(said, standing):
                 append_event(connection, ring, echo, now)
+            if "import" in said.facts:
+                add_chunk(connection, said.facts["import"], first)
         if said.address_id == pair[0] and any(one.event == said.seq for one in standing.notices):
             told = {**said.facts, "linked": pair[0].hex()}
             append_event(connection, ring, NewEvent(said.type, pair[1], said.at, facts=told), now)
     return recorded
+
+
+def _way_back(connection: Connection, old: bytes, new: bytes) -> str:
+    """Return the first of the addresses by which a person came from `new` to `old`, and so is back; "" for none."""
+    way = [new.hex()]
+    while way[-1] and way[-1] not in way[:-1] and way[-1] != old.hex():
+        row = connection.execute(
+            "SELECT standing FROM people WHERE address_id = ?", (bytes.fromhex(way[-1]),)
+        ).fetchone()
+        way.append(standing_of(row[0]).moved_to if row else "")
+    return way[1] if way[-1] == old.hex() and len(way) > 2 else ""
 
 
 def _forget(connection: Connection, address_id: bytes) -> None:
@@ -206,10 +239,53 @@ def recall(
             facts = {"channel": "import", "import": number}
             personal = {"address": address.text, "digest": digest.hex()}
             event = NewEvent(EventType.UNSUBSCRIBE, person, now, topic, Scope(scope), facts, personal)
-            seq = append_event(connection, ring, event, now).seq
-            connection.execute("INSERT OR IGNORE INTO import_chunks VALUES (?, ?, ?)", (number, seq, seq))
+            first = last_event(connection) + 1
+            append_event(connection, ring, event, now)
+            add_chunk(connection, number, first)
     (standing,) = connection.execute("SELECT standing FROM people WHERE address_id = ?", (person,)).fetchone()
     return standing_of(standing)
+
+
+def add_chunk(connection: Connection, number: int, first: int) -> None:
+    """Remember that what has been recorded from `first` on came with an import, among others, for undoing it."""
+    last = last_event(connection)
+    if last >= first:
+        connection.execute(_ADD_CHUNK, (number, first, last))
+
+
+_ADD_CHUNK = (
+    "INSERT INTO import_chunks VALUES (?, ?, ?)"
+    " ON CONFLICT (import, first) DO UPDATE SET last = max(last, excluded.last)"
+)
+
+
+def last_event(connection: Connection) -> int:
+    """Return the number of the last line of the ledger, 0 for none."""
+    return int(connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0])
+
+
+def has_digests(connection: Connection) -> bool:
+    """True while any list of digests that was imported is kept."""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM digest_entries)").fetchone()[0])
+
+
+def listed(connection: Connection, address: Address) -> tuple[Suppression, ...]:
+    """Return the "no" that imported lists of digests hold for an address that is nobody's yet (SUP-11)."""
+    digests = address.list_digests
+    rows = connection.execute(_LISTED.format(", ".join("?" * len(digests))), digests).fetchall()
+    return tuple(
+        Suppression(
+            *(0, Scope(scope), topic, Reason.UNSUBSCRIBED, datetime.fromisoformat(at)),
+            entry=f"the list of import {number}",
+        )
+        for scope, topic, number, at in rows
+    )
+
+
+_LISTED = (
+    "SELECT d.scope, d.topic, d.import, i.at FROM digest_entries d JOIN imports i ON i.number = d.import"
+    " WHERE d.digest IN ({}) ORDER BY d.import"
+)
 
 
 def _add_keys(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address, address_id: bytes) -> None:
@@ -220,10 +296,10 @@ def _add_keys(connection: Connection, ring: Sequence[tuple[int, bytes]], address
         connection.execute("INSERT INTO broad_keys VALUES (?, ?, ?)", (kid, broad, address_id))
 
 
-def _find(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> tuple[bytes, str] | None:
-    """Return the id and the standing of the person whose address this is."""
+def _find(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> Sequence[Any] | None:
+    """Return the id and the standing of the person whose address this is, and the address as it was first given."""
     for kid, key in ring:
-        row: tuple[bytes, str] | None = connection.execute(_NARROW, (kid, keyed_digest(key, address.key))).fetchone()
+        row: Sequence[Any] | None = connection.execute(_NARROW, (kid, keyed_digest(key, address.key))).fetchone()
         if row:
             return row
     return None

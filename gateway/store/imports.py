@@ -22,8 +22,8 @@ from gateway.model import KeyRing, Scope
 from gateway.store import Now
 from gateway.store.checkpoint import checkpoint
 from gateway.store.drafts import Draft
-from gateway.store.history import append_event, recall, stand_anew
-from gateway.store.portion import Portion, last_event
+from gateway.store.history import add_chunk, append_event, last_event, recall, stand_anew
+from gateway.store.portion import Portion
 from gateway.store.writer import LOG_OCTETS, Connection, Writer, connect, log_octets, reading
 
 TRANSACTION_SECONDS = 0.02
@@ -90,7 +90,7 @@ class SqliteImports:
             while len(before) < len(drafts) and latest + took < until:
                 before += portion.add(drafts[len(before) : len(before) + _AT_ONCE])
                 latest, took = monotonic(), monotonic() - latest
-            _add_chunk(connection, number, first)
+            add_chunk(connection, number, first)
             return before
 
         before = await self._writer.do(record)
@@ -200,12 +200,6 @@ def _see_at_work(connection: Connection, number: int) -> None:
 def _import_of(row: Sequence[Any]) -> Import:
     number, file, form, by, state, counts, leans_on, at = row
     return Import(number, file, form, by, state, json.loads(counts), json.loads(leans_on), at)
-
-
-def _add_chunk(connection: Connection, number: int, first: int) -> None:
-    last = last_event(connection)
-    if last >= first:
-        connection.execute("INSERT INTO import_chunks VALUES (?, ?, ?)", (number, first, last))
 
 
 def _people_of(connection: Connection, number: int) -> list[bytes] | None:

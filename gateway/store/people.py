@@ -46,8 +46,10 @@ from gateway.store.history import (
     PERSON,
     append_event,
     event_of,
+    has_digests,
     keyed_digest,
     link_people,
+    listed,
     person_of,
     put_readers,
     standing_of,
@@ -122,6 +124,7 @@ class SqlitePeople:
         self._slugs: dict[int, str] = {}
         self._remembered: dict[str, Facts] = {}
         self._unfinished: frozenset[int] = frozenset()
+        self._has_lists = False
         self._domains = Domains()
         self._block_related = block_related
         self._read: tuple[Connection, int] = (None, -1)
@@ -144,6 +147,7 @@ class SqlitePeople:
             if self._read != (connection, version) or len(self._remembered) > _REMEMBERED:
                 self._remembered.clear()
                 self._unfinished = unfinished_imports(connection)
+                self._has_lists = has_digests(connection)
                 self._domains.refresh(connection)
                 self._read = connection, version
             return [self._remembered.get(one.key) or self._look_up(connection, one) for one in addresses]
@@ -151,6 +155,8 @@ class SqlitePeople:
     def _look_up(self, connection: Connection, address: Address) -> Facts:
         facts = _facts(connection, self._ring, address)
         standing = self._with_wider(connection, address, facts.standing)
+        if facts.address_id is None and self._has_lists and (held := listed(connection, address)):
+            standing = replace(standing, suppressions=(*standing.suppressions, *held))
         if standing is not facts.standing:
             facts = replace(facts, standing=standing)
         self._remembered[address.key] = facts
@@ -161,6 +167,11 @@ class SqlitePeople:
         standing = standing.counting(self._unfinished)
         wider = self._domains.over(address) + said_elsewhere(connection, address, self._block_related)
         return replace(standing, suppressions=(*standing.suppressions, *wider)) if wider else standing
+
+    async def look_alikes(self, address: Address) -> list[bytes]:
+        with self._reading() as connection:
+            found = _found(connection, self._ring, address)
+            return [address_id for is_look_alike, address_id, _, _ in found if is_look_alike]
 
     async def related(self, address: Address) -> list[tuple[bytes, Address, Standing]]:
         with self._reading() as connection:
@@ -499,18 +510,15 @@ class SqlitePeople:
 def _facts(connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address) -> Facts:
     """Look an address up under every key of the ring, the one in force first, and those that look like it beside it."""
     person: tuple[bytes, str] | None = None
-    others: list[str] = []
-    digest = b""
-    for kid, key in ring:
-        narrow, broad = _digests(key, address)
-        digest = digest or narrow
-        for is_look_alike, address_id, standing in connection.execute(LOOK_UP, (kid, narrow, broad)):
-            if is_look_alike:
-                others.append(standing)
-            else:
-                person = person or (address_id, standing)
+    others: list[tuple[str, str | None]] = []
+    for is_look_alike, address_id, standing, text in _found(connection, ring, address):
+        if is_look_alike:
+            others.append((standing, text))
+        else:
+            person = person or (address_id, standing)
     if person is None:
-        facts = Facts(who=_nobody(ring[0][0], digest), address_id=None, standing=NOTHING_KNOWN)
+        kid, key = ring[0]
+        facts = Facts(_nobody(kid, keyed_digest(key, address.key)), address_id=None, standing=NOTHING_KNOWN)
     else:
         facts = Facts(who=person[0].hex(), address_id=person[0], standing=standing_of(person[1]))
     return _with_look_alikes(facts, others) if others else facts
@@ -521,11 +529,22 @@ def _nobody(kid: int, digest: bytes) -> str:
     return f"{kid}:{digest[:16].hex()}"
 
 
-def _with_look_alikes(facts: Facts, others: Sequence[str]) -> Facts:
+def _found(
+    connection: Connection, ring: Sequence[tuple[int, bytes]], address: Address
+) -> Iterator[tuple[bool, bytes, str, str | None]]:
+    """Yield whose address this is, and who else's it looks like: whether it only does, id, standing, address if any."""
+    for kid, key in ring:
+        yield from connection.execute(LOOK_UP, (kid, *_digests(key, address)))
+
+
+def _with_look_alikes(facts: Facts, others: Sequence[tuple[str, str | None]]) -> Facts:
     """Add the suppressions of addresses that differ in Unicode case only: suppression matches broadly (SUP-02)."""
-    standings = (facts.standing, *map(standing_of, others))
-    found = dict.fromkeys(one for standing in standings for one in standing.suppressions)
-    return replace(facts, standing=replace(facts.standing, suppressions=tuple(found)))
+    found = dict.fromkeys(
+        replace(one, entry=text or "an erased address that looks like it")
+        for standing, text in others
+        for one in standing_of(standing).suppressions
+    )
+    return replace(facts, standing=replace(facts.standing, suppressions=(*facts.standing.suppressions, *found)))
 
 
 def _digests(key: bytes, address: Address) -> tuple[bytes, bytes]:

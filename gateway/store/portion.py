@@ -16,7 +16,7 @@ from gateway.address import Address
 from gateway.consent import Standing
 from gateway.ledger import leaf_of, timestamp
 from gateway.store.drafts import UNNUMBERED, Draft, places
-from gateway.store.history import append_event, keyed_digest, person_of
+from gateway.store.history import append_event, has_digests, keyed_digest, last_event, person_of
 from gateway.store.writer import Connection
 
 
@@ -27,7 +27,7 @@ class Portion:
         self._connection = connection
         self._ring = ring
         self._now = now
-        self._has_lists = bool(connection.execute("SELECT EXISTS (SELECT 1 FROM digest_entries)").fetchone()[0])
+        self._has_lists = has_digests(connection)
 
     def add(self, drafts: Sequence[Draft]) -> list[Standing | None]:
         """Record what was drafted.
@@ -110,8 +110,3 @@ class Portion:
 
 _OPEN = str(UNNUMBERED)
 _Row = tuple[Any, ...]
-
-
-def last_event(connection: Connection) -> int:
-    """Return the number of the last line of the ledger, 0 for none."""
-    return int(connection.execute("SELECT ifnull(max(seq), 0) FROM events").fetchone()[0])
