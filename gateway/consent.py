@@ -147,11 +147,12 @@ class Permission:
 class Suppression:
     """A standing "do not send": the event, how much it covers (`topic` is "" unless the scope is one), why.
 
-    `released` are the topics that a confirmed opt-in has taken out of a wide one since: consent to one topic never
-    releases another (POL-03). One that is `linked` was said from another address of the same person (CON-16), and one
-    that is `imported` stood in the file of that import, which can be undone. An `entry` is another's that covers this
-    address too, as `*@example.org` does all of its domain (SUP-16), or another spelling of the same mailbox where that
-    counts (SUP-04): it is told in a decision, and kept there alone.
+    `released` is what a confirmed opt-in has taken out of it since, a topic and who may use that: consent to one topic
+    never releases another (POL-03), nor one controller's another's (POL-31). One that is `linked` was said from another
+    address of the same person (CON-16), `said_in` one of these countries if any is known; one that is `imported` stood
+    in the file of that import, which can be undone. An `entry` is another's that covers this address too, as
+    `*@example.org` does all of its domain (SUP-16), or another spelling of the same mailbox where that counts (SUP-04):
+    it is told in a decision, and kept there alone.
     """
 
     event: int
@@ -163,10 +164,11 @@ class Suppression:
     linked: bool = False
     imported: int = 0
     entry: str = ""
+    said_in: tuple[str, ...] = ()
 
-    def covers(self, topic: str, *, partner: bool) -> bool:
-        """True where this suppression stops promotional mail on the topic."""
-        if topic in self.released:
+    def covers(self, topic: str, *, partner: bool, controller: str = "") -> bool:
+        """True where this suppression stops promotional mail on the topic, on behalf of a controller."""
+        if released_as(topic, controller) in self.released:
             return False
         match self.scope:
             case Scope.TOPIC:
@@ -175,6 +177,11 @@ class Suppression:
                 return partner
             case Scope.ALL_MARKETING | Scope.ADDRESS:
                 return True
+
+
+def released_as(topic: str, controller: str) -> str:
+    """Return how a suppression names what is released: the topic, and behind it a controller but the company itself."""
+    return f"{topic} {controller}" if controller else topic
 
 
 class Notified(NamedTuple):
@@ -194,10 +201,11 @@ class Over(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A country that a person may be in, and how we know: one for each source."""
+    """A country that a person may be in, and how we know: one for each source, the newest by `at`."""
 
     country: str
     source: Source
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +239,10 @@ class Standing:
             return self
         return replace(self, permissions=tuple(one for one in self.permissions if one.imported not in unfinished))
 
-    def suppression(self, topic: str, *, partner: bool) -> Suppression | None:
-        """Return the first suppression that stops promotional mail on the topic."""
-        return next((one for one in self.suppressions if one.covers(topic, partner=partner)), None)
+    def suppression(self, topic: str, *, partner: bool, controller: str = "") -> Suppression | None:
+        """Return the first suppression that stops promotional mail on the topic, on behalf of a controller."""
+        covering = (one for one in self.suppressions if one.covers(topic, partner=partner, controller=controller))
+        return next(covering, None)
 
     def is_over(self, topic: str, at: datetime) -> bool:
         """True where what was agreed to at a time has ended since, though it may be told only now."""
@@ -258,9 +267,9 @@ class Standing:
     def told_before(self, event: NewEvent | Event) -> int | None:
         """Return the event that says already what this one would: the same "no" is recorded once (UNS-24).
 
-        What a person says again later is no repeat, since a confirmation may be dated between the two. The notice of a
-        policy version is recorded once, whatever message it would come in (POL-10), and so is that somebody has been
-        told of the right to object.
+        What a person says again later is no repeat, since a confirmation may be dated between the two, nor is what they
+        say after they have asked for mail again. The notice of a policy version is recorded once, whatever message it
+        would come in (POL-10), and so is that somebody has been told of the right to object.
         """
         if event.type is EventType.OBJECTION_EXPLAINED:
             return self.explained or None
@@ -273,7 +282,21 @@ class Standing:
         passing = event.facts.get(UNFINISHED, ())
         own = [one for one in said if not one.imported or ("import" in event.facts and one.imported not in passing)]
         known = (one for one in own if not one.linked or "linked" in event.facts)
-        return next((one.event for one in known if not _is_said_again(one, event)), None)
+        return next((one.event for one in known if not self._is_said_again(one, event)), None)
+
+    def _is_said_again(self, suppression: Suppression, event: NewEvent | Event) -> bool:
+        """True for what a person says anew; a list that is taken in again says nothing new."""
+        if event.type not in _FOLLOWING or "import" in event.facts:
+            return False
+        asked_at = self.asked_at
+        is_answer = asked_at is not None and suppression.at < asked_at <= event.at
+        return is_answer or event.at - suppression.at > REPEATED_WITHIN
+
+    @property
+    def asked_at(self) -> datetime | None:
+        """When the person last asked for mail, by an opt-in of their own; what a file claims is none (CON-14)."""
+        own = (one.at for one in self.permissions if one.basis is Basis.EXPRESS and not one.imported)
+        return max(own, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads; what is empty is left out, since every decision reads it."""
@@ -283,8 +306,9 @@ class Standing:
         ]
         further = {
             "linked": [one.event for one in self.suppressions if one.linked],
+            "said_in": [[one.event, *one.said_in] for one in self.suppressions if one.said_in],
             "imported": imported,
-            "places": [[one.country, one.source] for one in self.places],
+            "places": [[one.country, one.source, *([one.at.isoformat()] if one.at else [])] for one in self.places],
             "products": self.products,
             "reconsents": self.reconsents,
             "held": self.is_held,
@@ -309,6 +333,7 @@ class Standing:
     def from_json(cls, raw: Mapping[str, Any]) -> Standing:
         linked = raw.get("linked", ())
         imported = dict(raw.get("imported", ()))
+        said_in = {event: tuple(countries) for event, *countries in raw.get("said_in", ())}
         return cls(
             permissions=tuple(
                 Permission(
@@ -322,6 +347,7 @@ class Standing:
                     *(seq, Scope(scope), topic, Reason(reason), datetime.fromisoformat(at), tuple(released)),
                     linked=seq in linked,
                     imported=imported.get(seq, 0),
+                    said_in=said_in.get(seq, ()),
                 )
                 for seq, scope, topic, reason, at, *released in raw["suppressions"]
             ),
@@ -330,7 +356,7 @@ class Standing:
 
 
 _FURTHER: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "places": ("places", lambda told: tuple(Place(country, Source(source)) for country, source in told)),
+    "places": ("places", lambda told: tuple(_place(*one) for one in told)),
     "products": ("products", tuple),
     "reconsents": ("reconsents", tuple),
     "held": ("is_held", bool),
@@ -342,6 +368,10 @@ _FURTHER: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "over": ("over", lambda told: tuple(Over(topic, datetime.fromisoformat(at)) for topic, at in told)),
 }
 """What most standings lack, by its name in JSON: the name here, and how it is read."""
+
+
+def _place(country: str, source: str, at: str = "") -> Place:
+    return Place(country, Source(source), datetime.fromisoformat(at) if at else None)
 
 
 def _permissions_of(raw: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
@@ -383,23 +413,18 @@ REPEATED_WITHIN = timedelta(minutes=1)
 """How long after a "no" the same one is the same click, that of an impatient reader or a machine (UNS-24)."""
 
 
-def _is_said_again(suppression: Suppression, event: NewEvent | Event) -> bool:
-    """True for what a person says anew; a list that is taken in again says nothing new."""
-    if event.type not in _FOLLOWING or "import" in event.facts:
-        return False
-    return event.at - suppression.at > REPEATED_WITHIN
-
-
 def echoes(event: Event, standing: Standing) -> list[NewEvent]:
     """Return a person's "no" as it is recorded for each of their other addresses (CON-16, SUP-05).
 
+    It tells the countries in which it may have been said, since one country's rules are enough for it to follow.
     `standing` is what stands for the address of the event. An echo is passed on to addresses further away, as far as
     there are any that have not heard it.
     """
     if event.type not in _FOLLOWING:
         return []
     said_at = event.facts.get("linked", event.address_id.hex())
-    facts = {**event.facts, "linked": said_at}
+    said_in = sorted({*event.facts.get("said_in", ()), *(one.country for one in standing.places)})
+    facts = {**event.facts, "linked": said_at, **({"said_in": said_in} if said_in else {})}
     others = [bytes.fromhex(one) for one in standing.links if one != said_at]
     return [NewEvent(event.type, one, event.at, event.topic, event.scope, facts) for one in others]
 
@@ -426,7 +451,9 @@ def _suppress(standing: Standing, event: Event) -> Standing:
     others = tuple(one for one in standing.suppressions if not _says(one, event))
     at = max([event.at, *(one.at for one in said)])
     linked = "linked" in event.facts and all(one.linked for one in said)
-    new = Suppression(event.seq, *extent(event), at, linked=linked, imported=event.facts.get("import", 0))
+    said_in = tuple(event.facts.get("said_in", ()))
+    imported = event.facts.get("import", 0)
+    new = Suppression(event.seq, *extent(event), at, linked=linked, imported=imported, said_in=said_in)
     return replace(standing, suppressions=(*others, new))
 
 
@@ -491,24 +518,29 @@ def _confirm(standing: Standing, event: Event) -> Standing:
     permitted = _permit(standing, event)
     if "import" in event.facts:
         return permitted
-    lasting = (_outlived(one, event) for one in permitted.suppressions)
+    relying = {one.controller for one in permitted.permissions if one.topic == event.topic}
+    lasting = (_outlived(one, event, relying) for one in permitted.suppressions)
     return replace(permitted, suppressions=tuple(one for one in lasting if one))
 
 
-def _outlived(suppression: Suppression, confirmed: Event) -> Suppression | None:
+def _outlived(suppression: Suppression, confirmed: Event, relying: Collection[str]) -> Suppression | None:
     """Return what is left of a suppression after a confirmed opt-in: all of it, less one topic, or nothing.
 
+    It ends for the controller that the opt-in names; for any other that is `relying` on the topic too it still stands.
     A confirmation that is told late must be newer than whatever of the "no" was taken for a repeat.
     """
     is_told_late = confirmed.recorded_at - confirmed.at > REPEATED_WITHIN
     last_said = suppression.at + REPEATED_WITHIN if is_told_late else suppression.at
     if last_said >= confirmed.at or suppression.reason is Reason.MINOR:
         return suppression
-    if not suppression.covers(confirmed.topic, partner=True):
+    controller = confirmed.facts.get("controller", "")
+    if not suppression.covers(confirmed.topic, partner=True, controller=controller):
         return suppression
-    if suppression.scope is Scope.TOPIC or suppression.reason is Reason.BOUNCED:
+    is_all = suppression.scope is Scope.TOPIC and relying == {""}
+    if is_all or suppression.reason is Reason.BOUNCED:
         return None
-    return replace(suppression, released=tuple(sorted({*suppression.released, confirmed.topic})))
+    released = released_as(confirmed.topic, controller)
+    return replace(suppression, released=tuple(sorted({*suppression.released, released})))
 
 
 def _lift(standing: Standing, event: Event) -> Standing:
@@ -541,7 +573,7 @@ def _end(standing: Standing, event: Event, topic: str = "") -> Standing:
 
 def _renounce(standing: Standing, event: Event) -> Standing:
     """Somebody said no to being asked for a topic: what they agreed to before is over (CON-12)."""
-    kept = tuple(one for one in standing.permissions if one.topic != event.topic)
+    kept = tuple(one for one in standing.permissions if one.topic != event.topic or one.at > event.at)
     return _end(replace(standing, permissions=kept), event, event.topic)
 
 
@@ -556,8 +588,12 @@ def _close(standing: Standing, event: Event) -> Standing:
 
 
 def _learn_place(standing: Standing, event: Event) -> Standing:
-    place = Place(str(event.facts["country"]), Source(event.facts["source"]))
+    """Of what one source tells the newest counts, in whatever order it reached us (POL-14)."""
+    place = Place(str(event.facts["country"]), Source(event.facts["source"]), event.at)
     others = tuple(one for one in standing.places if one.source is not place.source)
+    known = next((one for one in standing.places if one.source is place.source), None)
+    if known and known.at and known.at > event.at:
+        return standing
     return replace(standing, places=tuple(sorted((*others, place), key=lambda one: one.source)))
 
 

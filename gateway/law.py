@@ -62,10 +62,10 @@ class Regime:
     def __str__(self) -> str:
         return f"{self.code}/{self.version}"
 
-    def has_lapsed(self, basis: Basis, at: datetime, now: datetime) -> bool:
-        """True from the anniversary on: that day is refused already (LAW-CA-01)."""
+    def lapses_at(self, basis: Basis, at: datetime) -> datetime | None:
+        """Return when a permission lapses: as the anniversary begins, in UTC, since that day is refused (LAW-CA-01)."""
         period = self.lapses.get(basis)
-        return period is not None and now.date() >= period.after(at).date()
+        return period and period.after(at).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def regime_of(raw: Mapping[str, Any]) -> Regime:
@@ -107,7 +107,7 @@ def in_force(policies: Iterable[PolicyVersion], at: datetime) -> str:
 
 
 class Jurisdiction(NamedTuple):
-    """One set of rules that a person may be under: whose, and for which country ("" for the floor)."""
+    """One set of rules that a person may be under: whose, and for which country ("" for the floor everywhere)."""
 
     country: str
     regime: Regime
@@ -157,27 +157,35 @@ class Law:
 
     def follows(self, places: tuple[Place, ...]) -> bool:
         """True where a "no" from one address of a person covers the others too (SUP-05)."""
-        applied = [one.regime for one in self.jurisdictions(places) if one.regime.code != FLOOR]
+        applied = [one.regime for one in self.jurisdictions(places) if one.country]
         return not applied or any(one.objection_follows for one in applied)
 
     def _worked_out(self, places: tuple[Place, ...]) -> tuple[Jurisdiction, ...]:
         countries = self._countries(places)
-        applied = [(country, one) for country in countries for one in self.regimes if country in one.countries]
-        lawless = {*countries} - {country for country, _ in applied}
-        if self.require == "express" or lawless or not applied:
+        applied = [(country, one) for country in countries for one in self._rules_of(country)]
+        if self.require == "express" or not applied:
             applied.insert(0, ("", self._floor))
-        further = self._further_bases(countries)
+        further = self._further_bases(places, countries)
         return tuple(Jurisdiction(country, one, self._bases(one, further)) for country, one in applied)
+
+    def _rules_of(self, country: str) -> Sequence[Regime]:
+        """Where no rules of a country are known the company's own promise stands in for them."""
+        return [one for one in self.regimes if country in one.countries] or [self._floor]
 
     def _countries(self, places: Sequence[Place]) -> tuple[str, ...]:
         """What was declared, or else every market; and whatever else points at a country."""
         declared = [one.country for one in places if one.source is Source.DECLARED]
         return tuple(dict.fromkeys([*(declared or self.markets), *(one.country for one in places)]))
 
-    def _further_bases(self, countries: Sequence[str]) -> frozenset[Basis]:
-        """Return what an operator lets count wherever the person may be; the company's own promise yields to it."""
+    def _further_bases(self, places: Sequence[Place], countries: Sequence[str]) -> frozenset[Basis]:
+        """Return what an operator lets count wherever the person may be; the company's own promise yields to it.
+
+        Nothing of it counts for whoever has declared no country, wherever the company mails (POL-02, POL-14).
+        """
+        if all(one.source is not Source.DECLARED for one in places):
+            return frozenset()
         switched = ((Basis.POLICY_ACCEPTED, self.policy_accepted_in), (Basis.CORPORATE, self.corporate_in))
-        return frozenset(basis for basis, switched_on in switched if countries and switched_on.issuperset(countries))
+        return frozenset(basis for basis, switched_on in switched if switched_on.issuperset(countries))
 
     def _bases(self, regime: Regime, further: frozenset[Basis]) -> frozenset[Basis]:
         is_free = self.free_accounts and Basis.SALE in regime.bases

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from gateway.consent import Basis, Permission, Standing, Suppression
+from gateway.consent import Basis, Permission, Place, Source, Standing, Suppression
 from gateway.law import Jurisdiction, Law
 from gateway.model import Action, Finding, Leave, MessageClass, Purpose, Reason, Scope, Topic, Treatment, Verdict
 
@@ -96,7 +96,7 @@ def refused_by_all(
     return verdict
 
 
-RULES = "order/5"
+RULES = "order/6"
 """Names the order of the rules below; it changes whenever they do. A verdict names the country rules beside it."""
 
 
@@ -116,11 +116,12 @@ def _promotional(purpose: Purpose, standing: Standing, law: Law, now: datetime, 
     topic = purpose.topic
     if topic is None:
         return NO_TOPIC
-    suppression = _no(standing, topic.slug, topic.partner, law)
+    suppression = _no(standing, law, topic.slug, partner=topic.partner, controller=purpose.controller)
     if suppression:
         return _suppressed(suppression)
     jurisdictions = law.jurisdictions(standing.places)
-    usable = [one for one in standing.permissions if one.controller == purpose.controller]
+    held = [one for one in standing.permissions if one.controller == purpose.controller]
+    usable = [one for one in held if not standing.is_over(topic.slug, one.at)]
     evidence, is_unasked = list[int](), False
     for jurisdiction in jurisdictions:
         grounds = _grounds(topic, usable, standing, jurisdiction, law, now)
@@ -139,16 +140,28 @@ def _in_shadow(refused: Verdict) -> Verdict:
     return replace(refused, action=Action.SEND, leave=Leave.SHADOW, is_unasked=True)
 
 
-def _no(standing: Standing, topic: str, partner: bool, law: Law) -> Suppression | None:
+def _no(
+    standing: Standing, law: Law, topic: str = "", *, partner: bool = False, controller: str = ""
+) -> Suppression | None:
     """Return what stops promotional mail; a "no" from another address of the person where the law says so."""
-    for one in standing.suppressions:
-        if one.covers(topic, partner=partner) and (not one.linked or _follows(one, standing, law)):
+    for one in _noes(standing, law):
+        if one.covers(topic, partner=partner, controller=controller):
             return one
     return None
 
 
+def _noes(standing: Standing, law: Law) -> list[Suppression]:
+    """Return every "no" that counts; first what nobody could take back: a minor, an address that is dead (§1.3)."""
+    noes = (one for one in standing.suppressions if not one.linked or _follows(one, standing, law))
+    return sorted(noes, key=lambda one: one.reason not in (Reason.MINOR, Reason.BOUNCED))
+
+
 def _follows(suppression: Suppression, standing: Standing, law: Law) -> bool:
-    return suppression.reason is not Reason.UNSUBSCRIBED or law.follows(standing.places)
+    """True where the rules want it, of where the person may be by this address or by the one where it was said."""
+    if suppression.reason is not Reason.UNSUBSCRIBED:
+        return True
+    said_in = tuple(Place(one, Source.DECLARED) for one in suppression.said_in)
+    return law.follows(standing.places) or (bool(said_in) and law.follows(said_in))
 
 
 def _grounds(
@@ -193,7 +206,8 @@ def _is_current(
     Who has agreed anew to a version has agreed to what the versions before it asked for.
     """
     basis, at = permission.basis, permission.at
-    if jurisdiction.regime.lapses and jurisdiction.regime.has_lapsed(basis, at, now):
+    lapses_at = jurisdiction.regime.lapses_at(basis, at)
+    if lapses_at and now >= lapses_at:
         return False
     if topic.max_age and basis in CONSENTS and now > topic.max_age.after(at):
         return False
@@ -226,8 +240,15 @@ def _product(purpose: Purpose, standing: Standing) -> Verdict:
 
 
 def _confirmation(standing: Standing, law: Law) -> Verdict:
-    objection = _no(standing, "", False, law)
-    return _suppressed(objection) if objection else SEND
+    """Somebody may be asked to confirm what they have asked for since their "no" to everything (requirements §1.2)."""
+    noes = (one for one in _noes(standing, law) if one.covers("", partner=False))
+    return next((_suppressed(one) for one in noes if not _is_taken_back(one, standing)), SEND)
+
+
+def _is_taken_back(suppression: Suppression, standing: Standing) -> bool:
+    """True where the person has asked for mail since; a minor cannot, nor anybody for a whole domain."""
+    is_own = not suppression.entry and suppression.reason is not Reason.MINOR
+    return is_own and standing.asked_at is not None and suppression.at < standing.asked_at
 
 
 def _policy_notice(purpose: Purpose, standing: Standing, law: Law) -> Verdict:
@@ -240,8 +261,10 @@ def _policy_notice(purpose: Purpose, standing: Standing, law: Law) -> Verdict:
     had = next((one for one in standing.notices if one.version == notice.version), None)
     if had and had.message != notice.message:
         return refusal(Reason.REPEATED, (had.event,))
-    return _confirmation(standing, law) if notice.asks else SEND
+    objection = _no(standing, law) if notice.asks else None
+    return _suppressed(objection) if objection else SEND
 
 
 def _suppressed(suppression: Suppression) -> Verdict:
-    return refusal(suppression.reason, (suppression.event,))
+    """A list of digests that names somebody who is not known yet is no event of theirs."""
+    return refusal(suppression.reason, (suppression.event,) if suppression.event else ())

@@ -85,11 +85,11 @@ def _touched(
     partner = known is not None and known.partner
     if event.type in _ENDING:
         said = [one for one in after.suppressions if one.event == event.seq]
-        if any(one.covers(slot.topic, partner=partner) for one in said):
+        if any(one.covers(slot.topic, partner=partner, controller=slot.controller) for one in said):
             yield Step(event, _ENDING[event.type])
     elif event.type is EventType.SUPPRESSION_LIFTED:
-        stopped = before.suppression(slot.topic, partner=partner)
-        if stopped and not after.suppression(slot.topic, partner=partner):
+        stopped = before.suppression(slot.topic, partner=partner, controller=slot.controller)
+        if stopped and not after.suppression(slot.topic, partner=partner, controller=slot.controller):
             yield Step(event, REINSTATED)
     elif event.type is EventType.RECONSENT:
         yield Step(event, RENEWED)
@@ -206,7 +206,8 @@ def receipts(history: Sequence[Event], archive: Archive, handling: Handling, key
     for slot, steps in consents_of(history, archive).items():
         topic = archive.topics.get(slot.topic)
         event = _decisive(steps)
-        stopped = standing.suppression(slot.topic, partner=topic is not None and topic.partner)
+        is_partners = topic is not None and topic.partner
+        stopped = standing.suppression(slot.topic, partner=is_partners, controller=slot.controller)
         if event.seq in held and not stopped:
             yield _receipt(slot, event, standing, archive, handling, key)
 

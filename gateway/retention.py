@@ -29,7 +29,11 @@ class Retention:
 
 def in_use(standing: Standing) -> frozenset[int]:
     """Return the events that stand for something: a permission that nothing stops, or a suppression."""
-    permissions = (one.event for one in standing.permissions if not standing.suppression(one.topic, partner=False))
+    permissions = (
+        one.event
+        for one in standing.permissions
+        if not standing.suppression(one.topic, partner=False, controller=one.controller)
+    )
     return frozenset((*permissions, *(one.event for one in standing.suppressions)))
 
 

@@ -9,7 +9,6 @@ import smtplib
 import socket
 import subprocess
 import sys
-import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -17,31 +16,29 @@ from typing import Any
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Answer, Gateway, eventually, fetch, field_of, token_of
+from tests.gateway_under_test import (
+    TOPIC,
+    Answer,
+    Gateway,
+    Program,
+    eventually,
+    fetch,
+    field_of,
+    newsletter,
+    outcome_of,
+    token_of,
+)
 from tests.sink import Sink
 
 Someone = Callable[[], str]
 NOTICE = "newsletter-box"
-
-
-class Program:
-    """A program with a token."""
-
-    def __init__(self, house: Gateway, token: str) -> None:
-        self.base = f"http://127.0.0.1:{house.console}/api/v1"
-        self.token = token
-
-    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        told = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **headers}
-        return fetch(self.base + path, method, body, told)
-
-    def post(self, path: str, document: Any, **headers: str) -> Answer:
-        return self.call("POST", path, json.dumps(document).encode(), **headers)
-
-    def get(self, path: str, **query: str) -> Any:
-        answer = self.call("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
-        assert answer.status == 200, answer.text
-        return json.loads(answer.text)
+COUSINS = f"""
+    [streams.cousins]
+    class = "promotional"
+    topics = ["{TOPIC}"]
+    from = ["*@cousins.example.com"]
+    controller = "Cousins GmbH"
+    """
 
 
 ESSENTIALS = """
@@ -57,7 +54,9 @@ ESSENTIALS = """
 @pytest.fixture(scope="module")
 def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("api") / "house"
-    running = Gateway(folder, shared_sink.url, workers=2, sections={"essentials": ESSENTIALS}).prepare()
+    sections = {"essentials": ESSENTIALS, "cousins": COUSINS}
+    running = Gateway(folder, shared_sink.url, workers=2, sections=sections).prepare()
+    running.add_login("cousins", "cousins")
     (running.folder / "words.txt").write_text("Yes, send me news about your products.")
     running.run(
         *("notices", "add", NOTICE, "--topic", TOPIC, "--text", str(running.folder / "words.txt")),
@@ -160,6 +159,27 @@ def test_what_is_no_consent_is_not_recorded_as_one(house: Gateway, program: Prog
     assert house.outcome(reader) == "no-consent"
 
 
+@pytest.mark.req("POL-31", "SUP-06")
+@pytest.mark.parametrize("extent", [{}, {"scope": "topic", "topic": TOPIC}])
+def test_a_confirmation_ends_a_no_for_the_controller_that_it_names_alone(
+    house: Gateway, program: Program, someone: Someone, extent: dict[str, str]
+) -> None:
+    reader, author = someone(), "letters@cousins.example.com"
+
+    def of_cousins() -> str:
+        (reply,) = house.submit(newsletter(reader, sender=author), [reader], login="cousins", sender=author).values()
+        return outcome_of(*reply)
+
+    theirs = {"controllers": ["Cousins GmbH"]}
+    assert program.post("/consents", consent(reader, at=now(hours=-3))).status == 201
+    assert program.post("/withdrawals", {"address": reader, "at": now(hours=-2), **extent}).status == 201
+    assert program.post("/consents", consent(reader, basis="confirmed", **theirs)).status == 201
+    assert (house.outcome(reader), of_cousins()) == ("unsubscribed", "sent")
+    assert program.post("/withdrawals", {"address": reader, "at": now(minutes=-2), **extent}).status == 201
+    assert program.post("/consents", consent(reader, basis="confirmed", at=now())).status == 201
+    assert (house.outcome(reader), of_cousins()) == ("sent", "unsubscribed")
+
+
 @pytest.mark.req("CON-12")
 def test_a_refusal_at_the_question_is_an_event_of_its_own(house: Gateway, program: Program, someone: Someone) -> None:
     reader = someone()
@@ -167,6 +187,9 @@ def test_a_refusal_at_the_question_is_an_event_of_its_own(house: Gateway, progra
     assert program.post("/consents", consent(reader, answer="no")).status == 201
     assert [one["type"] for one in house.json("consent", "show", reader)] == ["EXPRESS_OPT_IN", "CONSENT_REFUSED"]
     assert house.outcome(reader) == "no-consent"
+    assert program.post("/consents", consent(reader, at=now())).status == 201
+    assert program.post("/consents", consent(reader, answer="no", at=now(minutes=-30))).status == 201
+    assert house.outcome(reader) == "sent", "what is told late ends nothing that came after it"
 
 
 @pytest.mark.req("POL-14")
@@ -181,6 +204,19 @@ def test_where_an_address_was_seen_adds_rules_and_loosens_none(
     assert [(one["country"], one["source"]) for one in told] == [("DE", "ip")]
     house.run("consent", "record", reader := someone(), "--topic", TOPIC, "--basis", "express", "--seen-in", "DE")
     assert house.outcome(reader) == "no-consent"
+
+
+@pytest.mark.req("POL-14")
+@pytest.mark.parametrize("field", ["country", "seen_in"])
+def test_where_somebody_was_once_is_no_news_because_it_is_told_late(
+    house: Gateway, program: Program, someone: Someone, field: str
+) -> None:
+    reader = someone()
+    for at, country in ((now(hours=-1), "DE"), (now(days=-900), "US")):
+        assert program.post("/consents", consent(reader, at=at, **{field: country})).status == 201
+        assert house.outcome(reader) == "no-consent", "an opt-in that nobody has confirmed is none in Germany"
+    assert program.post("/consents", consent(reader, at=now(), **{field: "US"})).status == 201
+    assert house.outcome(reader) == "sent"
 
 
 @pytest.mark.req("POL-14")

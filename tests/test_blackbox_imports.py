@@ -12,6 +12,7 @@ import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.gateway_under_test import TOPIC, Gateway, eventually, newsletter
 from tests.sink import Sink
 
 PARTNERS = "partner-offers"
+ASKING = "confirm@example.com"
 HEADER = "Email Address,First Name,OPTIN_TIME,OPTIN_IP,CONFIRM_TIME,CONFIRM_IP,{}LAST_CHANGED"
 VENDORS = {
     "ses": "{0},BOUNCE\n{1},COMPLAINT\n",
@@ -57,11 +59,15 @@ def house(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         class = "promotional"
         topics = ["{PARTNERS}"]
         from = ["*@partners.example.com"]
+        [streams.asking]
+        class = "confirmation"
+        from = ["{ASKING}"]
         """
     running.prepare_files()
     running.write_config(topics=topics)
     running.prepare_store()
     running.add_login("partners", "partners")
+    running.add_login("asking", "asking")
     (running.folder / "notice.txt").write_text("Yes, send me news.")
     notice = ("--text", "notice.txt", "--url", "https://example.com/join", "--control", "unticked")
     running.run("notices", "add", "join", "--topic", TOPIC, *notice, "--from", "2015-01-01")
@@ -76,8 +82,11 @@ def written(house: Gateway, name: str, text: str) -> str:
     return str(path)
 
 
+EVERYTHING = ("--scope", "all-marketing")
+
+
 def suppress(house: Gateway, text: str, *options: str, name: str = "list.txt") -> Any:
-    return house.json("suppressions", "import", written(house, name, text), "--scope", "all-marketing", *options)
+    return house.json("suppressions", "import", written(house, name, text), *EVERYTHING, *options)
 
 
 def count_events(house: Gateway) -> int:
@@ -203,6 +212,12 @@ def test_a_list_of_digests_names_those_who_are_known_and_those_who_come_later(ho
     digests = [hashlib.new(algorithm, one.encode()).hexdigest() for one in (known, later)]
     told = suppress(house, "\ufeff" + "\r\n".join([digests[0].upper(), digests[1]]))
     assert (told["format"], told["counts"]["kept as a digest"]) == (algorithm, 2)
+    assert [refusal(house, one, "asking", ASKING) for one in (known, later, other)] == ["unsubscribed"] * 2 + [""]
+    (entry,) = house.json("suppressions", "check", later)
+    assert entry["entry"] == f"the list of import {told['import']}"
+    assert house.run("suppressions", "remove", later, *EVERYTHING, "--why", "a test", check=False).returncode == 1
+    explained = json.loads(house.run("--json", "explain", later, "--topic", TOPIC, check=False).stdout)
+    assert (explained["action"], explained["reason"]) == ("refuse", "unsubscribed"), "though nobody knows them yet"
     house.opt_in(later, other)
     assert [refusal(house, one) for one in (known, later, other)] == ["unsubscribed", "unsubscribed", ""]
 
@@ -340,6 +355,49 @@ def test_a_preview_names_whose_confirmed_opt_in_an_older_opt_out_overrides(house
     assert told["confirmed_later"] == ["back@example.org"]
     suppress(house, text, name="old.csv")
     assert refusal(house, "back@example.org") == "unsubscribed"
+
+
+@pytest.mark.parametrize("form", ["plain", "md5"])
+def test_undoing_takes_back_what_followed_to_other_addresses(house: Gateway, form: str) -> None:
+    before, after = pairs = [[f"{form}-{when}-{n}@example.org" for n in "12"] for when in ("before", "after")]
+    house.opt_in(*before, *after)
+    named = [old if form == "plain" else hashlib.md5(old.encode()).hexdigest() for old, _ in pairs]
+    house.run("person", "link", *before)
+    number = suppress(house, "\n".join(named))["import"]
+    house.run("person", "link", *after)
+    assert {refusal(house, one) for one in (*before, *after)} == {"unsubscribed"}
+    house.run("suppressions", "undo", str(number))
+    assert {refusal(house, one) for one in (*before, *after)} == {""}
+
+
+@pytest.mark.req("DSR-05", "CON-14")
+def test_who_asks_for_mail_again_may_be_asked_to_confirm_it_and_nobody_else(house: Gateway) -> None:
+    people = {
+        f"again@{no}.example": no for no in ("unsubscribed", "complained", "bounced", "erased", "minor", "objected")
+    }
+    house.opt_in(*people)
+    for person, no in people.items():
+        who = f"*@{no}.example" if no == "objected" else person
+        if no == "erased":
+            house.run("person", "erase", who)
+        else:
+            house.run("suppressions", "add", who, *EVERYTHING, "--reason", no)
+
+    def asked() -> dict[str, str]:
+        return {one: refusal(house, one, "asking", ASKING) for one in people}
+
+    assert asked() == people, "their requests are older than their noes"
+    lines = [f"{one},Ann,{(now := datetime.now(UTC))},,,,{now}" for one in people]
+    listed = written(house, "new.csv", "\n".join([HEADER.format(""), *lines]))
+    house.run("consent", "import", listed, "--topic", TOPIC, "--notice", "join", "--attested-by", "somebody")
+    assert asked() == people, "what a file says is no request"
+    house.opt_in(*people)
+    final = {one: no if no in ("minor", "objected") else "" for one, no in people.items()}
+    assert asked() == final, "a minor cannot ask, and a reader does not speak for a domain"
+    assert {one: refusal(house, one) for one in people} == people, "nobody has confirmed anything"
+    first = next(iter(people))
+    house.run("suppressions", "add", first, *EVERYTHING, "--reason", "unsubscribed")
+    assert asked() == final | {first: "unsubscribed"}, "who thinks better of it at once is heard"
 
 
 def test_undoing_leaves_what_a_person_said_themselves_in_between(house: Gateway) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_under_test import TOPIC, Gateway, eventually, newsletter, outcome_of, transact
+from tests.gateway_under_test import TOPIC, Gateway, Program, eventually, newsletter, outcome_of, transact
 from tests.sink import Sink
 
 Someone = Callable[[], str]
@@ -84,7 +84,9 @@ def made(folder: object, sink: Sink, consent: str) -> Gateway:
 def promise(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Accepting the policy counts in the United States here, and British companies need no opt-in."""
     house = made(
-        tmp_path_factory.mktemp("promise") / "house", shared_sink, 'policy_accepted_in = ["US"]\ncorporate_in = ["GB"]'
+        tmp_path_factory.mktemp("promise") / "house",
+        shared_sink,
+        'markets = ["US"]\npolicy_accepted_in = ["US"]\ncorporate_in = ["GB"]',
     )
     yield house
     house.close()
@@ -98,6 +100,15 @@ def countries(shared_sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> It
     )
     yield house
     house.close()
+
+
+@pytest.fixture(scope="module")
+def shop(countries: Gateway) -> Program:
+    """A program that tells what people said under the notice `box`."""
+    words = ("--url", "https://example.com/join", "--control", "unticked", "--from", "2015-01-01")
+    (countries.folder / "words.txt").write_text("Yes, send me news about your products.")
+    countries.run("notices", "add", "box", "--topic", TOPIC, "--text", "words.txt", *words)
+    return Program(countries, countries.json("tokens", "add", "shop", "--scopes", "record,read")["token"])
 
 
 def outcome(house: Gateway, login: str, recipient: str, *headers: str) -> str:
@@ -483,6 +494,36 @@ def test_a_country_is_added_by_a_file_and_judges_from_the_reload_on(
         house.close()
 
 
+@pytest.mark.req("LAW-CA-01", "CON-09", "CON-15")
+def test_what_is_told_with_another_zone_lapses_on_the_day_that_is_shown(
+    countries: Gateway, shop: Program, someone: Someone
+) -> None:
+    reader, evening = someone(), f"{years_ago(2, plus_days=0)}T23:30:00-11:00"
+    told = {"address": reader, "notice": "box", "country": "CA", "basis": "sale", "at": evening}
+    assert shop.post("/consents", told).status == 201
+    assert outcome(countries, "newsletter", reader) == "sent", "in UTC the anniversary is tomorrow"
+    (proof,) = countries.json("explain", reader, "--topic", TOPIC)["proof"]
+    assert proof["lapses_at"].startswith(f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}T00:00:00")
+
+
+@pytest.mark.req("CON-12", "LAW-EU-03")
+def test_whoever_refused_when_asked_is_not_mailed_because_of_a_sale(
+    countries: Gateway, shop: Program, someone: Someone
+) -> None:
+    for basis, country in (("soft-opt-in", "FR"), ("sale", "US")):
+        reader = someone()
+        told = {"address": reader, "notice": "box", "country": country}
+        sale = {**told, "basis": basis, "family": "editor", "at": "2026-02-01T10:00:00Z"}
+        assert shop.post("/consents", sale).status == 201
+        assert outcome(countries, "newsletter", reader) == "sent"
+        assert shop.post("/consents", {**told, "answer": "no", "at": "2026-02-02T10:00:00Z"}).status == 201
+        assert outcome(countries, "newsletter", reader) == "no-consent"
+        assert shop.post("/consents", sale).status == 201
+        assert outcome(countries, "newsletter", reader) == "no-consent", "told once more"
+        assert shop.post("/consents", {**sale, "at": "2026-02-03T10:00:00Z"}).status == 201
+        assert outcome(countries, "newsletter", reader) == "sent", "a later sale"
+
+
 # one person, several addresses
 
 
@@ -519,14 +560,21 @@ def test_what_was_objected_to_before_the_addresses_were_linked_holds_too(promise
 
 @pytest.mark.req("SUP-05")
 def test_an_unsubscribe_follows_where_the_law_goes_by_person(countries: Gateway, someone: Someone) -> None:
-    for country, told in (("FR", "unsubscribed"), ("US", "sent")):
+    brazilian = ("--country", "BR", "--seen-in", "US")
+    french, american = ("--country", "FR"), ("--country", "US")
+    for at_old, at_new, told in (
+        (french, french, "unsubscribed"),
+        (american, american, "sent"),
+        (french, american, "unsubscribed"),
+        (american, brazilian, "unsubscribed"),
+    ):
         old, new = someone(), someone()
-        for one in (old, new):
-            record(countries, one, "confirmed", "--country", country)
+        record(countries, old, "confirmed", *at_old)
+        record(countries, new, "confirmed", *at_new)
         countries.run("person", "link", old, new)
         countries.run("suppressions", "add", old, "--scope", "all-marketing", "--reason", "unsubscribed")
         assert outcome(countries, "newsletter", old) == "unsubscribed"
-        assert outcome(countries, "newsletter", new) == told, country
+        assert outcome(countries, "newsletter", new) == told, (at_old, at_new)
 
 
 @pytest.mark.req("CON-16")

@@ -185,8 +185,8 @@ def test_a_closed_account_is_no_customer_and_its_consent_has_lapsed() -> None:
 def test_a_verdict_names_every_rule_that_was_asked_and_a_refusal_the_one_that_refused() -> None:
     law = Law(REGIMES)
     opted_in = happened(EventType.EXPRESS_OPT_IN, topic="news")
-    assert asked(law, standing(declared("FR"), opted_in)).rules == "order/5 FLOOR/2026-11 EU/2026-11"
-    assert asked(law, standing(declared("DE"), opted_in)).rules == "order/5 DE/2026-11"
+    assert asked(law, standing(declared("FR"), opted_in)).rules == "order/6 FLOOR/2026-11 EU/2026-11"
+    assert asked(law, standing(declared("DE"), opted_in)).rules == "order/6 DE/2026-11"
 
 
 def test_evidence_names_everything_that_the_permission_rests_on() -> None:

@@ -162,9 +162,9 @@ def word_for(event: Event) -> Happening | None:
     return what
 
 
-def is_subscribed(standing: Standing, topic: str, *, partner: bool) -> bool:
+def is_subscribed(standing: Standing, opt_in: Event, *, partner: bool) -> bool:
     """True where an opt-in counts, as the person stands with it: an older "no" outlives all but a confirmed one."""
-    return standing.suppression(topic, partner=partner) is None
+    return standing.suppression(opt_in.topic, partner=partner, controller=opt_in.facts.get("controller", "")) is None
 
 
 def of_event(event: Event, what: Happening, address: str) -> Announcement:

@@ -92,7 +92,8 @@ class Scribe:
                 if permission is None or permission.basis not in CONSENTS or topic not in ("", permission.topic):
                     continue
                 known = self.archive.topics.get(permission.topic)
-                if not standing.suppression(permission.topic, partner=known is not None and known.partner):
+                is_partners = known is not None and known.partner
+                if not standing.suppression(permission.topic, partner=is_partners, controller=permission.controller):
                     yield one, event
 
     async def histories(self) -> AsyncIterator[PersonHistory]:

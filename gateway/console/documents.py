@@ -6,7 +6,7 @@ What a request may mean beyond its form is not judged here.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,14 @@ def _of_one(text: str) -> str:
     if Address.parse(_parsed(text)).is_whole_domain:
         raise ValueError("stands for a whole domain, and is nobody's address")
     return text
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The ledger's times are UTC's, and so are the days on which permissions lapse."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is no time in UTC") from error
 
 
 def _product(text: str) -> str:
@@ -69,7 +77,9 @@ Covering = Annotated[
     ),
 ]
 Moment = Annotated[
-    AwareDatetime, Field(description="A time with its zone (RFC 3339).", examples=["2026-11-22T10:00:00Z"])
+    AwareDatetime,
+    AfterValidator(_in_utc),
+    Field(description="A time with its zone (RFC 3339).", examples=["2026-11-22T10:00:00Z"]),
 ]
 Slug = Annotated[
     str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*$", examples=["product-announcements"])

@@ -131,7 +131,7 @@ class Announcer:
     async def _counts(self, event: Event) -> bool:
         history = await self._store.people.history(event.address_id)
         standing = fold(one for one in history if one.seq <= event.seq)
-        return is_subscribed(standing, event.topic, partner=self._is_partner(event.topic))
+        return is_subscribed(standing, event, partner=self._is_partner(event.topic))
 
     def _is_partner(self, slug: str) -> bool:
         topic = self._topics.get(slug)
