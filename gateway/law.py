@@ -195,9 +195,14 @@ class Law:
     def _floor(self) -> Regime:
         return next(one for one in self.regimes if one.code == FLOOR)
 
-    def request_states(self, country: str) -> tuple[str, ...]:
-        """Return what the rules of a country want a request for consent to say."""
-        applied = (one for one in self.regimes if country in one.countries)
+    def request_states(self, places: Iterable[Place], country: str = "", seen_in: str = "") -> tuple[str, ...]:
+        """Return what a request for consent has to say, by the rules of each country that the person may be in.
+
+        `places` are what was known before, `country` is declared with the answer and `seen_in` that of its IP address.
+        """
+        news = {source: one for source, one in ((Source.DECLARED, country), (Source.IP, seen_in)) if one}
+        countries = {*news.values(), *(one.country for one in places if one.source not in news)}
+        applied = (one for one in self.regimes if not countries.isdisjoint(one.countries))
         return tuple(dict.fromkeys(said for one in applied for said in one.request_states))
 
     def may_accept_policy(self, country: str) -> bool:

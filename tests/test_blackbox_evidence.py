@@ -266,6 +266,21 @@ def test_a_request_for_consent_says_what_canada_wants_said(house: Gateway, sink:
     assert post(house, "/consents", known).status == 201, "an inquiry asks for no consent"
     later = post(house, "/consents", {"address": reader, "at": ago(minutes=9), "notice": NOTICE})
     assert wrong_fields(later) == {"notice"}, "the country that was declared before counts"
+    other, box = someone(), ("--topic", TOPIC, "--notice", NOTICE)
+    by_hand = house.run("consent", "record", other, reader, *box, "--basis", "express", check=False)
+    assert (by_hand.returncode, f"requester, contact ({reader})" in by_hand.stderr) == (2, True)
+    (house.folder / "old.csv").write_text(
+        "Email Address,OPTIN_TIME,OPTIN_IP,CONFIRM_TIME,CONFIRM_IP,LAST_CHANGED\n"
+        f"{reader},{ago(days=9)},,,,{ago(days=9)}\n{other},{ago(days=9)},,,,{ago(days=9)}\n"
+    )
+    for more in (("--dry-run",), ()):
+        imported = house.json("consent", "import", "old.csv", *box, "--attested-by", "somebody", *more)
+        assert imported["counts"] == {"rows": 2, "express": 1, "unproven": 1}
+    assert [verdict(house, one)["reason"] for one in (reader, other)] == ["unproven", None]
+    travelling = {**document, "address": someone(), "country": "US", "seen_in": "CA", "notice": NOTICE}
+    assert wrong_fields(post(house, "/consents", travelling)) == {"notice"}, (
+        "where they are seen adds a country's rules"
+    )
     assert post(house, "/consents", {**document, "notice": FOR_CANADA}).status == 201
     (line, *_) = relay(house, reader)
     assert line["proof"][0]["notice"]["states"] == listed[FOR_CANADA]["states"]

@@ -65,7 +65,8 @@ async def import_all(
     """Draft so many events at a time before they are recorded; while the first wait, people say more themselves."""
     imports = rig.folder.open_imports(rig.clock.now)
     digest_of = rig.folder.order_of_people()
-    told = [Told(digest_of(one.person.key), one.person, one) for one in events if isinstance(one.person, Address)]
+    whose = [(one, one.person) for one in events if isinstance(one.person, Address)]
+    told = [Told(digest_of(who.key), who, lambda _, event=one: event) for one, who in whose]
     with rig.folder.open_drafter() as drafter:
         for first in range(0, max(len(told), 1), together):
             left = [draft for draft, _ in drafter.draft(told[first : first + together])]

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,13 +26,16 @@ from gateway.address import Address
 from gateway.cli.output import Desk, pass_desk, table_line
 from gateway.cli.people import consent, known_topic, operator, registered_notice
 from gateway.cli.suppressions import SCOPE, covered, suppressions
+from gateway.consent import Place
 from gateway.errors import Malformed
+from gateway.evidence import Notice
 from gateway.imports.ahead import ahead
 from gateway.imports.formats import CONFIRMED, NAMES, OPT_IN
 from gateway.imports.plan import PREVIEW, Effect, Judged, Run, Terms, judge
 from gateway.imports.readers import read
 from gateway.imports.rows import BadRow, Found, Row, WrongFile
 from gateway.imports.stage import Stage, stage
+from gateway.law import Law
 from gateway.model import Scope
 from gateway.store import Store, disk
 from gateway.store.drafts import Draft, Told
@@ -126,8 +130,13 @@ def consent_import(
     known_topic(desk, topic)
     registered = registered_notice(desk, notice, topic) if notice else None
     attested = {**registered.facts, "attested_by": attested_by} if registered and attested_by else {}
-    period = (registered.valid_from, registered.valid_until) if registered else (None, None)
-    _import(desk, file, form or "", Terms(Scope.TOPIC, topic, desk.now(), True, attested, *period), dry_run)
+    is_proof = partial(_is_proof, registered, desk.config().law) if registered and attested_by else None
+    _import(desk, file, form or "", Terms(Scope.TOPIC, topic, desk.now(), True, attested, is_proof), dry_run)
+
+
+def _is_proof(notice: Notice, law: Law, at: datetime, places: Sequence[Place]) -> bool:
+    """True where a notice was shown then, and says what the law wants said to people who may be in these places."""
+    return notice.was_shown(at) and (not places or set(law.request_states(places)) <= {*notice.states})
 
 
 @suppressions.command("imports")
@@ -289,7 +298,8 @@ def _preview(desk: Desk, staged: Stage, terms: Terms, tally: Tally) -> None:
                 people = [(one, one.address) for _, one in portion if not one.algorithm]
                 known = await store.people.facts([address for _, address in people])
                 for (row, address), facts in zip(people, known, strict=True):
-                    tally.add(judge(facts.standing, terms.event(row, address, PREVIEW)), address.text)
+                    event = terms.event(row, address, PREVIEW, facts.standing)
+                    tally.add(judge(facts.standing, event), address.text)
                 tally.counts[Effect.DIGEST] += len(portion) - len(people)
                 advance(len(portion))
 
@@ -327,12 +337,12 @@ def _prepared(
             yield _Prepared(
                 [place for place, row in portion if row.algorithm],
                 [tuple(draft) for draft, _ in drafts],
-                [tuple(judge(before, one.event)) for one, (_, before) in zip(told, drafts, strict=True)],
+                [tuple(judge(before, one.event(before))) for one, (_, before) in zip(told, drafts, strict=True)],
             )
 
 
 def _told(place: bytes, row: Row, terms: Terms, run: Run) -> Told:
-    return Told(place, row.address, terms.event(row, row.address, run))
+    return Told(place, row.address, partial(terms.event, row, row.address, run))
 
 
 async def _record_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -192,31 +193,43 @@ def consent_record(
     """Record the opt-ins of one or more people, or the dealings that may stand in for them, all or none."""
     known_topic(desk, topic)
     config = desk.config()
-    topics, must_state = config.topics, config.law.request_states(country or seen_in or "")
+    topics = config.topics
+    known = desk.with_store(lambda store: store.people.facts(addresses))
     shown = registered_notice(desk, notice, topic) if notice else None
     read = {"language": language} if language else {}
-    facts = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""}), **read}
+    told = {"channel": "operator", "operator": operator(), **(shown.facts if shown else {"notice": ""}), **read}
     claims = [
         Claim(
             *(address, at or desk.now(), (topic,), basis),
             method=method or "",
-            must_state=must_state,
+            must_state=config.law.request_states(facts.standing.places, country or "", seen_in or ""),
             families=(family,) if family else (),
             free=free,
             country=country or "",
             seen_in=seen_in or "",
-            facts=facts,
+            facts=told,
         )
-        for address in addresses
+        for address, facts in zip(addresses, known, strict=True)
     ]
-    problems = problems_of(claims[0], topics, shown, desk.now())
-    if problems:
-        raise click.UsageError("; ".join(sentence for _, sentence in problems))
+    if wrong := _wrong_with(claims, topics, shown, desk.now()):
+        raise click.UsageError(wrong)
     events = [event for claim in claims for event in events_of(claim, topics)]
     recorded = desk.with_store(lambda store: store.people.record(events))
     numbers = [event.seq for event in recorded]
-    told = ", ".join(map(str, numbers)) if len(numbers) < 10 else f"{numbers[0]} to {numbers[-1]}"
-    desk.say(f"recorded as event {told}", events=numbers, topic=topic, basis=basis)
+    listed = ", ".join(map(str, numbers)) if len(numbers) < 10 else f"{numbers[0]} to {numbers[-1]}"
+    desk.say(f"recorded as event {listed}", events=numbers, topic=topic, basis=basis)
+
+
+def _wrong_with(claims: Sequence[Claim], topics: Mapping[str, Topic], notice: Notice | None, now: datetime) -> str:
+    """Say what is wrong with claims that differ in their people only, and with whose if not all; "" for nothing."""
+    whose: dict[str, list[str]] = {}
+    for claim in claims:
+        for _, sentence in problems_of(claim, topics, notice, now):
+            whose.setdefault(sentence, []).append(claim.address.text)
+    return "; ".join(
+        sentence if len(people) == len(claims) else f"{sentence} ({', '.join(people)})"
+        for sentence, people in whose.items()
+    )
 
 
 def registered_notice(desk: Desk, name: str, topic: str) -> Notice:

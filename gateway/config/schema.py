@@ -214,8 +214,8 @@ CONSENT = Section(
             "policy_accepted_in",
             COUNTRIES,
             [],
-            "Countries where accepting the privacy policy counts as an opt-in to the company's own topics (POL-02), of those"
-            " who have declared them.",
+            "Countries where accepting the privacy policy counts as an opt-in to the company's own topics (POL-02), of"
+            " those who have declared them.",
         ),
         Key(
             "corporate_in",

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from gateway.address import Address
 from gateway.classify import Unsaid, purposes_asked
 from gateway.config import Config
-from gateway.consent import Event, EventType, NewEvent, Source, Standing
+from gateway.consent import Event, EventType, NewEvent, Standing
 from gateway.console import problems
 from gateway.console.access import holder_of, veiled
 from gateway.console.documents import (
@@ -182,6 +182,7 @@ class Api:
         notice = notices.get(said.notice)
         if notice is None:
             raise problems.of_fields([("notice", "no such notice is registered")])
+        places = (await self._facts(said.address)).standing.places
         claim = Claim(
             *(Address.parse(said.address), said.at, tuple(said.topics) or (notice.topic,), said.basis),
             refused=said.answer == "no",
@@ -194,9 +195,7 @@ class Api:
             free=said.free,
             country=said.country,
             seen_in=said.seen_in,
-            must_state=self._config.law.request_states(
-                said.country or await self._declared(said.address) or said.seen_in
-            ),
+            must_state=self._config.law.request_states(places, said.country, said.seen_in),
             facts={**_source(call), **notice.facts, **_given(language=said.language)},
             personal=_given(page=said.page, ip=said.ip, user_agent=said.user_agent),
         )
@@ -356,11 +355,6 @@ class Api:
             return Recorded(events=await self._store.people.record_once(call.once, events))
         except KeyReused:
             raise Refused(422, "the Idempotency-Key has come with another request before") from None
-
-    async def _declared(self, address: str) -> str:
-        """Return the country that a person has declared before; "" for none."""
-        places = (await self._facts(address)).standing.places
-        return next((one.country for one in places if one.source is Source.DECLARED), "")
 
     async def _same_mailbox(self, address: Address) -> list[str]:
         return [other.text for _, other, _ in await self._store.people.related(address)]

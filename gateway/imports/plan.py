@@ -1,20 +1,20 @@
 """What a row of a file becomes in the ledger, and what that changes for whom.
 
 The rule that must not be broken: an opt-in without a notice, somebody who attests it and a time of its own is kept as
-unproven, which permits nothing (CON-13), and no opt-in counts before its import is complete. A claim that lies in the
-future is no claim.
+unproven, which permits nothing (CON-13), as one under a notice that does not say what the law of the person's country
+wants said (LAW-CA-05); no opt-in counts before its import is complete. A claim that lies in the future is no claim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from gateway.address import Address
-from gateway.consent import UNFINISHED, EventType, NewEvent, Standing
+from gateway.consent import UNFINISHED, EventType, NewEvent, Place, Standing
 from gateway.imports.rows import Row
 from gateway.model import Scope
 
@@ -49,8 +49,8 @@ PREVIEW = Run(-1)
 class Terms:
     """Under which terms the rows of one file are taken.
 
-    `scope` is None where only consents are wanted and an opt-out in the same file is one of `topic`. A notice counts
-    from `valid_from` until `valid_until`.
+    `scope` is None where only consents are wanted and an opt-out in the same file is one of `topic`. What is
+    `attested` counts where an opt-in at that time, of somebody who may be in those places, `is_proof`.
     """
 
     scope: Scope
@@ -58,15 +58,14 @@ class Terms:
     now: datetime
     takes_consents: bool = False
     attested: Mapping[str, str] = field(default_factory=dict)
-    valid_from: datetime | None = None
-    valid_until: datetime | None = None
+    is_proof: Callable[[datetime, Sequence[Place]], bool] | None = None
 
     def said(self, row: Row) -> EventType:
         """Return what a row says: of somebody who is merely there, what the file is taken in for."""
         return row.type or (EventType.EXPRESS_OPT_IN if self.takes_consents else EventType.UNSUBSCRIBE)
 
-    def event(self, row: Row, person: Address, run: Run) -> NewEvent:
-        """Return what a row becomes."""
+    def event(self, row: Row, person: Address, run: Run, before: Standing) -> NewEvent:
+        """Return what a row becomes, given what stands for its person."""
         facts: dict[str, Any] = {"channel": "import", "import": run.number, "line": row.line}
         personal = {"address": person.text}
         kind = self.said(row)
@@ -77,16 +76,11 @@ class Terms:
             facts |= {UNFINISHED: run.unfinished} if run.unfinished else {}
             return NewEvent(kind, person, at, topic, scope, facts, personal)
         facts[UNFINISHED] = run.unfinished
-        if not self._is_proven(row.at):
+        if row.at is None or self.is_proof is None or not self.is_proof(row.at, before.places):
             facts["provenance"] = "unproven"
             return NewEvent(EventType.EXPRESS_OPT_IN, person, row.at or self.now, self.topic, None, facts, personal)
         facts |= {"provenance": "attested", **self.attested}
-        return NewEvent(kind, person, row.at or self.now, self.topic, None, facts, personal)
-
-    def _is_proven(self, at: datetime | None) -> bool:
-        if not self.attested or at is None or self.valid_from is None:
-            return False
-        return self.valid_from <= at and (self.valid_until is None or at < self.valid_until)
+        return NewEvent(kind, person, row.at, self.topic, None, facts, personal)
 
 
 class Judged(NamedTuple):

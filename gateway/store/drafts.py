@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
@@ -40,11 +40,14 @@ _FIND = (
 
 
 class Told(NamedTuple):
-    """An event, the address that it is about, and the digest of that under the key in force."""
+    """An event, the address that it is about, and the digest of that under the key in force.
+
+    What the event is may depend on what stands for its person.
+    """
 
     digest: bytes
     address: Address
-    event: NewEvent
+    event: Callable[[Standing], NewEvent]
 
 
 class Draft(NamedTuple):
@@ -109,8 +112,8 @@ class Drafter:
         return found
 
     def _draft(self, told: Told, person: bytes, before: str, has_address: bool, salt: bytes) -> tuple[Draft, Standing]:
-        new = told.event
         standing = Standing.from_json(orjson.loads(before)) if before else NOTHING_KNOWN
+        new = told.event(standing)
         is_alone = has_address and not (standing.links or standing.must_be_forgotten or told.address.is_whole_domain)
         after = "" if standing.told_before(new) else _after(standing, new)
         fields = canonical_json(new.personal)
