@@ -33,6 +33,9 @@ _SENTENCES = {
 CONSENTS = (Basis.CONFIRMED, Basis.EXPRESS)
 LACKS_CONSENT = (Reason.EXPIRED, Reason.UNPROVEN, Reason.NO_CONSENT)
 """Why promotional mail is refused to who has said no "no"; the nearest to a permission first."""
+_TOLD_LAST: dict[Reason | None, int] = {
+    reason: place for place, reason in enumerate((*LACKS_CONSENT, Reason.NOT_CUSTOMER, Reason.UNKNOWN_TOPIC), 1)
+}
 
 
 def decide(purpose: Purpose, standing: Standing, law: Law, now: datetime, is_test: bool = False) -> Verdict:
@@ -68,11 +71,11 @@ def strictest(
     purposes: Iterable[Purpose], standing: Standing, law: Law, now: datetime, is_test: bool = False
 ) -> Verdict:
     """Decide where a message leaves its purpose open: one purpose that would refuse it refuses it (CLS-01)."""
+    decided = [decide(purpose, standing, law, now, is_test) for purpose in purposes]
+    if refused := [one for one in decided if not one.may_send]:
+        return _most_telling(refused)
     verdict = NO_TOPIC
-    for purpose in purposes:
-        found = decide(purpose, standing, law, now, is_test)
-        if not found.may_send:
-            return found
+    for found in decided:
         is_unasked = verdict.is_unasked or found.is_unasked
         verdict = verdict if verdict.leave else found
         verdict = replace(verdict, is_unasked=True) if is_unasked and not verdict.is_unasked else verdict
@@ -88,12 +91,18 @@ def refused_by_all(
     purposes: Iterable[Purpose], standing: Standing, law: Law, now: datetime, is_test: bool = False
 ) -> Verdict | None:
     """Return a refusal if whatever the message turns out to be, this recipient would not get it; else None."""
-    verdict = NO_TOPIC
+    refused = []
     for purpose in purposes:
         verdict = decide(purpose, standing, law, now, is_test)
         if verdict.may_send:
             return None
-    return verdict
+        refused.append(verdict)
+    return _most_telling(refused)
+
+
+def _most_telling(refused: Iterable[Verdict]) -> Verdict:
+    """Return of several refusals the one that says most: a "no" before an opt-in that lapsed, that before none."""
+    return min(refused, key=lambda one: _TOLD_LAST.get(one.reason, 0), default=NO_TOPIC)
 
 
 RULES = "order/6"

@@ -146,6 +146,17 @@ def test_a_recipient_whom_every_stream_would_refuse_is_refused_at_rcpt(
 
 
 @pytest.mark.req("CLS-01")
+@pytest.mark.parametrize(("topic", "login"), [(TOPIC, "marketing"), ("special-offers", "everything")])
+def test_a_no_to_one_topic_is_the_reason_and_not_that_another_was_never_asked_for(
+    offices: Gateway, someone: Someone, topic: str, login: str
+) -> None:
+    reader = someone()
+    offices.run("suppressions", "add", reader, "--scope", "topic", "--topic", topic, "--reason", "unsubscribed")
+    where = "RCPT" if login == "marketing" else "DATA"
+    assert outcome(offices, login, "ann@news.example.com", reader) == f"{where} 5.7.1 unsubscribed"
+
+
+@pytest.mark.req("CLS-01")
 @pytest.mark.parametrize("login", ["marketing", "everything"])
 def test_a_refusal_can_be_explained_by_its_decision_id(offices: Gateway, someone: Someone, login: str) -> None:
     replies = offices.submit(newsletter(sender="ann@news.example.com"), [someone()], login=login)

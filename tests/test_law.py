@@ -15,7 +15,7 @@ from gateway.config.regimes import OURS, regimes_in
 from gateway.consent import Event, EventType, Source, Standing, fold
 from gateway.law import Law, PolicyVersion, regime_of
 from gateway.model import MessageClass, Period, Purpose, Reason, Topic, Verdict
-from gateway.policy import decide
+from gateway.policy import decide, refused_by_all
 
 WHO = bytes(16)
 REGIMES = regimes_in(OURS)
@@ -151,6 +151,10 @@ def test_an_opt_in_lapses_when_it_is_older_than_its_topic_allows() -> None:
 def test_an_opt_in_without_proof_is_called_unproven_and_permits_nothing() -> None:
     known = standing(happened(EventType.EXPRESS_OPT_IN, topic="news", provenance="unproven"))
     assert asked(Law(REGIMES), known).reason is Reason.UNPROVEN
+    purposes = [Purpose(MessageClass.PROMOTIONAL, NEWS), Purpose(MessageClass.PROMOTIONAL, Topic("tips", "Tips"))]
+    for either_way in (purposes, purposes[::-1]):
+        verdict = refused_by_all(either_way, known, Law(REGIMES), NOW)
+        assert verdict is not None and verdict.reason is Reason.UNPROVEN, "more than that the other was never asked for"
 
 
 def test_an_opt_out_from_another_address_of_a_person_follows_where_the_law_says_so() -> None:
