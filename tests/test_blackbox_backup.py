@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import zlib
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeGateway
+from tests.crash.recording import can_record
 from tests.gateway_under_test import TOPIC, Gateway, eventually, invoice, newsletter, token_of, transact
 from tests.sink import Sink
 
@@ -143,6 +145,29 @@ def test_mail_that_waited_in_a_backup_is_held_and_that_for_who_was_erased_since_
     assert not sink.messages
     house.run("queue", "release", "--stream", "billing")
     assert {one.recipients[0] for one in sink.wait_for(3)} == set(readers)
+
+
+@pytest.mark.req("POL-23")
+@pytest.mark.skipif(not can_record(), reason="strace is not installed, or may not trace (apt install strace)")
+def test_a_restore_that_is_killed_leaves_a_store_or_none_that_starts(make_gateway: MakeGateway, tmp_path: Path) -> None:
+    house = make_gateway()
+    house.run("suppressions", "add", "out@example.org", "--scope", "all-marketing", "--reason", "objected")
+    backup, var, before = backed_up(house), house.folder / "var", tmp_path / "before"
+    shutil.copytree(var, before)
+    outcomes = []
+    while not outcomes or outcomes[-1] == -signal.SIGKILL:
+        shutil.rmtree(var)
+        shutil.copytree(before, var)
+        kill = f"inject=/rename:signal=KILL:when={len(outcomes) + 1}"
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", kill]
+        restore = house.command("restore", str(backup), "--replace")
+        outcomes.append(subprocess.run([*command, *restore], cwd=house.folder, capture_output=True).returncode)
+        started = house.run("migrate", check=False)
+        if started.returncode == 0:
+            assert "out@example.org" in house.run("suppressions", "list").stdout
+        else:
+            assert "assent.db has gone; bring it back, or restore a backup of it" in started.stderr
+    assert outcomes[-1] == 0 and len(outcomes) > 4
 
 
 def test_a_backup_is_made_under_load_and_is_whole(make_gateway: MakeGateway, sink: Sink, someone: Someone) -> None:

@@ -369,25 +369,31 @@ def _hold(spool: Path) -> int:
 
 
 def _swap(copy: Path, places: Places, now: datetime) -> Path | None:
-    """Move the old store aside and the restored one into its place."""
-    pairs = [
-        (copy / PEOPLE_FILE, places.people),
-        (copy / SPOOL_FILE, places.spool),
+    """Move the old store aside and the restored one into its place; returns where the old one is, if there was one.
+
+    The people store goes first and comes last, and meanwhile there is always a spool: with one alone nothing starts,
+    so that after a kill in between nobody begins anew.
+    """
+    rest = [
         (copy / BODIES, places.bodies),
         (copy / DECISIONS, places.decisions),
         (copy / ANCHOR, places.anchor),
     ]
     aside = _aside(places.root, now)
-    old = [path for _, place in pairs for path in _with_log(place) if path.exists()]
+    old = [path for place in (places.people, places.spool) for path in _with_log(place)]
+    old = [path for path in (*old, *(place for _, place in rest)) if path.exists()]
     if old:
         disk.make_folder(aside)
+    if places.spool.exists():
+        (aside / places.spool.name).hardlink_to(places.spool)
     for path in old:
-        path.rename(aside / path.name)
-    for restored, place in pairs:
+        if path != places.spool:
+            path.rename(aside / path.name)
+            disk.sync_folder(path.parent)
+    for restored, place in ((copy / SPOOL_FILE, places.spool), *rest, (copy / PEOPLE_FILE, places.people)):
         if restored.exists():
             disk.make_folder(place.parent)
-            restored.rename(place)
-            disk.sync_folder(place.parent)
+            disk.rename(restored, place)
     return aside if old else None
 
 
