@@ -553,7 +553,6 @@ def test_a_section_that_is_not_one_is_told(house: House, text: str, said: str) -
         ('max_message_size = "25MiB"', 'max_message_size = "1KiB"'),
         ('max_message_size = "25MiB"', "max_message_size = 26214400"),
         ("max_recipients = 1000", "max_recipients = true"),
-        ("max_recipients = 1000", "max_recipients = 99"),
         ('urls = ["smtp://mta.example.com:587"]', 'urls = ["http://mta.example.com"]'),
         ('urls = ["smtp://mta.example.com:587"]', 'urls = ["smtp://mta.example.com:none"]'),
         ('urls = ["smtp://mta.example.com:587"]', 'urls = ["maildir:"]'),
@@ -698,6 +697,13 @@ def test_an_endpoint_on_loopback_may_do_without_tls(house: House) -> None:
 def test_a_webhooks_secret_is_one_of_its_format(house: House, content: bytes) -> None:
     house.put("var/webhooks/crm.secret", content)
     assert "secret" in house.only_problem()
+
+
+@pytest.mark.req("SMTP-11")
+def test_fewer_recipients_than_a_program_may_count_on_are_a_warning(house: House) -> None:
+    assert not house.warnings_about("max_recipients")
+    [warning] = house.change("max_recipients = 1000", "max_recipients = 99").warnings_about("max_recipients")
+    assert warning.startswith(house.at("max_recipients"))
 
 
 @pytest.mark.req("POL-22")

@@ -25,6 +25,9 @@ from gateway.model import LONGEST_SHADOW, FooterTemplate, Smarthost, Stream
 RSA_ADVISED_BITS = 2048
 LONGEST_BACKUPS = timedelta(days=365)
 
+LEAST_RECIPIENTS = 100
+"""A client may count on so many in one transaction (RFC 5321 §4.5.3.1.8)."""
+
 MAILTO_DOMAIN_LIMIT = PATH_LIMIT - 50
 """A token in a local-part has 49 characters (docs/decisions/0003), and the @ one."""
 
@@ -48,6 +51,7 @@ def check(config: Config, notes: Notes, today: date) -> None:
     _check_shared_senders(config, notes)
     _check_shared_names(config, notes)
     _check_retention(config, notes)
+    _check_recipients(config, notes)
     if "default" not in config.smarthosts:
         notes.problem(("smarthosts",), "[smarthosts.default] is missing; add it, with urls", spoils=False)
     if not config.streams:
@@ -78,6 +82,12 @@ def _check_retention(config: Config, notes: Notes) -> None:
     if config.retention.backups > LONGEST_BACKUPS:
         said = "retention.backups keeps copies of what has been erased for more than a year"
         notes.warning(("retention", "backups"), f"{said}; write 365d, unless your privacy policy allows for more")
+
+
+def _check_recipients(config: Config, notes: Notes) -> None:
+    if config.submission and config.submission.max_recipients < LEAST_RECIPIENTS:
+        said = f"submission.max_recipients is below {LEAST_RECIPIENTS}, which every mail program may count on"
+        notes.warning(("submission", "max_recipients"), f"{said} (RFC 5321 §4.5.3.1.8); allow as many")
 
 
 def _check_law(config: Config, notes: Notes) -> None:

@@ -258,7 +258,7 @@ SUBMISSION = Section(
         Key("max_message_size", SIZE, "25MiB", "The largest message (RFC 1870)."),
         Key(
             "max_recipients",
-            whole_number(100, 100_000),
+            whole_number(1, 100_000),
             1000,
             "The most recipients of one message; a tool may count on 100 (RFC 5321 §4.5.3.1.8).",
         ),
