@@ -180,12 +180,14 @@ class Law:
     def _further_bases(self, places: Sequence[Place], countries: Sequence[str]) -> frozenset[Basis]:
         """Return what an operator lets count wherever the person may be; the company's own promise yields to it.
 
-        Nothing of it counts for whoever has declared no country, wherever the company mails (POL-02, POL-14).
+        Accepting the policy counts for nobody who has declared no country, wherever the company mails (POL-02).
         """
-        if all(one.source is not Source.DECLARED for one in places):
-            return frozenset()
-        switched = ((Basis.POLICY_ACCEPTED, self.policy_accepted_in), (Basis.CORPORATE, self.corporate_in))
-        return frozenset(basis for basis, switched_on in switched if switched_on.issuperset(countries))
+        switched = {Basis.CORPORATE: self.corporate_in}
+        if any(one.source is Source.DECLARED for one in places):
+            switched[Basis.POLICY_ACCEPTED] = self.policy_accepted_in
+        return frozenset(
+            basis for basis, switched_on in switched.items() if countries and switched_on.issuperset(countries)
+        )
 
     def _bases(self, regime: Regime, further: frozenset[Basis]) -> frozenset[Basis]:
         is_free = self.free_accounts and Basis.SALE in regime.bases

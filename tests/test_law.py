@@ -112,6 +112,15 @@ def test_accepting_the_policy_counts_only_where_it_was_switched_on_for_a_declare
     assert not law.may_accept_policy("DE") and not law.may_accept_policy("CA") and law.may_accept_policy("US")
 
 
+@pytest.mark.req("LAW-UK-01", "POL-14")
+def test_a_companys_address_needs_no_opt_in_where_a_markets_rules_leave_that_to_operators() -> None:
+    company = happened(EventType.CORPORATE_SUBSCRIBER)
+    law = Law(REGIMES, markets=("GB",), corporate_in=frozenset({"GB"}))
+    assert asked(law, standing(company)).may_send
+    assert asked(law, standing(company, declared("US", Source.IP))).reason is Reason.NO_CONSENT
+    assert asked(replace(law, markets=()), standing(company)).reason is Reason.NO_CONSENT
+
+
 def test_a_new_policy_that_asks_for_consent_anew_ends_older_consent_in_its_countries() -> None:
     version = PolicyVersion("v2", datetime(2026, 11, 1, tzinfo=UTC), frozenset({"FR"}))
     law = Law(REGIMES, policies=(version,))
