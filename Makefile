@@ -15,8 +15,8 @@ run: .venv/installed ## make what is missing (config.toml, keys, logins) and sta
 demo: .venv/installed ## play the whole story in a scratch folder; exits 0 only if every step came out
 	@$(BIN)/assent demo
 
-test: .venv/dev peers ## everything that CI runs, beside real peers, two files at a time
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+test: .venv/dev peers ## everything that CI runs, beside real peers, three files at a time
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 torture: .venv/dev peers ## the long sizes of the fault and abuse tests; what they find is written to bench/RESULTS.md
 	ASSENT_TORTURE=yes \
