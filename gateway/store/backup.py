@@ -380,8 +380,8 @@ def _swap(copy: Path, places: Places, now: datetime) -> Path | None:
         (copy / ANCHOR, places.anchor),
     ]
     aside = _aside(places.root, now)
-    old = [path for place in (places.people, places.spool) for path in _with_log(place)]
-    old = [path for path in (*old, *(place for _, place in rest)) if path.exists()]
+    databases = (path for place in (places.people, places.spool) for path in _with_log(place))
+    old = [path for path in (*databases, *(place for _, place in rest)) if path.exists()]
     if old:
         disk.make_folder(aside)
     if places.spool.exists():
